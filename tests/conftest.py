@@ -1,0 +1,45 @@
+"""For every test: 8 fake CPU devices, quiet libraries, no network.
+
+Light on purpose: neither jax nor TensorFlow is imported here, so that collecting the tests and running the small ones
+stays fast.
+"""
+
+import os
+import socket
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+_DEVICES = "--xla_force_host_platform_device_count="
+if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}8".strip()
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+os.environ.setdefault("NO_GCE_CHECK", "true")  # TensorFlow Datasets otherwise asks the network whether this is a cloud
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import pytest
+
+_connect = socket.socket.connect
+
+
+def _connect_at_home(self, address):
+    """Tests run offline: a connection to anything but this machine is a bug that the author's network would hide."""
+    at_home = self.family not in (socket.AF_INET, socket.AF_INET6) or str(address[0]) in (
+        "127.0.0.1",
+        "::1",
+        "localhost",
+    )
+    if not at_home:
+        raise AssertionError(f"A test tried to reach the network: {address}.")
+    return _connect(self, address)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    monkeypatch.setattr(socket.socket, "connect", _connect_at_home)
+
+
+@pytest.fixture
+def repo_root(request):
+    """The folder that holds `gin/` and `dots_jax/`."""
+    return request.config.rootpath
