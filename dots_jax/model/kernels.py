@@ -1,0 +1,79 @@
+"""Attention and the chunked output head: plain references that run on every backend.
+
+Shape suffixes as in `layers.py`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+
+def attention(q_BTNH: jax.Array, k_BSNH: jax.Array, v_BSNH: jax.Array, segments_BT: jax.Array) -> jax.Array:
+    """Causal attention inside each segment, softmax in float32; returns [B, T, N, H] in the dtype of q.
+
+    A token sees the tokens of its own segment at or before its place in the row. Padding (segment 0) sees padding, so
+    that no row of the softmax is empty. Costs B * N * T * T float32 scores of memory.
+    """
+    T, H = q_BTNH.shape[1], q_BTNH.shape[3]
+    scores_BNTS = jnp.einsum("BTNH,BSNH->BNTS", q_BTNH, k_BSNH, preferred_element_type=jnp.float32) * H**-0.5
+    same_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
+    causal_TS = jnp.arange(T)[:, None] >= jnp.arange(T)[None, :]
+    scores_BNTS = jnp.where((same_BTS & causal_TS)[:, None], scores_BNTS, jnp.finfo(jnp.float32).min)
+    probs_BNTS = jax.nn.softmax(scores_BNTS, axis=-1).astype(v_BSNH.dtype)
+    return jnp.einsum("BNTS,BSNH->BTNH", probs_BNTS, v_BSNH)
+
+
+def _logits(x_RD: jax.Array, w_DV: jax.Array) -> jax.Array:
+    return jnp.matmul(x_RD, w_DV, preferred_element_type=jnp.float32)
+
+
+def _nll(logits_RV: jax.Array, targets_R: jax.Array) -> jax.Array:
+    chosen_R = jnp.take_along_axis(logits_RV, targets_R[:, None], axis=-1)[:, 0]
+    return jax.nn.logsumexp(logits_RV, axis=-1) - chosen_R
+
+
+def _chunks(chunk: int, *arrays: jax.Array):
+    """[R, ...] -> [R / chunk, chunk, ...] for each; R must be a multiple of chunk."""
+    return tuple(a.reshape(-1, chunk, *a.shape[1:]) for a in arrays)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def cross_entropy(x_RD: jax.Array, w_DV: jax.Array, targets_R: jax.Array, weights_R: jax.Array, chunk: int) -> jax.Array:
+    """sum_r weights_r * -log softmax(x_r @ w)[target_r], a float32 scalar in nats.
+
+    At most `chunk` rows of float32 logits exist at a time. The gradients are formed in the forward pass, where the
+    logits are at hand: three matmuls in all instead of four, for the price of holding dx and dw until the backward pass.
+    """
+
+    def one(total, rows):
+        x, targets, weights = rows
+        return total + jnp.sum(weights * _nll(_logits(x, w_DV), targets)), None
+
+    zero = jnp.sum(weights_R) * 0  # a scalar that varies over the mesh like the rows do
+    return jax.lax.scan(one, zero, _chunks(chunk, x_RD, targets_R, weights_R))[0]
+
+
+def _cross_entropy_forward(x_RD, w_DV, targets_R, weights_R, chunk):
+    def one(carry, rows):
+        total, dw_DV = carry
+        x, targets, weights = rows
+        logits = _logits(x, w_DV)
+        total += jnp.sum(weights * _nll(logits, targets))
+        one_hot = targets[:, None] == jnp.arange(logits.shape[-1])
+        dlogits = ((jax.nn.softmax(logits, axis=-1) - one_hot) * weights[:, None]).astype(x.dtype)
+        dw_DV += jnp.matmul(x.T, dlogits, preferred_element_type=jnp.float32)
+        return (total, dw_DV), dlogits @ w_DV.T
+
+    zero = jnp.sum(weights_R) * 0
+    carry = (zero, jnp.zeros(w_DV.shape, jnp.float32) + zero)
+    (total, dw_DV), dx = jax.lax.scan(one, carry, _chunks(chunk, x_RD, targets_R, weights_R))
+    return total, (dx.reshape(x_RD.shape), dw_DV.astype(w_DV.dtype), targets_R)
+
+
+def _cross_entropy_backward(chunk, residuals, dtotal):
+    dx_RD, dw_DV, targets_R = residuals
+    return (dx_RD * dtotal).astype(dx_RD.dtype), (dw_DV * dtotal).astype(dw_DV.dtype), None, jnp.zeros(targets_R.shape) + dtotal * 0
+
+
+cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
