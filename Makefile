@@ -1,0 +1,75 @@
+# make demo | test | test-slow | lint | clean | help        (make help says what each does)
+#
+# Everything runs from .venv, which the first target makes; after that nothing needs the network.
+# Another Python: make demo PYTHON=python3.12
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+
+PYTHON ?= python3
+VENV := .venv
+WORKDIR ?= runs/tiny
+
+# An existing .venv keeps its Python unless the caller names another one.
+ifeq ($(origin PYTHON),file)
+ifneq ($(wildcard $(VENV)/bin/python),)
+PYTHON := $(VENV)/bin/python
+endif
+endif
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+# One stamp for each version and list: another Python, or a changed requirements file, installs again.
+STAMP := $(VENV)/.installed-$(VERSION)
+STAMP_DEV := $(VENV)/.installed-dev-$(VERSION)
+BIN := $(VENV)/bin/python
+INSTALL := PYTHONUNBUFFERED=1 $(BIN) -m pip install --disable-pip-version-check --progress-bar off
+DOTS := awk '/^(Collecting|Requirement)/ {printf "."; fflush()} END {print ""}'
+
+.PHONY: help demo test test-slow lint clean python
+
+help:
+	@echo 'make demo       train gin/tiny.gin on 2 CPU cores and evaluate it, in $(WORKDIR)'
+	@echo 'make test       the tests; offline after installation'
+	@echo 'make test-slow  the slow tests; installs torch and transformers as well'
+	@echo 'make lint       ruff'
+	@echo 'make clean      remove .venv, caches and $(WORKDIR)'
+	@echo 'Python 3.11 or 3.12; choose with PYTHON=python3.12. The first of these targets installs into .venv.'
+
+demo: $(STAMP)
+	$(BIN) -m dots_jax.train --gin_file=gin/tiny.gin --workdir=$(WORKDIR)
+	$(BIN) -m dots_jax.eval --gin_file=gin/eval_tiny.gin --workdir=$(WORKDIR)
+
+test: $(STAMP)
+	$(BIN) -m pytest -m "not slow"
+
+test-slow: $(STAMP_DEV)
+	$(BIN) -m pytest -m slow
+
+lint: $(STAMP_DEV)
+	$(BIN) -m ruff check .
+	$(BIN) -m ruff format --check .
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache $(WORKDIR)
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+python:
+	@case "$(VERSION)" in \
+	  3.11|3.12) ;; \
+	  '') echo "error: there is no Python called $(PYTHON): name one, as in make demo PYTHON=python3.12" >&2; exit 2;; \
+	  3.[0-9]|3.10|2.*) echo "error: $(PYTHON) is Python $(VERSION), and 3.11 or 3.12 is needed: name one, as in make demo PYTHON=python3.12" >&2; exit 2;; \
+	  *) echo "note: $(PYTHON) is Python $(VERSION); 3.11 and 3.12 are known to work. Trying; if it fails: make demo PYTHON=python3.12" >&2;; \
+	esac
+
+$(STAMP): requirements.txt | python
+	@if [ ! -x $(BIN) ] || [ "$$($(BIN) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" != "$(VERSION)" ]; then \
+	  echo "Making $(VENV) with Python $(VERSION)"; \
+	  $(PYTHON) -m venv --clear $(VENV) || { echo "error: $(PYTHON) cannot make $(VENV); on Debian and Ubuntu: apt install python$(VERSION)-venv" >&2; exit 2; }; \
+	fi
+	@echo 'Installing requirements.txt into $(VENV), once (some 1 GB to download; a few minutes)'
+	@$(INSTALL) -r requirements.txt | $(DOTS)
+	@touch $@
+
+$(STAMP_DEV): requirements-dev.txt $(STAMP)
+	@echo 'Installing requirements-dev.txt into $(VENV), once (torch is large)'
+	@$(INSTALL) -r requirements-dev.txt | $(DOTS)
+	@touch $@
