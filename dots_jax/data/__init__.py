@@ -1,0 +1,18 @@
+"""What the model learns from: seqio tasks and mixtures, token caches, order, packing, batches.
+
+The path of a token, one module a step:
+
+    text_task.py      a seqio Task whose documents are text        (tasks.py, python_stdlib.py: the built-in ones)
+    registry.py       names -> Tasks and exact mixture rates
+    token_cache.py    Task -> ArrayRecord chunks of tokens, once   (vocabulary.py: what a token stands for)
+    token_stream.py   any slice of that stream, without loading the rest
+    packing.py        a slice -> one training sequence             (numpy only)
+    order.py          (seed, index) -> (task, epoch, window)       (numpy only)
+    sequences.py      a mixture as an indexable list of sequences
+    token_source.py   the same windows as a seqio.DataSource
+    evaluation.py     seqio.Evaluator over those windows           (metrics.py: loss, perplexity, bits per byte)
+    loader.py         batches computed one ahead of the training step
+
+seqio is the registry and the interface; order, packing and state are ours. The whole position of a run in its data is
+one integer, so nothing in here has state worth saving. Importing this package imports nothing heavy.
+"""

@@ -1,0 +1,38 @@
+"""What a seqio vocabulary's ids stand for, in bytes; and what tells two vocabularies apart."""
+
+import hashlib
+
+import numpy as np
+import seqio
+
+from dots_jax.config import UserError
+
+# Words, code, Chinese, an emoji, a control character, digits: vocabularies that encode this alike are taken for one.
+_PROBE = "The quick brown fox\n\tdef f(x): return x**2  # 你好,世界 🦊 \x01 3.14159 naïve"
+
+
+def token_bytes(vocabulary: seqio.Vocabulary) -> list[bytes]:
+    """The text bytes of each id in range(vocab_size); special ids stand for none.
+
+    A vocabulary of one's own offers them as a method `token_bytes()`. Raises UserError for one that cannot say.
+    """
+    if hasattr(vocabulary, "token_bytes"):
+        return vocabulary.token_bytes()
+    if isinstance(vocabulary, seqio.ByteVocabulary):
+        first = vocabulary.vocab_size - vocabulary.extra_ids - 256
+        return [bytes([i - first]) if 0 <= i - first < 256 else b"" for i in range(vocabulary.vocab_size)]
+    raise UserError(
+        f"{type(vocabulary).__name__} cannot say how many bytes each token stands for, which bits per byte need: "
+        "give it a method token_bytes() that returns the bytes of every id."
+    )
+
+
+def token_byte_lengths(vocabulary: seqio.Vocabulary) -> np.ndarray:
+    """int64 [vocab_size]: text bytes of each id."""
+    return np.array([len(b) for b in token_bytes(vocabulary)], np.int64)
+
+
+def identity(vocabulary: seqio.Vocabulary) -> str:
+    """Equal for vocabularies that encode alike; readable, since messages show it."""
+    probe = hashlib.sha256(repr(list(vocabulary.encode(_PROBE))).encode()).hexdigest()[:12]
+    return f"{type(vocabulary).__name__}(vocab_size={vocabulary.vocab_size}, eos_id={vocabulary.eos_id}, probe={probe})"
