@@ -155,15 +155,15 @@ def _outer_ragged(x_RD, dy_RF, sizes_E):
 
 def _same_varying(*operands):
     """The operands, each cast to vary over every mesh axis that any of them varies over; outside shard_map, as they are."""
-    axes = frozenset().union(*(jax.typeof(a).vma for a in operands))
+    axes = frozenset().union(*(jax.typeof(a).mat.varying for a in operands))
     return tuple(_to_varying(a, axes) for a in operands)
 
 
 def _to_varying(a, axes):
-    missing = tuple(sorted(axes - jax.typeof(a).vma))
+    missing = tuple(sorted(axes - jax.typeof(a).mat.varying))
     return lax.pcast(a, missing, to="varying") if missing else a
 
 
 def _varying_zeros(shape, dtype, like):
     """Zeros that vary as `like` does: a loop's carry must have one type before and after its body."""
-    return _to_varying(jnp.zeros(shape, dtype), jax.typeof(like).vma)
+    return _to_varying(jnp.zeros(shape, dtype), jax.typeof(like).mat.varying)
