@@ -76,5 +76,3 @@ class SplitSequences:
     def rows(self, indices: Sequence[int]) -> Batch:
         """packing.FEATURES, each [len(indices), seq_len]; indices in range(len(self))."""
         return stack([self._source.sequence(self._split, int(index)) for index in indices])
-
-

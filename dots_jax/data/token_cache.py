@@ -5,6 +5,7 @@ A cache appears under its name only when it is whole: it is written beside it an
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -88,9 +89,7 @@ def _build(task: seqio.Task, split: str, cache_dir: Path, directory: Path) -> No
         shutil.rmtree(left_by_a_killed_build, ignore_errors=True)
     building = Path(tempfile.mkdtemp(prefix=prefix, dir=directory.parent))
     try:
-        write_cache(
-            building, documents, vocabulary, task=task.name, split=split, source=source_identity(task)
-        )
+        write_cache(building, documents, vocabulary, task=task.name, split=split, source=source_identity(task))
         building.chmod(0o755)  # mkdtemp's 0700 would hide the cache from other users
         building.rename(directory)
     finally:
@@ -103,7 +102,9 @@ def _shuffled_documents(task: seqio.Task, split: str, vocabulary: seqio.Vocabula
     dataset = task.get_dataset(None, split, shuffle=False, num_epochs=1, try_in_mem_cache=False)
     dtype = fmt.token_dtype(vocabulary.vocab_size)
     documents = []
-    progress = tqdm.tqdm(dataset.as_numpy_iterator(), desc=f"tokenising {task.name} {split}", unit=" docs", leave=False)
+    progress = tqdm.tqdm(
+        dataset.as_numpy_iterator(), desc=f"tokenising {task.name} {split}", unit=" docs", disable=None
+    )
     for number, example in enumerate(progress):
         tokens = example["targets"]
         if len(tokens) == 0 or tokens[-1] != vocabulary.eos_id:
@@ -206,15 +207,18 @@ def _one_builder(cache_dir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _write_errors(cache_dir: str | Path) -> Iterator[None]:
-    """A disk that cannot be written becomes one sentence."""
+    """A folder or disk that cannot be written becomes one sentence; trouble with reading the source stays what it is."""
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-    except RuntimeError as error:  # what array_record raises when a write fails
-        if "No space left" not in str(error) and "Disk quota" not in str(error):
+        inside = str(error.filename or "").startswith(str(cache_dir))
+        if not inside and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
-        reason = "no space left on device"
+        reason = error.strerror
+    except (RuntimeError, tf.errors.ResourceExhaustedError) as error:  # how array_record and tf.io say it
+        if "No space left" not in str(error) and "quota exceeded" not in str(error):
+            raise
+        reason = "No space left on device"
     else:
         return
     raise UserError(
