@@ -93,7 +93,7 @@ class PythonStdlibSource(seqio.TfdsDataSource):
 
     def _prepare(self) -> None:
         builder = self.tfds_dataset.builder
-        if builder.is_prepared():
+        if (builder.data_path / "dataset_info.json").exists():  # is_prepared() warns when the answer is no
             return
         # TFDS announces a download of 0 bytes and draws bars of its own; the token cache's bar is enough.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
