@@ -1,0 +1,114 @@
+"""`config.json` of a Hugging Face checkpoint of the dots1 type <-> ModelConfig.
+
+What our model computes is fixed; their config can ask for more. So a field that would change the maths is refused,
+by name, unless it asks for exactly what we compute. Fields that change nothing (dtype, token ids, ...) are ignored.
+"""
+
+from collections.abc import Mapping
+
+from dots_jax.config import ModelConfig, UserError
+
+# Our field -> theirs.
+FIELDS = {
+    "vocab_size": "vocab_size",
+    "num_layers": "num_hidden_layers",
+    "hidden_size": "hidden_size",
+    "num_heads": "num_attention_heads",
+    "head_dim": "head_dim",
+    "dense_ffn_size": "intermediate_size",
+    "num_experts": "n_routed_experts",
+    "experts_per_token": "num_experts_per_tok",
+    "expert_ffn_size": "moe_intermediate_size",
+    "num_shared_experts": "n_shared_experts",
+    "routed_scaling_factor": "routed_scaling_factor",
+    "norm_epsilon": "rms_norm_eps",
+    "max_seq_len": "max_position_embeddings",
+}
+
+# Their field -> the values we can compute, the first of which we write. None also stands for a field that is absent
+# and whose default in transformers is harmless; where the default is another computation, absence is refused too.
+FIXED: dict[str, tuple] = {
+    "model_type": ("dots1",),
+    "hidden_act": ("silu", None),
+    "tie_word_embeddings": (False, None),
+    "attention_bias": (False, None),
+    "attention_dropout": (0.0, None),
+    "first_k_dense_replace": (1,),
+    "n_group": (1, None),
+    "topk_group": (1, None),
+    "norm_topk_prob": (True,),
+}
+# The same, but never written: fields of other versions or of variants of the released config.
+REFUSED_UNLESS: dict[str, tuple] = {
+    "scoring_func": ("noaux_tc", "sigmoid", None),  # transformers reads neither and always takes the sigmoid
+    "moe_layer_freq": (1, None),
+    "rope_scaling": (None,),
+    "quantization_config": (None,),
+}
+
+
+def config_from_hf(hf: Mapping) -> ModelConfig:
+    """ModelConfig of a parsed config.json, as transformers 4.x (`rope_theta`) or 5.x (`rope_parameters`) write it.
+
+    Raises:
+      UserError: a field is missing, or asks for something that this model does not compute.
+    """
+    for name, allowed in {**FIXED, **REFUSED_UNLESS}.items():
+        _require_one_of(name, hf.get(name), allowed)
+    heads = _required(hf, "num_attention_heads")
+    _require_one_of("num_key_value_heads", hf.get("num_key_value_heads"), (heads, None))
+    _check_full_attention(hf)
+    values = {ours: _required(hf, theirs) for ours, theirs in FIELDS.items() if theirs != "head_dim"}
+    if hf.get("head_dim") is None and values["hidden_size"] % heads:
+        raise UserError("The Hugging Face config has no head_dim, and hidden_size is not a multiple of num_attention_heads.")
+    values["head_dim"] = hf.get("head_dim") or values["hidden_size"] // heads
+    return ModelConfig(**values, rope_theta=_rope_theta(hf))
+
+
+def config_to_hf(config: ModelConfig) -> dict:
+    """The config.json of this model, readable by transformers 4.x and 5.x."""
+    return {
+        "architectures": ["Dots1ForCausalLM"],
+        **{name: allowed[0] for name, allowed in FIXED.items()},
+        **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
+        "num_key_value_heads": config.num_heads,
+        "sliding_window": None,
+        "layer_types": ["full_attention"] * config.num_layers,
+        "rope_theta": config.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+    }
+
+
+def _required(hf: Mapping, name: str):
+    if hf.get(name) is None:
+        raise UserError(f"The Hugging Face config has no {name}, which this model needs.")
+    return hf[name]
+
+
+def _require_one_of(name: str, value, allowed: tuple) -> None:
+    # `is`-like comparison of kinds: in JSON 1 and true are different answers.
+    if not any(value == a and isinstance(value, bool) == isinstance(a, bool) for a in allowed):
+        wanted = " or ".join("absent" if a is None else repr(a) for a in allowed)
+        found = "is absent" if value is None else f"is {value!r}"
+        raise UserError(f"The Hugging Face config's {name} {found}, but this model computes only {wanted}.")
+
+
+def _check_full_attention(hf: Mapping) -> None:
+    """Every layer must see its whole sequence. transformers lets layers from max_window_layers (default 62) on slide."""
+    layers = _required(hf, "num_hidden_layers")
+    sliding = hf.get("sliding_window") is not None and hf.get("max_window_layers", 62) < layers
+    types = hf.get("layer_types") or ["sliding_attention" if sliding else "full_attention"]
+    for kind in types:
+        _require_one_of("layer_types" if hf.get("layer_types") else "sliding_window", kind, ("full_attention",))
+
+
+def _rope_theta(hf: Mapping) -> float:
+    rope = hf.get("rope_parameters") or {}
+    _require_one_of("rope_parameters.rope_type", rope.get("rope_type"), ("default", None))
+    for where in (hf, rope):
+        _require_one_of("partial_rotary_factor", where.get("partial_rotary_factor"), (1.0, None))
+    found = {theta for theta in (hf.get("rope_theta"), rope.get("rope_theta")) if theta is not None}
+    if len(found) != 1:
+        problem = "no rope_theta" if not found else "two values of rope_theta, at the top and in rope_parameters"
+        raise UserError(f"The Hugging Face config has {problem}; this model needs one.")
+    return float(found.pop())
