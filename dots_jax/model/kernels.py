@@ -77,3 +77,9 @@ def _cross_entropy_backward(chunk, residuals, dtotal):
 
 
 cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
+
+
+def token_nll(x_RD: jax.Array, w_DV: jax.Array, targets_R: jax.Array, chunk: int) -> jax.Array:
+    """-log softmax(x_r @ w)[target_r] for each row, float32 [R] in nats, at most `chunk` rows of logits at a time."""
+    rows = _chunks(chunk, x_RD, targets_R)
+    return jax.lax.map(lambda row: _nll(_logits(row[0], w_DV), row[1]), rows).reshape(-1)

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from dots_jax.config import ModelConfig
 from dots_jax.model.attention import Attention, rope_table
 from dots_jax.model.head import Head
 from dots_jax.model.layers import FeedForward, RMSNorm, weight
 from dots_jax.model.moe import MoE, RouterStats
-from dots_jax.parallel.mesh import batch_sharding
+from dots_jax.parallel.mesh import BATCH_AXES, batch_sharding, gather_parameter, parameter_spec
 
 REMAT_POLICIES: dict[str, Callable | None] = {
     "full": None,
@@ -24,8 +24,25 @@ REMAT_POLICIES: dict[str, Callable | None] = {
 
 
 class Embedding(nnx.Module):
-    def __init__(self, vocab_size: int, hidden_size: int, *, init_std: float, rngs: nnx.Rngs):
+    """Token ids -> hidden states."""
+
+    def __init__(
+        self, vocab_size: int, hidden_size: int, *, init_std: float, dtype: jnp.dtype, mesh: Mesh | None, rngs: nnx.Rngs
+    ):
         self.w_VD = weight(rngs, (vocab_size, hidden_size), ("vocab", "embed"), init_std)
+        self.dtype, self.mesh = dtype, mesh
+
+    def __call__(self, tokens_BT: jax.Array) -> jax.Array:
+        w_VD = self.w_VD[...].astype(self.dtype)
+        if self.mesh is None:
+            return w_VD[tokens_BT]
+        # By hand: the partitioner would otherwise move the activations, and their gradients, through every device.
+        spec, batch = parameter_spec(self.w_VD.get_metadata("logical"), w_VD.shape, self.mesh), PartitionSpec(BATCH_AXES)
+        lookup = jax.shard_map(
+            lambda w_VD, tokens_BT: gather_parameter(w_VD, spec)[tokens_BT],
+            mesh=self.mesh, in_specs=(spec, batch), out_specs=batch,
+        )  # fmt: skip
+        return lookup(w_VD, tokens_BT)
 
 
 class DenseBlock(nnx.Module):
@@ -84,7 +101,7 @@ class Transformer(nnx.Module):
             )  # fmt: skip
             return MoEBlock(attention(rngs), moe, D, norm_epsilon=c.norm_epsilon)
 
-        self.embed = Embedding(c.vocab_size, D, init_std=init_std, rngs=rngs)
+        self.embed = Embedding(c.vocab_size, D, init_std=init_std, dtype=kind, mesh=mesh, rngs=rngs)
         dense_ffn = FeedForward(D, c.dense_ffn_size, init_std=init_std, dtype=kind, rngs=rngs)
         self.dense_block = DenseBlock(attention(rngs), dense_ffn, D, norm_epsilon=c.norm_epsilon)
         self.moe_blocks = stack(moe_block, rngs, c.num_moe_layers)
@@ -102,7 +119,7 @@ class Transformer(nnx.Module):
         positions_BT count from 0 in each document; segments_BT number the documents of a row from 1, and 0 is padding.
         """
         rope = rope_table(positions_BT, self.head_dim, self.rope_theta)
-        x_BTD = self._spread(self.embed.w_VD[...].astype(self.dtype)[tokens_BT])
+        x_BTD = self.embed(tokens_BT)
 
         dense_graph, dense = nnx.split(self.dense_block)
         moe_graph, layers = nnx.split(self.moe_blocks)

@@ -1,0 +1,139 @@
+"""One training step and one scoring step: pure, jittable, no I/O. Shape suffixes as in `model.layers`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dots_jax.config import BalanceConfig, ComputeConfig, GuardConfig
+from dots_jax.model.router import update_bias
+from dots_jax.parallel.mesh import batch_sharding, replicated
+from dots_jax.training.state import Definition, Guard, TrainState, state_shardings
+
+BATCH_KEYS = ("tokens", "targets", "positions", "segments", "weights")
+LOSS_AVERAGE_DECAY = 0.98
+
+
+def _batch_loss(params, router_bias, batch, scale, *, definition: Definition, compute: ComputeConfig, alpha: float):
+    """The share of one (micro)batch in the step's loss; `scale` = (1 / real tokens, 1 / sequences) of the whole step."""
+    model = definition.bind(params, router_bias)
+    x_BTD, stats = model(batch["tokens"], batch["positions"], batch["segments"])
+    per_token, per_sequence = scale
+    nll = per_token * model.head.loss_sum(x_BTD, batch["targets"], batch["weights"], compute.loss_chunk_tokens)
+    balance = per_sequence * jnp.sum(stats.balance)
+    return nll + alpha * balance, (nll, balance, stats.load_E)
+
+
+def _gradients(params, router_bias, batch, microbatches: int, loss_fn):
+    """(nll, balance, load_LE) and gradients of the step's loss, accumulated over microbatches in float32.
+
+    Microbatch m takes the rows m, m + M, m + 2M ...: each device splits its own rows, and nothing moves.
+    The scale comes from the whole step, so that a microbatch counts by its real tokens.
+    """
+    scale = 1 / jnp.maximum(jnp.sum(batch["weights"]), 1), 1 / batch["tokens"].shape[0]
+    gradient = jax.value_and_grad(loss_fn, has_aux=True)
+    if microbatches == 1:
+        (_, aux), grads = gradient(params, router_bias, batch, scale)
+        return aux, grads
+
+    pieces = jax.tree.map(lambda a: a.reshape(-1, microbatches, *a.shape[1:]).swapaxes(0, 1), batch)
+
+    def add_one(total, piece):
+        (_, aux), grads = gradient(params, router_bias, piece, scale)
+        return jax.tree.map(jnp.add, total, (aux, grads)), None
+
+    shapes = jax.eval_shape(gradient, params, router_bias, jax.tree.map(lambda a: a[0], pieces), scale)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0][1], shapes[1]))
+    return jax.lax.scan(add_one, zeros, pieces)[0]
+
+
+def train_step(
+    state: TrainState, batch: dict[str, jax.Array], learning_rate: jax.Array, *,
+    definition: Definition, optimizer: optax.GradientTransformation,
+    compute: ComputeConfig, balance: BalanceConfig, guard: GuardConfig, microbatches: int,
+) -> tuple[TrainState, dict[str, jax.Array]]:  # fmt: skip
+    """One step on the global batch: loss, gradients, clipped AdamW, then the router biases.
+
+    A non-finite loss or gradient leaves parameters, optimizer and biases as they are; only `step` and the guard move.
+
+    Args:
+      batch: tokens, targets, positions, segments int32 [B, T]; weights float32 [B, T].
+      learning_rate: float32 scalar.
+    Returns:
+      The next state, and the step's metrics: float32 scalars, counters, load_LE int32.
+    """
+    loss_fn = functools.partial(_batch_loss, definition=definition, compute=compute, alpha=balance.sequence_loss)
+    (nll, balance_loss, load_LE), grads = _gradients(state.params, state.router_bias, batch, microbatches, loss_fn)
+    grad_norm = optax.tree.norm(grads)
+    finite = jnp.isfinite(nll) & jnp.isfinite(balance_loss) & jnp.isfinite(grad_norm)
+
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
+    router_bias = update_bias(state.router_bias, load_LE, balance.bias_rate)
+    changed = (params, router_bias, opt_state)
+    unchanged = (state.params, state.router_bias, state.opt_state)
+    params, router_bias, opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), changed, unchanged)
+
+    next_guard, spike = _watch(state.guard, nll, finite, guard.spike_nats)
+    load = load_LE.astype(jnp.float32)
+    metrics = {
+        "loss": nll,
+        "balance_loss": balance_loss / load_LE.shape[0],
+        "grad_norm": grad_norm,
+        "param_norm": optax.tree.norm(params),
+        "bias_norm": jnp.sqrt(jnp.sum(jnp.square(router_bias))),
+        "max_over_mean_load": jnp.max(load, axis=1) / jnp.maximum(jnp.mean(load, axis=1), 1),
+        "load": load_LE,
+        "spike": spike,
+        "nonfinite_streak": next_guard.nonfinite_streak,
+        "nonfinite_total": next_guard.nonfinite_total,
+        "spike_total": next_guard.spike_total,
+    }
+    return TrainState(state.step + 1, params, router_bias, opt_state, next_guard), metrics
+
+
+def _watch(guard: Guard, loss: jax.Array, finite: jax.Array, spike_nats: float) -> tuple[Guard, jax.Array]:
+    """Counts non-finite steps and spikes; the average follows finite losses only."""
+    spike = finite & (loss > guard.loss_average + spike_nats)
+    average = guard.loss_average + (1 - LOSS_AVERAGE_DECAY) * (loss - guard.loss_average)
+    average = jnp.where(jnp.isinf(guard.loss_average), loss, average)
+    return Guard(
+        nonfinite_streak=jnp.where(finite, 0, guard.nonfinite_streak + 1),
+        nonfinite_total=guard.nonfinite_total + ~finite,
+        spike_total=guard.spike_total + spike,
+        loss_average=jnp.where(finite, average, guard.loss_average),
+    ), spike
+
+
+def score_step(
+    params: dict, router_bias: jax.Array, batch: dict[str, jax.Array], *, definition: Definition, compute: ComputeConfig
+) -> tuple[jax.Array, jax.Array]:
+    """What the model gives to each target: weighted negative log-likelihood, float32 [B, T] in nats, and the load of
+    the routers, int32 [L, E]."""
+    model = definition.bind(params, router_bias)
+    x_BTD, stats = model(batch["tokens"], batch["positions"], batch["segments"])
+    return batch["weights"] * model.head.token_nll(x_BTD, batch["targets"], compute.loss_chunk_tokens), stats.load_E
+
+
+def jit_train_step(definition: Definition, optimizer: optax.GradientTransformation, **static):
+    """`train_step` for the definition's mesh: (state, batch, learning_rate) -> (state, metrics), where the memory of the
+    given state is reused for the new one. `static`: compute, balance, guard, microbatches. The planner compiles this."""
+    state, everywhere = state_shardings(definition, optimizer), replicated(definition.mesh)
+    return jax.jit(
+        functools.partial(train_step, definition=definition, optimizer=optimizer, **static),
+        in_shardings=(state, dict.fromkeys(BATCH_KEYS, batch_sharding(definition.mesh)), everywhere),
+        out_shardings=(state, everywhere),
+        donate_argnums=0,
+    )
+
+
+def jit_score_step(definition: Definition, compute: ComputeConfig):
+    """`score_step` for the definition's mesh: (params, router_bias, batch) -> (nll, load), on every device, so that
+    every process can read them."""
+    params, bias = definition.shardings()
+    return jax.jit(
+        functools.partial(score_step, definition=definition, compute=compute),
+        in_shardings=(params, bias, dict.fromkeys(BATCH_KEYS, batch_sharding(definition.mesh))),
+        out_shardings=replicated(definition.mesh),
+    )
