@@ -47,6 +47,7 @@ class Flag:
 
 
 MAX_STEPS = Flag("max_steps", int, "stop after this global step, with a checkpoint")
+DISTRIBUTED = Flag("distributed", str, "several processes: auto, or ADDRESS:PORT,PROCESS,PROCESSES")
 DRY_RUN = Flag("dry_run", bool, "check everything, print the plan and stop; needs no --workdir", False)
 
 

@@ -1,0 +1,58 @@
+"""Loss, perplexity and bits per byte of a model on seqio tasks."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from dots_jax.config import ComputeConfig
+from dots_jax.data.evaluation import byte_baselines, evaluate_task
+from dots_jax.parallel.mesh import batch_sharding
+from dots_jax.training.batches import put_batch
+from dots_jax.training.state import Definition
+from dots_jax.training.step import jit_score_step
+
+SPLIT = "validation"
+
+
+class Scorer:
+    """Scores tasks with any parameters of one definition; compiled once for each shape of batch."""
+
+    def __init__(self, definition: Definition, compute: ComputeConfig):
+        self._sharding = batch_sharding(definition.mesh)
+        self._step = jit_score_step(definition, compute)
+
+    def evaluate(
+        self, params: dict, router_bias: jax.Array, task: str, seq_len: int, batch_size: int, cache_dir: str, max_sequences: int
+    ) -> dict[str, float]:  # fmt: skip
+        """The task's own metrics on its validation split, beside two baselines of the same text in nats per byte."""
+
+        def score(batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+            placed = put_batch(lambda rows: {k: v[list(rows)] for k, v in batch.items()}, 0, batch_size, seq_len, self._sharding)
+            nll_BT, _ = self._step(params, router_bias, placed)
+            return np.asarray(nll_BT, np.float64).sum(axis=1), batch["weights"].sum(axis=1)
+
+        metrics = evaluate_task(task, SPLIT, seq_len, batch_size, cache_dir, score, max_sequences)
+        return metrics | byte_baselines(task, SPLIT, seq_len, cache_dir, max_sequences)
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    """Tasks as rows."""
+    header = f"{'task':<28}{'nats/byte':>10}{'bits/byte':>10}{'perplexity':>12}{'uniform':>10}{'unigram':>10}{'tokens':>12}"
+    rows = [
+        f"{name:<28}{r['nats_per_byte']:>10.4f}{r['bits_per_byte']:>10.4f}{r['perplexity']:>12.4f}"
+        f"{r['uniform']:>10.3f}{r['unigram']:>10.3f}{r['tokens']:>12,.0f}"
+        for name, r in results.items()
+    ]
+    return "\n".join([header, *rows])
+
+
+def once_per_process(make: Callable[[], None]) -> None:
+    """Process 0 first, the others when it is done: for caches on a disk that they share."""
+    if jax.process_count() == 1 or jax.process_index() == 0:
+        make()
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("process 0 is done")
+        if jax.process_index() != 0:
+            make()

@@ -1,0 +1,20 @@
+"""Train a model: python -m dots_jax.train --gin_file=gin/tiny.gin --workdir=runs/tiny
+
+Started again with the same workdir it goes on from the newest checkpoint.
+"""
+
+from dots_jax import gin_cli
+from dots_jax.config import TrainConfig
+
+
+def main(config: TrainConfig, options) -> int:
+    from dots_jax.parallel.distributed import initialize
+
+    initialize(options.distributed)
+    from dots_jax.training.loop import train
+
+    return train(config, options)
+
+
+if __name__ == "__main__":
+    gin_cli.run(TrainConfig, main, gin_cli.MAX_STEPS, gin_cli.DRY_RUN, gin_cli.DISTRIBUTED)

@@ -1,0 +1,213 @@
+"""Checkpoints with orbax: the model, the optimizer, the data position and the gin text of a run, as one unit.
+
+A checkpoint is a folder `checkpoints/<step>` with three items: `model` (params and router_bias), `training` (optimizer
+state, step, guard) and `record` (JSON: position, tokens, model section, gin text, checksums). Orbax writes it beside and
+renames it when it is whole, so a crash at any moment leaves the previous one as it was. Each array's checksum is taken
+on the device when it is saved and again when it is restored: a bit that flipped on the disk is found, on any mesh.
+"""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from dots_jax.config import CheckpointConfig, ModelConfig, UserError, to_dict
+from dots_jax.training.state import TrainState
+
+
+@dataclasses.dataclass
+class _Milestones(ocp.checkpoint_managers.PreservationPolicy):
+    is_milestone: Callable[[int], bool]
+
+    def should_preserve(self, checkpoints, *, context):
+        return [self.is_milestone(checkpoint.step) for checkpoint in checkpoints]
+
+
+@jax.jit
+def _checksums(tree) -> list[jax.Array]:
+    """The sum of each leaf's bit patterns modulo 2**32: whole numbers, so the order of the sum does not matter."""
+    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
+
+    def one(leaf):
+        return jnp.sum(jax.lax.bitcast_convert_type(leaf, unsigned[leaf.dtype.itemsize]).astype(jnp.uint32))
+
+    return [one(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def _items(state: TrainState) -> dict[str, dict]:
+    return {
+        "model": {"params": state.params, "router_bias": state.router_bias},
+        "training": {"step": state.step, "opt_state": state.opt_state, "guard": state.guard},
+    }
+
+
+def _named_checksums(items: dict) -> dict[str, int]:
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(items)]
+    return dict(zip(names, map(int, jax.device_get(_checksums(items)))))
+
+
+def _verify(items: dict, record: dict) -> None:
+    for name, checksum in _named_checksums(items).items():
+        if record["checksums"].get(name) != checksum:
+            raise ValueError(f"the array {name} is not the one that was saved")
+
+
+class Checkpoints:
+    """The checkpoints of one workdir. Every process of a run makes one and makes the same calls."""
+
+    def __init__(
+        self, workdir: str, config: CheckpointConfig = CheckpointConfig(), is_milestone: Callable[[int], bool] | None = None
+    ):
+        self.folder = pathlib.Path(os.path.abspath(workdir)) / "checkpoints"
+        self._writes = is_milestone is not None
+        policies = [ocp.checkpoint_managers.LatestN(n=config.keep_last)]
+        if is_milestone:
+            policies.append(_Milestones(is_milestone))
+        self._options = ocp.CheckpointManagerOptions(
+            create=self._writes,
+            read_only=not self._writes,
+            cleanup_tmp_directories=self._writes,
+            preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
+        )
+        self._open()
+
+    def _open(self) -> None:
+        self._manager = ocp.CheckpointManager(
+            self.folder, options=self._options, item_names=("model", "training", "record")
+        )
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that are whole, rising."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: TrainState, record: dict) -> None:
+        """Copies the state to the host and returns; the rest is written in the background. A step that is there stays."""
+        if step in self._manager.all_steps():
+            return
+        items = _items(state)
+        record = record | {"checksums": _named_checksums(items)}
+        arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        self._manager.save(step, args=ocp.args.Composite(**arguments, record=ocp.args.JsonSave(record)))
+
+    def record(self, step: int) -> dict:
+        """The JSON of a checkpoint, without its arrays."""
+        return self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore())).record
+
+    def newest_record(self) -> dict | None:
+        """The record of the newest checkpoint whose record can be read; None where there is no checkpoint."""
+        for step in reversed(self.steps()):
+            try:
+                return self.record(step)
+            except Exception:  # noqa: BLE001  restore_newest says what is wrong with it
+                continue
+        return None
+
+    def restore_newest(self, abstract: TrainState) -> tuple[TrainState, dict] | None:
+        """The newest state that can be read, in the shardings of `abstract`, and its record; None for a new run.
+
+        A damaged checkpoint is named on stderr and moved to `damaged/`, and the one before it is used.
+
+        Raises:
+          UserError: there are checkpoints, and none can be read.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return self._restore(step, abstract)
+            except Exception as error:  # noqa: BLE001  whatever the reader trips over, the checkpoint cannot be used
+                if "RESOURCE_EXHAUSTED" in str(error):
+                    raise
+                self._set_aside(step, error)
+        if steps:
+            raise UserError(
+                f"None of the checkpoints {steps} in {self.folder} can be read; they are in {self.folder.parent / 'damaged'}. "
+                "Start again in an empty workdir, or put a copy of one back."
+            )
+        return None
+
+    def _restore(self, step: int, abstract: TrainState) -> tuple[TrainState, dict]:
+        record = self.record(step)
+        arguments = {name: ocp.args.StandardRestore(item) for name, item in _items(abstract).items()}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
+        _verify({"model": restored.model, "training": restored.training}, record)
+        model, training = restored.model, restored.training
+        state = TrainState(
+            step=training["step"], params=model["params"], router_bias=model["router_bias"],
+            opt_state=training["opt_state"], guard=training["guard"],
+        )  # fmt: skip
+        return state, record
+
+    def restore_model(self, step: int, abstract_model: dict) -> dict:
+        """`params` and `router_bias` of one checkpoint, without the optimizer's two thirds of the bytes.
+
+        Raises:
+          UserError: the checkpoint is not there or is damaged.
+        """
+        try:
+            record = self.record(step)
+            item = ocp.args.StandardRestore(abstract_model)
+            model = self._manager.restore(step, args=ocp.args.Composite(model=item)).model
+            _verify({"model": model}, record)
+        except Exception as error:  # noqa: BLE001
+            raise UserError(f"The checkpoint {self.folder / str(step)} cannot be read: {_first_line(error)}") from error
+        return model
+
+    def _set_aside(self, step: int, error: Exception) -> None:
+        """Moves a damaged checkpoint out of the way, so that its step can be saved again; nothing is deleted."""
+        print(f"warning: checkpoint {self.folder / str(step)} is damaged ({_first_line(error)}); moved to damaged/, using the one before it", file=sys.stderr, flush=True)  # fmt: skip
+        self._manager.close()
+        if jax.process_index() == 0:
+            target = self.folder.parent / "damaged" / str(step)
+            shutil.rmtree(target, ignore_errors=True)
+            target.parent.mkdir(exist_ok=True)
+            shutil.move(self.folder / str(step), target)
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices("damaged checkpoint moved")
+        self._open()
+
+    def wait(self) -> None:
+        """Returns when everything is on disk; raises what went wrong in the background."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def _first_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:200] + " ..."
+
+
+def check_same_model(saved: dict, config: ModelConfig, where: str) -> None:
+    """Refuses to continue a run with another architecture, and says what differs."""
+    now = to_dict(config)
+    names = sorted(n for n in saved.keys() | now.keys() if saved.get(n) != now.get(n))
+    if names:
+        differences = ", ".join(f"{n} was {saved.get(n)} and is now {now.get(n)}" for n in names)
+        raise UserError(f"{where} holds another model: {differences}. Use another --workdir, or the old settings.")
+
+
+def check_disk(workdir: str, checkpoint_bytes: int) -> None:
+    """Refuses a workdir that cannot be written, or whose disk has no room for one more checkpoint."""
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        probe = os.path.join(workdir, ".probe")
+        with open(probe, "w") as file:
+            file.write("x")
+        os.remove(probe)
+    except OSError as error:
+        raise UserError(f"The workdir {workdir} cannot be written ({error.strerror}): choose another --workdir.") from error
+    free = shutil.disk_usage(workdir).free
+    if free < checkpoint_bytes:
+        raise UserError(
+            f"A checkpoint takes {checkpoint_bytes / 2**30:.2f} GiB, and the disk of {workdir} has {free / 2**30:.2f} GiB left: "
+            "free some space, or choose another --workdir."
+        )

@@ -1,0 +1,335 @@
+"""The training run, from a config to a trained model: check, open, restore, step, finish."""
+
+import dataclasses
+import os
+import signal
+import threading
+import time
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from dots_jax.config import TrainConfig, UserError, to_dict
+from dots_jax.data.loader import Prefetcher
+from dots_jax.data.registry import import_tasks
+from dots_jax.data.sequences import MixtureSequences
+from dots_jax.evaluation.perplexity import Scorer, once_per_process, table
+from dots_jax.model.accounting import flops_per_token
+from dots_jax.parallel.mesh import batch_sharding, make_mesh
+from dots_jax.parallel.topology import peak_flops
+from dots_jax.training.batches import put_batch
+from dots_jax.training.checkpoint import Checkpoints, check_disk, check_same_model
+from dots_jax.training.metrics import MetricsLog, to_row
+from dots_jax.training.optimizer import make_optimizer
+from dots_jax.training.report import Progress, header
+from dots_jax.training.stages import Schedule, StepPlan
+from dots_jax.training.state import Definition, TrainState, abstract_state, bytes_per_device, init_state
+from dots_jax.training.step import jit_train_step
+
+STOP_SIGNALS = (signal.SIGTERM,)
+
+
+@dataclasses.dataclass
+class Run:
+    """Everything that stays the same from the first step to the last."""
+
+    config: TrainConfig
+    schedule: Schedule
+    sequences: list[MixtureSequences]  # one for each stage
+    definition: Definition
+    abstract: TrainState
+    checkpoints: Checkpoints
+    gin_text: str
+    last_step: int
+    peak: float
+
+    def record(self, step: int) -> dict:
+        """What a checkpoint says beside its arrays. `position` is the whole state of the data pipeline."""
+        return {
+            "step": step,
+            "position": self.schedule.position_before(step),
+            "tokens": self.schedule.tokens_before(step),
+            "data": [sequences.identity for sequences in self.sequences],
+            "model": to_dict(self.config.model),
+            "config": to_dict(self.config),
+            "gin": self.gin_text,
+        }
+
+
+def train(config: TrainConfig, options: SimpleNamespace) -> int:
+    """Runs `config` in options.workdir, from its newest checkpoint if there is one. Returns the exit status.
+
+    options: workdir, gin_text, operative_text, dry_run, max_steps (None: to the end).
+    """
+    # Check everything that can be checked before anything is written, made or compiled.
+    started = time.perf_counter()
+    chief = jax.process_index() == 0
+    config = config.for_devices(jax.device_count())
+    schedule = Schedule(config.stages)
+    mesh = make_mesh(config.mesh)
+    definition = Definition(config.model, config.compute, mesh, config.optimizer.init_std)
+    optimizer = make_optimizer(config.optimizer)
+    abstract = abstract_state(definition, optimizer)
+    peak, peak_source = peak_flops(mesh.devices.flat[0])
+    if chief:
+        print(header(config, schedule, bytes_per_device(abstract), peak, peak_source), flush=True)
+    import_tasks(config.data.tasks_modules)
+    if options.dry_run:
+        return 0
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
+    check_disk(options.workdir, size // jax.process_count())
+
+    # Open the data of every stage now: an error in the last one must not wait for a month.
+    sequences: list[MixtureSequences] = []
+    once_per_process(lambda: sequences.__init__(_open_stages(config)))
+
+    # Find the checkpoint to go on from; it must be of this model and at this place of the schedule.
+    def is_milestone(step):
+        return schedule.is_milestone(step, config.checkpoint.every_steps, config.checkpoint.milestone_tokens)
+
+    checkpoints = Checkpoints(options.workdir, config.checkpoint, is_milestone)
+    last_step = min(options.max_steps or schedule.num_steps, schedule.num_steps)
+    run = Run(
+        config, schedule, sequences, definition, abstract, checkpoints, options.gin_text, last_step, peak
+    )
+    try:
+        record = checkpoints.newest_record()
+        if record:
+            _check_resumable(record, run, options.workdir)
+        restored = checkpoints.restore_newest(abstract)
+        if restored:
+            state, record = restored
+            first_step = record["step"]
+            if chief:
+                print(f"resuming    after step {first_step:,} ({record['tokens']:,} tokens)", flush=True)
+        else:
+            shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+            state = jax.jit(lambda: init_state(definition, optimizer, config.seed), out_shardings=shardings)()
+            first_step = 0
+        if chief:
+            _write_config(options)
+
+        # Step.
+        log = MetricsLog(options.workdir, first_step, write=chief)
+        try:
+            state, reached = _steps(run, optimizer, state, first_step, log, started)
+            if reached == schedule.num_steps:
+                _validate(run, state, log)
+        finally:
+            log.close()
+        if chief:
+            _say_goodbye(run, reached)
+    finally:
+        checkpoints.close()
+    return 0
+
+
+def _open_stages(config: TrainConfig) -> list[MixtureSequences]:
+    opened = [
+        MixtureSequences(stage.mixture, stage.seq_len, config.seed, config.data.cache_dir, salt=stage.name)
+        for stage in config.stages
+    ]
+    for stage, sequences in zip(config.stages, opened):
+        if sequences.vocab_size > config.model.vocab_size:
+            raise UserError(
+                f"Stage {stage.name!r}: the vocabulary of {stage.mixture} has {sequences.vocab_size} ids, but "
+                f"ModelConfig.vocab_size is {config.model.vocab_size}: raise it."
+            )
+    return opened
+
+
+def _check_resumable(record: dict, run: Run, workdir: str) -> None:
+    """A checkpoint continues only the run that it is of: same model, same data, same place in the schedule."""
+    check_same_model(record["model"], run.config.model, f"The workdir {workdir}")
+    step = record["step"]
+    expected = run.record(min(step, run.schedule.num_steps))
+    if step > run.schedule.num_steps or record["position"] != expected["position"]:
+        raise UserError(
+            f"The workdir {workdir} has taken {step:,} steps over {record['position']:,} sequences, which the stages as "
+            "they are now never do: stages that have begun must stay as they were. Use another --workdir, or the old stages."
+        )
+    if record["data"] != expected["data"]:
+        raise UserError(
+            f"The workdir {workdir} was trained on other data than {run.config.data.cache_dir} holds now (another version "
+            "of the sources, or of Python for its library): use another --workdir, or the old cache."
+        )
+
+
+def _write_config(options: SimpleNamespace) -> None:
+    for name, text in (("config.gin", options.gin_text), ("operative_config.gin", options.operative_text)):
+        with open(os.path.join(options.workdir, name), "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+# --- the steps --------------------------------------------------------------------------------------------------------
+
+
+def _steps(run: Run, optimizer, state: TrainState, first_step: int, log: MetricsLog, started: float):
+    """Steps first_step .. run.last_step; returns the state and the number of steps it has taken.
+
+    The metrics of a step are read while the next one runs, so that the device never waits for the host.
+    """
+    config, schedule = run.config, run.schedule
+    sharding = batch_sharding(run.definition.mesh)
+    compiled = {}
+    stop = _StopSignal()
+    progress = Progress(schedule.tokens_before(run.last_step), schedule.tokens_before(first_step), jax.process_index() == 0)
+    reporter = _Reporter(run, log, progress, started)
+
+    def make_batch(step: int) -> dict[str, jax.Array]:
+        plan = schedule.at(step)
+        rows = run.sequences[plan.stage_index].rows
+        return put_batch(rows, plan.sequence, plan.batch_size, plan.stage.seq_len, sharding)
+
+    step = first_step
+    try:
+        with stop, Prefetcher(make_batch, first_step, run.last_step) as batches:
+            for _, batch in batches:
+                plan = schedule.at(step)
+                if plan.microbatches not in compiled:
+                    compiled[plan.microbatches] = jit_train_step(
+                        run.definition, optimizer, compute=config.compute, balance=config.balance, guard=config.guard,
+                        microbatches=plan.microbatches,
+                    )  # fmt: skip
+                state, metrics = compiled[plan.microbatches](state, batch, jnp.float32(plan.learning_rate))
+                step += 1
+                reporter.take(plan, metrics)
+                stopping = stop.requested(step)
+                if step % config.checkpoint.every_steps == 0 or step == run.last_step or stopping:
+                    reporter.flush()  # a run that must stop for its losses must not save first
+                    run.checkpoints.save(step, state, run.record(step))
+                if stopping:
+                    progress.note(f"SIGTERM: saved a checkpoint after step {step:,}; the same command goes on from there")
+                    break
+        reporter.flush()
+        run.checkpoints.wait()
+    finally:
+        progress.close()
+    return state, step
+
+
+class _Reporter:
+    """Turns the metrics of finished steps into rows, one step behind the device, and stops a run that has gone wrong."""
+
+    def __init__(self, run: Run, log: MetricsLog, progress: Progress, started: float):
+        self._run, self._log, self._progress = run, log, progress
+        self._pending: tuple[StepPlan, dict] | None = None
+        self._shapes: set[tuple] = set()
+        self._started, self._last = started, time.perf_counter()
+
+    def take(self, plan: StepPlan, metrics: dict) -> None:
+        previous, self._pending = self._pending, (plan, metrics)
+        if previous:
+            self._report(*previous)
+
+    def flush(self) -> None:
+        if self._pending:
+            self._report(*self._pending)
+            self._pending = None
+
+    def _report(self, plan: StepPlan, metrics: dict) -> None:
+        run, step = self._run, plan.step + 1
+        metrics = jax.device_get(metrics)
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        tokens = run.schedule.tokens_before(step) - plan.tokens
+        shape = (plan.batch_size, plan.stage.seq_len, plan.microbatches)
+        if shape not in self._shapes:  # the step that compiles: its time is told apart and is no measure of speed
+            self._shapes.add(shape)
+            self._progress.note(
+                f"first step  with {plan.batch_size} x {plan.stage.seq_len} tokens: {seconds:.1f} s with its compilation"
+                + (f", {now - self._started:.1f} s after the start" if len(self._shapes) == 1 else "")
+            )
+            timing = {"first_step_seconds": seconds}
+        else:
+            flops = tokens * flops_per_token(run.config.model, plan.stage.seq_len)
+            timing = {
+                "step_seconds": seconds,
+                "tokens_per_second": tokens / seconds,
+                "mfu": flops / seconds / (run.peak * run.config.mesh.size),
+            }
+        self._progress.update(plan.stage.name, step, float(metrics["loss"]), tokens)
+        self._warn(step, metrics)
+        if step % run.config.log_every == 0 or step == run.last_step:
+            self._log.write(self._row(plan, step, metrics, timing))
+        if metrics["nonfinite_streak"] >= run.config.guard.max_nonfinite:
+            run.checkpoints.wait()
+            kept = run.checkpoints.steps()
+            raise UserError(
+                f"The loss or a gradient was not finite for {metrics['nonfinite_streak']} steps in a row, up to step {step:,}; "
+                "the parameters are untouched since. "
+                + (f"The newest checkpoint is of step {kept[-1]:,}. " if kept else "")
+                + "Look at the data of these steps, lower the learning rate, or raise GuardConfig.max_nonfinite."
+            )
+
+    def _row(self, plan: StepPlan, step: int, metrics: dict, timing: dict) -> dict:
+        sequences = self._run.sequences[plan.stage_index]
+        load = metrics.pop("load")
+        return to_row(
+            step, metrics, mean_load=load.mean(axis=1), tokens=self._run.schedule.tokens_before(step),
+            learning_rate=np.float32(plan.learning_rate), stage=plan.stage.name, stage_index=plan.stage_index,
+            epoch=sequences.epochs(plan.sequence + plan.batch_size), **timing,
+        )  # fmt: skip
+
+    def _warn(self, step: int, metrics: dict) -> None:
+        if metrics["nonfinite_streak"]:
+            self._progress.note(f"warning: step {step:,}: loss or gradient not finite, step skipped")
+        if metrics["spike"]:
+            self._progress.note(f"warning: step {step:,}: loss spike, {metrics['loss']:.4f}")
+
+
+class _StopSignal:
+    """Whether SIGTERM came. With several processes all of them learn of it at the same step."""
+
+    def __init__(self):
+        self._event = threading.Event()
+
+    def __enter__(self):
+        self._old = {s: signal.signal(s, lambda *_: self._event.set()) for s in STOP_SIGNALS if _may_set_signals()}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def requested(self, step: int) -> bool:
+        if jax.process_count() == 1:
+            return self._event.is_set()
+        return multihost_utils.reached_preemption_sync_point(step)
+
+
+def _may_set_signals() -> bool:
+    # Several processes: jax's own preemption service listens for SIGTERM and agrees on a step.
+    return jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+def _validate(run: Run, state: TrainState, log: MetricsLog) -> None:
+    """The validation tasks, with the sequence length and batch of the first stage."""
+    config = run.config
+    if not config.validation:
+        return
+    plan = run.schedule.at(0)
+    scorer = Scorer(run.definition, config.compute)
+    results = {
+        task: scorer.evaluate(
+            state.params, state.router_bias, task, plan.stage.seq_len, plan.batch_size // plan.microbatches,
+            config.data.cache_dir, config.validation_sequences,
+        )
+        for task in config.validation
+    }  # fmt: skip
+    for task, metrics in results.items():
+        log.scalars(run.schedule.num_steps, {f"validation/{task}/{name}": value for name, value in metrics.items()})
+    if jax.process_index() == 0:
+        print(table(results), flush=True)
+
+
+def _say_goodbye(run: Run, reached: int) -> None:
+    kept = ", ".join(f"{step:,}" for step in run.checkpoints.steps())
+    total = run.schedule.num_steps
+    print(f"finished    {reached:,} of {total:,} steps; checkpoints of steps {kept} in {run.checkpoints.folder}", flush=True)

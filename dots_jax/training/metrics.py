@@ -1,0 +1,75 @@
+"""What a run writes down: `metrics.jsonl` (one row a logged step) and TensorBoard, by process 0 alone."""
+
+import json
+import os
+
+import numpy as np
+from clu import metric_writers
+
+# Scalars of a row that go to TensorBoard under a folder of their own.
+_FOLDERS = {
+    "tokens_per_second": "speed", "step_seconds": "speed", "mfu": "speed",
+    "learning_rate": "schedule", "tokens": "schedule", "stage_index": "schedule",
+}  # fmt: skip
+
+
+def to_row(step: int, metrics: dict, **more) -> dict:
+    """A row of plain numbers, lists and strings. Floats are the float32 values themselves, so equal values are equal text."""
+    row = {"step": step}
+    for name, value in (metrics | more).items():
+        value = np.asarray(value).tolist() if hasattr(value, "dtype") else value
+        row[name] = value
+    return row
+
+
+class MetricsLog:
+    """Writes rows. Opening it drops the rows past `step`: a run that resumes there writes them again.
+
+    An unfinished last line, which a killed run can leave, is dropped as well.
+    """
+
+    def __init__(self, workdir: str, step: int, write: bool = True):
+        self._file = self._board = None
+        if not write:
+            return
+        path = os.path.join(workdir, "metrics.jsonl")
+        rows = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+        # Beside and renamed: a kill in mid-write must not cost the history.
+        with open(path + ".new", "w", encoding="utf-8") as file:
+            file.writelines(rows)
+        os.replace(path + ".new", path)
+        self._file = open(path, "a", encoding="utf-8")
+        self._board = metric_writers.SummaryWriter(os.path.join(workdir, "tensorboard"))
+
+    def write(self, row: dict) -> None:
+        if self._file is None:
+            return
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        scalars = {}
+        for name, value in row.items():
+            if isinstance(value, list):
+                scalars |= {f"{name}/layer_{i + 1}": v for i, v in enumerate(value)}
+            elif isinstance(value, dict):
+                scalars |= {f"{name}/{key}": v for key, v in value.items()}
+            elif isinstance(value, (int, float)) and name != "step":
+                scalars[f"{_FOLDERS.get(name, 'train')}/{name}"] = float(value)
+        self._board.write_scalars(row["step"], scalars)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """More scalars for TensorBoard alone."""
+        if self._board is not None:
+            self._board.write_scalars(step, values)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._board.close()
+            self._file = None
+
+
+def _whole_lines(path: str) -> list[str]:
+    if not os.path.exists(path):
+        return []
+    with open(path, encoding="utf-8") as file:
+        return [line for line in file if line.endswith("\n")]

@@ -1,0 +1,96 @@
+"""What a person reads before the first step, and the progress bar."""
+
+import sys
+
+import jax
+import tqdm
+
+from dots_jax.config import TrainConfig
+from dots_jax.model.accounting import count_parameters, flops_per_token
+from dots_jax.training.stages import Schedule
+
+# The share of the peak that the header's expected time assumes; the bar's ETA is measured and soon replaces it.
+ASSUMED_MFU = {"cpu": 0.15, "gpu": 0.3, "tpu": 0.3}
+
+
+def run_flops(config: TrainConfig, schedule: Schedule) -> float:
+    """Floating-point operations of the whole run."""
+    return sum(
+        tokens * flops_per_token(config.model, stage.seq_len)
+        for stage, tokens in zip(config.stages, schedule.stage_tokens)
+    )
+
+
+def header(config: TrainConfig, schedule: Schedule, state_bytes: int, peak: float, peak_source: str) -> str:
+    """The run in a screenful: parameters, mesh, tokens, stages, cost, expected time."""
+    count = count_parameters(config.model)
+    mesh, platform = config.mesh, jax.devices()[0].platform
+    share = ASSUMED_MFU.get(platform, 0.3)
+    flops = run_flops(config, schedule)
+    lines = [
+        f"parameters  {count.total:,}, {count.active:,} active per token; {count.router_biases:,} router biases",
+        *(f"            {n:>18,}  {name}" for name, n in count.parts.items()),
+        f"mesh        data {mesh.data} x fsdp {mesh.fsdp} x expert {mesh.expert}: {mesh.size} {platform} device(s), "
+        f"{jax.process_count()} process(es); {human_bytes(state_bytes)} of state on each",
+        f"tokens      {schedule.num_tokens:,} in {schedule.num_steps:,} steps, {schedule.num_sequences:,} sequences",
+        *_stage_lines(schedule),
+        f"cost        {human(flops / schedule.num_tokens)}FLOP a token, {human(flops)}FLOP in all",
+        f"time        about {human_time(flops / (peak * mesh.size * share))} expected, at {share:.0%} of "
+        f"{human(peak * mesh.size)}FLOP/s (peak {peak_source})",
+    ]
+    return "\n".join(lines)
+
+
+def _stage_lines(schedule: Schedule) -> list[str]:
+    lines = [f"stages      {'name':<12}{'mixture':<22}{'steps':>15}{'batch':>12}{'length':>9}  learning rate"]
+    for segment in schedule.segments:
+        stage, last = segment.stage, segment.first_step + segment.num_steps - 1
+        rate = f"{schedule.at(segment.first_step).learning_rate:.3g} .. {schedule.at(last).learning_rate:.3g}"
+        steps = f"{segment.first_step:,}-{last:,}"
+        batch = f"{segment.batch_size * stage.seq_len:,}"
+        lines.append(
+            f"            {stage.name:<12}{stage.mixture:<22}{steps:>15}{batch:>12}{stage.seq_len:>9,}  {rate} {stage.learning_rate_shape}"
+        )
+    return lines
+
+
+def human(x: float) -> str:
+    """1234567 -> '1.23 M'."""
+    for power, unit in ((24, "Y"), (21, "Z"), (18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if x >= 10**power:
+            return f"{x / 10**power:.3g} {unit}"
+    return f"{x:.3g} "
+
+
+def human_bytes(n: float) -> str:
+    return f"{n / 2**30:,.2f} GiB" if n >= 2**30 else f"{n / 2**20:,.2f} MiB"
+
+
+def human_time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+class Progress:
+    """A bar over the run's tokens with loss, tokens/s and ETA. Off a terminal it prints a line now and then instead."""
+
+    def __init__(self, total_tokens: int, done_tokens: int, enabled: bool):
+        interval = 0.2 if sys.stderr.isatty() else 20.0
+        self._bar = tqdm.tqdm(
+            total=total_tokens, initial=done_tokens, unit="tok", unit_scale=True, disable=not enabled,
+            mininterval=interval, maxinterval=interval, smoothing=0.1, dynamic_ncols=sys.stderr.isatty(),
+        )  # fmt: skip
+
+    def update(self, stage: str, step: int, loss: float, tokens: int) -> None:
+        self._bar.set_description(f"{stage} step {step}", refresh=False)
+        self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+        self._bar.update(tokens)
+
+    def note(self, text: str) -> None:
+        """A line that the bar does not overwrite."""
+        if not self._bar.disable:
+            tqdm.tqdm.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        self._bar.close()
