@@ -13,9 +13,9 @@ import functools
 import math
 
 import jax
-from jax import lax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 
 def grouped_matmul(x_RD, w_EDF, sizes_E, *, transpose_w=False):
@@ -71,7 +71,9 @@ def grouped_matmul_reference(x_RD, w_EDF, sizes_E, *, transpose_w=False):
     """The same as `grouped_matmul`, obviously: every row times every expert, one kept. Costs E times the work; for tests."""
     expert_RE = _expert_of_row(x_RD.shape[0], sizes_E)[:, None] == jnp.arange(w_EDF.shape[0])
     x_RD = jnp.where(expert_RE.any(1)[:, None], x_RD, 0)
-    y_REF = jnp.einsum("rd,efd->ref" if transpose_w else "rd,edf->ref", x_RD.astype(jnp.float32), w_EDF.astype(jnp.float32))
+    y_REF = jnp.einsum(
+        "rd,efd->ref" if transpose_w else "rd,edf->ref", x_RD.astype(jnp.float32), w_EDF.astype(jnp.float32)
+    )
     return jnp.where(expert_RE[:, :, None], y_REF, 0).sum(1).astype(x_RD.dtype)
 
 
