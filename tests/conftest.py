@@ -43,3 +43,15 @@ def no_network(monkeypatch):
 def repo_root(request):
     """The folder that holds `gin/` and `dots_jax/`."""
     return request.config.rootpath
+
+
+@pytest.fixture(scope="session")
+def process_env(pytestconfig, tmp_path_factory):
+    """The environment for a test that starts a command as a process: this checkout, and what one process compiled the
+    next one need not. The cache is new for each session, so that nothing stale decides a test."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(pytestconfig.rootpath),
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }

@@ -1,6 +1,5 @@
 """The command line and its gin files: what is accepted, what is refused, and in which words."""
 
-import os
 import re
 import subprocess
 import sys
@@ -319,10 +318,10 @@ if __name__ == "__main__":
     ("TrainConfig.seed = 3", 0, "seed 3\n", ""),
     ("TrainConfig.sed = 3", 2, "", "error: --gin_bindings: TrainConfig has no setting sed; did you mean seed?\n"),
 ])  # fmt: skip
-def test_as_a_process(run_gin, tmp_path, repo_root, binding, status, out, err):
+def test_as_a_process(run_gin, tmp_path, process_env, binding, status, out, err):
     (tmp_path / "command.py").write_text(COMMAND)
     done = subprocess.run(
         [sys.executable, "command.py", f"--gin_file={run_gin}", "--workdir=w", "--gin_bindings", binding],
-        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(repo_root)},
+        cwd=tmp_path, capture_output=True, text=True, env=process_env,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (status, out, err)

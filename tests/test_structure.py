@@ -27,7 +27,7 @@ FLOOR_0 = ("config",)
 FLOOR_1 = (*FLOOR_0, "parallel", "training.losses", "training.schedules", "training.optimizer", "training.stages")
 FLOOR_2 = (*FLOOR_1, "model")
 FLOOR_3 = (*FLOOR_2, "training", "inference", "interop")
-FLOOR_4 = (*FLOOR_3, "data", "evaluation", "planning")
+FLOOR_4 = (*FLOOR_3, "training.report", "data", "evaluation", "planning")
 
 FLOORS = {
     "config": ((), set()),
@@ -38,6 +38,7 @@ FLOORS = {
     "training.stages": (FLOOR_1, MATH),
     "model": (FLOOR_2, MATH | {"flax"}),
     "training": (FLOOR_3, MATH | {"flax", "optax", "orbax", "clu", "absl"}),
+    "training.report": (FLOOR_3, MATH | {"tqdm"}),
     "inference": (FLOOR_3, MATH | {"flax"}),
     "interop": (FLOOR_3, MATH | {"flax", "safetensors", "orbax"}),
     "data": (FLOOR_0, {"numpy", "seqio", "tensorflow", "tensorflow_datasets", "array_record", "tqdm"}),
