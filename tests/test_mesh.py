@@ -1,0 +1,125 @@
+"""Where parameters land: the rule table, its errors, dots.llm1 on 512 devices, and gathers inside shard_map."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, PartitionSpec
+from numerics import assert_close, equations
+
+from dots_jax.config import ComputeConfig, MeshConfig, OptimizerConfig, UserError, dots_llm1, tiny
+from dots_jax.parallel import mesh as meshes
+from dots_jax.parallel.mesh import BATCH_AXES, gather_parameter, make_mesh, parameter_spec, vary
+from dots_jax.training.optimizer import make_optimizer
+from dots_jax.training.state import Definition, abstract_state, bytes_per_device
+
+POD = AbstractMesh((2, 32, 8), BATCH_AXES)
+
+
+def test_mesh_takes_the_devices_that_are_left():
+    mesh = make_mesh(MeshConfig(data=2, fsdp=-1, expert=2).resolve(jax.device_count()))
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "expert": 2}
+    assert list(mesh.devices.flat) == jax.devices()
+    assert make_mesh(MeshConfig(data=1, fsdp=1, expert=1)).size == 1
+    with pytest.raises(UserError, match="needs 16 devices, but there are 8"):
+        MeshConfig(data=16).resolve(8)
+
+
+@pytest.mark.parametrize(
+    "logical, shape, expected",
+    [
+        (("vocab", "embed"), (152_064, 4096), (None, ("fsdp", "expert"))),
+        (("embed", "heads", "head_dim"), (4096, 32, 128), (("fsdp", "expert"), None, None)),
+        (("expert", "expert_embed", "expert_ffn"), (128, 4096, 2816), ("expert", "fsdp", None)),
+        (("expert", "expert_embed", "expert_ffn"), (61, 128, 4096, 2816), (None, "expert", "fsdp", None)),  # stacked
+        (("embed", "router"), (4096, 128), (("fsdp", "expert"), None)),
+        (("embed",), (100,), (None,)),  # 256 does not divide 100: whole
+        (("head_dim",), (128,), (None,)),
+    ],
+)
+def test_the_rule_table(logical, shape, expected):
+    spec = parameter_spec(logical, shape, POD)
+    assert spec == PartitionSpec(*expected)
+
+
+def test_two_axes_that_claim_one_mesh_axis_are_refused():
+    with pytest.raises(ValueError, match=re.escape("('expert', 'embed') of one parameter claim the same mesh axis twice")):
+        parameter_spec(("expert", "embed"), (128, 4096), POD)
+
+
+def test_an_axis_without_a_rule_is_refused():
+    with pytest.raises(ValueError, match="'embde' has no rule"):
+        parameter_spec(("embde",), (4096,), POD)
+
+
+def test_dots_llm1_over_512_devices():
+    """Every parameter has a spec, all but the smallest are split over all of fsdp x expert, and the state of a device is
+    its share of 12 bytes a parameter."""
+    definition = Definition(dots_llm1(), ComputeConfig(), POD, 0.006)
+    state = abstract_state(definition, make_optimizer(OptimizerConfig()))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
+        name = jax.tree_util.keystr(path)
+        assert len(leaf.sharding.spec) == leaf.ndim, name
+        copies = leaf.size // np.prod(leaf.sharding.shard_shape(leaf.shape))
+        assert copies == 256 or leaf.size <= 61 * 128, f"{name} {leaf.shape} is split over {copies} devices only"
+    experts = state.params["moe_blocks"]["moe"]["experts"]
+    assert all("expert" in leaf.sharding.spec for leaf in jax.tree.leaves(experts))
+
+    parameters, share = 142_774_373_888, 1 / 256
+    assert parameters * 4 * share <= bytes_per_device(state.params) <= parameters * 4 * share * 1.001
+    assert parameters * 12 * share <= bytes_per_device(state) <= parameters * 12 * share * 1.001
+
+
+def test_moments_lie_where_their_parameters_lie():
+    definition = Definition(tiny(), ComputeConfig(), make_mesh(MeshConfig(fsdp=2, expert=4)), 0.006)
+    state = abstract_state(definition, make_optimizer(OptimizerConfig()))
+    (adam,) = [s for s in state.opt_state if hasattr(s, "mu")]
+    where = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
+    assert where(adam.mu) == where(adam.nu) == where(state.params)
+    assert state.router_bias.sharding.is_fully_replicated
+
+
+@pytest.mark.parametrize("keep", ["", "expert"])
+def test_gather_gives_the_whole_and_its_gradient_is_one_reduce_scatter(keep):
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, expert=2))
+    spec = parameter_spec(("expert", "expert_embed"), (4, 6), mesh)
+    w = jnp.arange(24.0).reshape(4, 6)
+    x = jax.random.normal(jax.random.key(0), (8, 4 if keep == "" else 2))
+
+    def local(w, x):
+        whole = gather_parameter(w, spec, keep=keep)
+        return jax.lax.psum(jnp.sum(jnp.square(x @ whole)), BATCH_AXES)
+
+    def over_mesh(w, x):
+        batch = PartitionSpec(BATCH_AXES)
+        return jax.shard_map(local, mesh=mesh, in_specs=(spec, batch), out_specs=PartitionSpec())(w, x)
+
+    def plain(w, x):
+        if keep:  # device d has rows 2 (d % 2) and 2 (d % 2) + 1 of w
+            return sum(jnp.sum(jnp.square(x[d] @ w[2 * (d % 2) : 2 * (d % 2) + 2])) for d in range(8))
+        return jnp.sum(jnp.square(x @ w))
+
+    actual, expected = (jax.jit(jax.value_and_grad(f))(w, x) for f in (over_mesh, plain))
+    assert_close(actual, expected, 1e-5)
+    names = [e.primitive.name for e in equations(jax.make_jaxpr(jax.grad(over_mesh))(w, x))]
+    assert any("scatter" in name for name in names)
+
+
+def test_vary_marks_a_copy_and_sums_its_gradient():
+    mesh = make_mesh(MeshConfig(fsdp=4, expert=2))
+    batch = PartitionSpec(BATCH_AXES)
+
+    def total(b, x):
+        local = lambda b, x: jnp.sum(vary(b) * x)[None]
+        return jnp.sum(jax.shard_map(local, mesh=mesh, in_specs=(PartitionSpec(), batch), out_specs=batch)(b, x))
+
+    x = jnp.arange(16.0)
+    assert_close(jax.jit(jax.grad(total))(jnp.float32(3), x), x.sum(), 1e-6)
+
+
+def test_batches_are_split_over_every_axis():
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, expert=2))
+    assert meshes.batch_sharding(mesh).shard_shape((16, 5)) == (2, 5)
+    assert meshes.replicated(mesh).shard_shape((16, 5)) == (16, 5)
