@@ -5,18 +5,18 @@
 reads `--gin_file` and `--gin_bindings`, builds the frozen `TrainConfig` of `config.py`, calls `train(config, options)`
 and turns every failure into one line on stderr and exit status 2. Nothing calls gin after the config is built.
 
-gin 0.5 accepts in silence a misspelled macro, a scope that nothing uses and a binding that nothing reads. So the files
-are read twice: once here, with gin's own parser, to check every name and to follow the references from the root config
-to every binding; then by gin, which builds. Types and ranges are checked by the dataclasses themselves.
+The files are read twice: once with gin's own parser, for `gin_check` to refuse what gin would let pass; then by gin,
+which builds. Types and ranges are checked by the dataclasses themselves.
 """
 
 import dataclasses
-import difflib
 import glob
+import importlib.util
 import io
 import os
 import re
 import sys
+import tempfile
 import tokenize
 import traceback
 import types
@@ -30,8 +30,8 @@ import gin
 from absl import flags, logging
 from gin import config_parser
 
-from dots_jax import config as config_module
-from dots_jax.config import UserError
+from dots_jax.config import DataConfig, UserError
+from dots_jax.gin_check import CLASSES, MACRO, Binding, Reference, check_names, check_use, did_you_mean
 
 # --- running a command --------------------------------------------------------------------------------------------
 
@@ -75,6 +75,9 @@ def execute(config_class: type, main, *extra_flags: Flag, argv: list[str] | None
         config, options.gin_text, options.operative_text = build(
             config_class, options.__dict__.pop("gin_file"), options.__dict__.pop("gin_bindings")
         )
+        reads_data = any(field.type is DataConfig for field in dataclasses.fields(config_class))
+        if reads_data and not debug:
+            _load_tensorflow_quietly()
         status = main(config, options)
         return status if isinstance(status, int) else 0
     except KeyboardInterrupt:
@@ -85,6 +88,28 @@ def execute(config_class: type, main, *extra_flags: Flag, argv: list[str] | None
             traceback.print_exc()
         print("error: " + _sentence(error), file=sys.stderr, flush=True)
         return 2
+
+
+def _load_tensorflow_quietly() -> None:
+    """TensorFlow 2.21 greets with six lines that none of its settings silence: they go to a file while it is loaded.
+
+    Only for commands that read data, which load it anyway. If loading fails, what it said is shown.
+    """
+    if importlib.util.find_spec("tensorflow") is None:
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            importlib.import_module("tensorflow")
+        except BaseException:
+            said.seek(0)
+            os.write(kept, said.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _sentence(error: Exception) -> str:
@@ -120,7 +145,7 @@ def _parse_flags(argv: list[str], extra_flags: tuple[Flag, ...]) -> types.Simple
     try:
         rest = registry(argv)[1:]
     except flags.UnrecognizedFlagError as error:
-        suggestion = _did_you_mean(error.flagname, list(registry), prefix="--") or "; --help lists them."
+        suggestion = did_you_mean(error.flagname, list(registry), prefix="--") or "; --help lists them."
         raise UserError(f"This command has no flag --{error.flagname}{suggestion}") from None
     except flags.Error as error:
         raise UserError(f"{' '.join(str(error).split()).rstrip('.')}; --help lists the flags.") from None
@@ -149,12 +174,7 @@ def _help(registry: flags.FlagValues) -> str:
 
 # --- building the config ------------------------------------------------------------------------------------------
 
-_CLASSES = {
-    name: value
-    for name, value in vars(config_module).items()
-    if isinstance(value, type) and dataclasses.is_dataclass(value)
-}
-for _class in _CLASSES.values():
+for _class in CLASSES.values():
     gin.external_configurable(_class, module="dots_jax.config")
 
 
@@ -165,8 +185,8 @@ def build(config_class: type, gin_files: typing.Sequence[str], gin_bindings: typ
         _read_file(path, bindings, texts, trail=())
     for line in gin_bindings:
         _read_text(line, "--gin_bindings", bindings, texts, trail=())
-    _check_names(bindings)
-    _check_use(config_class, bindings)
+    check_names(bindings)
+    check_use(config_class, bindings)
 
     gin_text = "\n".join(texts).rstrip() + "\n"
     gin.clear_config()
@@ -181,7 +201,7 @@ def build(config_class: type, gin_files: typing.Sequence[str], gin_bindings: typ
     return config, gin_text, operative_text
 
 
-def _with_place(sentence: str, bindings: list["_Binding"]) -> str:
+def _with_place(sentence: str, bindings: list["Binding"]) -> str:
     """Adds file and line where the sentence begins with the setting at fault."""
     setting = re.match(r"(\w+\.\w+) ", sentence)
     for binding in reversed(bindings) if setting else ():
@@ -192,45 +212,19 @@ def _with_place(sentence: str, bindings: list["_Binding"]) -> str:
 
 # --- reading ------------------------------------------------------------------------------------------------------
 
-_MACRO = "macro"  # A macro is, as in gin, a function of this name with one parameter `value`, in the macro's scope.
-
-
-@dataclasses.dataclass(frozen=True)
-class _Reference:
-    """`@a/b/Stage()` is scope (a, b), name Stage. `%LR` is scope (LR,), name macro."""
-
-    scope: tuple[str, ...]
-    name: str
-    called: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class _Binding:
-    scope: tuple[str, ...]
-    name: str
-    parameter: str
-    value: typing.Any
-    place: str
-
-    def __str__(self):
-        target = "/".join(self.scope)
-        if self.name == _MACRO:
-            return target
-        return "/".join((*self.scope, self.name)) + f".{self.parameter}"
-
 
 class _Delegate(config_parser.ParserDelegate):
     """Turns gin's values into plain data, so that they can be checked before gin acts on them."""
 
     def configurable_reference(self, scoped_configurable_name, evaluate):
         *scope, name = scoped_configurable_name.split("/")
-        return _Reference(tuple(scope), name, evaluate)
+        return Reference(tuple(scope), name, evaluate)
 
     def macro(self, macro_name):
-        return _Reference(tuple(macro_name.split("/")), _MACRO)
+        return Reference(tuple(macro_name.split("/")), MACRO)
 
 
-def _read_file(path: str, bindings: list[_Binding], texts: list[str], trail: tuple[str, ...]) -> None:
+def _read_file(path: str, bindings: list[Binding], texts: list[str], trail: tuple[str, ...]) -> None:
     if os.path.realpath(path) in trail:
         raise UserError(f"{path} includes itself, by way of the files it includes.")
     try:
@@ -238,14 +232,14 @@ def _read_file(path: str, bindings: list[_Binding], texts: list[str], trail: tup
             text = file.read()
     except FileNotFoundError:
         near = glob.glob(os.path.join(os.path.dirname(path), "*.gin"))
-        raise UserError(f"There is no gin file {path}{_did_you_mean(path, near) or '.'}") from None
+        raise UserError(f"There is no gin file {path}{did_you_mean(path, near) or '.'}") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UserError(f"The gin file {path} cannot be read: {reason}.") from None
     _read_text(text, path, bindings, texts, (*trail, os.path.realpath(path)))
 
 
-def _read_text(text: str, source: str, bindings: list[_Binding], texts: list[str], trail: tuple[str, ...]) -> None:
+def _read_text(text: str, source: str, bindings: list[Binding], texts: list[str], trail: tuple[str, ...]) -> None:
     """Appends what the text binds to `bindings`, and the text, with includes written out, to `texts`."""
     stream = io.StringIO(text)
     stream.name = source  # Where gin's parser looks for it.
@@ -258,9 +252,9 @@ def _read_text(text: str, source: str, bindings: list[_Binding], texts: list[str
             if isinstance(statement, config_parser.BindingStatement):
                 scope, name, parameter = statement.scope, statement.selector, statement.arg_name
                 if not parameter:
-                    scope, name, parameter = "/".join(filter(None, (scope, name))), _MACRO, "value"
+                    scope, name, parameter = "/".join(filter(None, (scope, name))), MACRO, "value"
                 scope = tuple(filter(None, scope.split("/")))
-                bindings.append(_Binding(scope, name, parameter, statement.value, place))
+                bindings.append(Binding(scope, name, parameter, statement.value, place))
             elif isinstance(statement, config_parser.IncludeStatement):
                 at = statement.location.line_num - 1
                 texts.extend(lines[written:at])
@@ -288,109 +282,3 @@ def _mend(message: str) -> str:
     if token and token[1].isidentifier():
         return f"{token[1]} is no value; text needs quotes, as in '{token[1]}'"
     return f"{token[1]} is no value" if token else message.rstrip(".")
-
-
-# --- checking -----------------------------------------------------------------------------------------------------
-
-
-def _did_you_mean(wrong: str, choices: typing.Iterable[str], prefix: str = "") -> str:
-    by_lower = {choice.lower(): choice for choice in choices}
-    close = difflib.get_close_matches(wrong.lower(), by_lower, n=1, cutoff=0.6)
-    return f"; did you mean {prefix}{by_lower[close[0]]}?" if close else ""
-
-
-def _references(value) -> typing.Iterator[_Reference]:
-    if isinstance(value, _Reference):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _references(item)
-    elif isinstance(value, dict):
-        yield from _references([*value.keys(), *value.values()])
-
-
-def _check_names(bindings: list[_Binding]) -> None:
-    """Every class, parameter and macro that is named exists."""
-    macros = {str(binding) for binding in bindings if binding.name == _MACRO}
-    for binding in bindings:
-        if binding.name != _MACRO:
-            _check_class(binding.name, binding.place)
-            fields = [field.name for field in dataclasses.fields(_CLASSES[binding.name])]
-            if binding.parameter not in fields:
-                suggestion = _did_you_mean(binding.parameter, fields) or f"; it has {', '.join(fields)}."
-                raise UserError(f"{binding.place}: {binding.name} has no setting {binding.parameter}{suggestion}")
-        for reference in _references(binding.value):
-            if reference.name == _MACRO:
-                parts = reference.scope
-                if not any("/".join(parts[:n]) in macros for n in range(1, len(parts) + 1)):
-                    name = "/".join(parts)
-                    suggestion = _did_you_mean(name, macros, prefix="%") or f"; define it, as in `{name} = ...`."
-                    raise UserError(f"{binding.place}: the macro %{name} is not defined{suggestion}")
-            else:
-                _check_class(reference.name, binding.place)
-                if not reference.called:
-                    raise UserError(
-                        f"{binding.place}: @{reference.name} needs parentheses: @{reference.name}() is the value."
-                    )
-
-
-def _check_class(name: str, place: str) -> None:
-    if name not in _CLASSES:
-        suggestion = _did_you_mean(name, _CLASSES) or f"; there are {', '.join(sorted(_CLASSES))}."
-        raise UserError(f"{place}: there is no {name}{suggestion}")
-
-
-def _check_use(config_class: type, bindings: list[_Binding]) -> None:
-    """Follow the references from the root: what has no default is bound, and what is bound is reached.
-
-    A value that a later binding replaces counts as a reader too. So `--gin_bindings` may shorten the list of stages
-    without making the settings of the others an error, while a misspelled scope, which no value names, is one.
-    """
-    root = config_class.__name__
-    if not any(binding.name == root and not binding.scope for binding in bindings):
-        others = sorted({binding.name for binding in bindings} & {"TrainConfig", "EvalConfig"})
-        instead = f" They set {others[0]}: are they for another command?" if others else ""
-        raise UserError(f"The gin files set nothing of {root}, which this command builds.{instead}")
-    reached: dict[tuple[tuple[str, ...], str], None] = {}
-    used: set[int] = set()  # positions in `bindings`
-
-    def visit(scope: tuple[str, ...], name: str, path: tuple) -> None:
-        if (scope, name) in path:
-            what = "/".join(scope) if name == _MACRO else "/".join((*scope, name))
-            raise UserError(f"The gin files define {what} by way of itself.")
-        if (scope, name) in reached:
-            return
-        reached[scope, name] = None
-        here = {i: b for i, b in enumerate(bindings) if b.name == name and scope[: len(b.scope)] == b.scope}
-        if name != _MACRO:
-            _check_required(scope, name, {b.parameter for b in here.values()})
-        used.update(here)
-        for binding in here.values():
-            for reference in _references(binding.value):
-                visit(reference.scope or scope, reference.name, (*path, (scope, name)))
-
-    visit((), root, ())
-    for i, binding in enumerate(bindings):
-        if i not in used:
-            raise UserError(_unused(binding, root, reached))
-
-
-def _check_required(scope: tuple[str, ...], name: str, bound: set[str]) -> None:
-    for field in dataclasses.fields(_CLASSES[name]):
-        missing = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if missing and field.name not in bound:
-            owner = "/".join((*scope, name))
-            raise UserError(f"{owner}.{field.name} has no default and is not set: add `{owner}.{field.name} = ...`.")
-
-
-def _unused(binding: _Binding, root: str, reached) -> str:
-    if binding.name == _MACRO:
-        return f"{binding.place}: nothing uses the macro {binding}: use it as %{binding}, or remove it."
-    owner = "/".join((*binding.scope, binding.name))
-    readers = ["/".join((*scope, name)) for scope, name in reached if name == binding.name]
-    suggestion = _did_you_mean(owner, readers)
-    if not suggestion:
-        for field in dataclasses.fields(_CLASSES[root]):
-            if field.type is _CLASSES[binding.name]:
-                suggestion = f": add `{root}.{field.name} = @{owner}()`."
-    return f"{binding.place}: nothing uses {binding}{suggestion or f', since no value refers to @{owner}().'}"

@@ -38,6 +38,12 @@ def run_gin(tmp_path):
     return path
 
 
+@pytest.fixture(autouse=True)
+def without_tensorflow(monkeypatch):
+    """`test_as_a_process` loads it; the others need not wait for that."""
+    monkeypatch.setattr(gin_cli, "_load_tensorflow_quietly", lambda: None)
+
+
 def command(*arguments, main=lambda config, options: None, extra=(gin_cli.MAX_STEPS, gin_cli.DRY_RUN)):
     return gin_cli.execute(TrainConfig, main, *extra, argv=["command", *map(str, arguments)])
 
@@ -307,6 +313,7 @@ from dots_jax import gin_cli
 from dots_jax.config import TrainConfig
 
 def train(config, options):
+    import tensorflow  # whose greeting must not reach the user
     print(f"seed {config.seed}")
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ FLOOR_4 = (*FLOOR_3, "training.report", "data", "evaluation", "planning")
 
 FLOORS = {
     "config": ((), set()),
+    "gin_check": (FLOOR_0, set()),
     "parallel": (FLOOR_1, MATH),
     "training.losses": (FLOOR_1, MATH),
     "training.schedules": (FLOOR_1, MATH | {"optax"}),
