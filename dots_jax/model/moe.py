@@ -41,7 +41,8 @@ def dispatch(x_ND: jax.Array, source_R: jax.Array, row_NK: jax.Array) -> jax.Arr
 @jax.custom_vjp
 def combine(y_RD: jax.Array, source_R: jax.Array, row_NK: jax.Array) -> jax.Array:
     """y_ND: the sum of a token's rows, in the order of its choices, so that the sum does not depend on the sharding."""
-    return jnp.sum(y_RD.at[row_NK].get(mode="fill", fill_value=0), axis=1)
+    # One gather for each choice: they fuse into one pass, where a gather of [N, K, D] would be written out and read again.
+    return sum(y_RD.at[row_N].get(mode="fill", fill_value=0) for row_N in row_NK.T)
 
 
 dispatch.defvjp(
@@ -55,22 +56,28 @@ combine.defvjp(
 
 
 def expert_rows(ids_NK: jax.Array, first_expert: jax.Array, num_experts: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Sorts the copies of tokens by expert, for the `num_experts` experts from `first_expert` on.
+    """Sorts the copies of tokens by expert, and by token within an expert, for `num_experts` experts from `first_expert`.
+
+    A counting sort: a copy's row is where its expert begins plus the number of earlier tokens that chose the same expert.
 
     Returns:
-      copy_R: the copy (token * K + choice) that stands in each row; rows past sum(sizes_E) hold copies of other experts.
-      row_NK: the row of each copy; R or more for copies whose expert is elsewhere and that found no place.
+      copy_R: the copy (token * K + choice) that stands in each row; rows past sum(sizes_E) hold copy 0.
+      row_NK: the row of each copy; R for copies whose expert is elsewhere.
       sizes_E: rows of each expert.
     """
     N, K = ids_NK.shape
-    expert = ids_NK.reshape(-1) - first_expert
-    expert = jnp.where((expert >= 0) & (expert < num_experts), expert, num_experts)
-    order = jnp.argsort(expert, stable=True)
-    row = jnp.zeros_like(order).at[order].set(jnp.arange(N * K, dtype=order.dtype), unique_indices=True)
-    sizes_E = jnp.sum(expert[:, None] == jnp.arange(num_experts), axis=0, dtype=jnp.int32)
     # A token sends at most one copy to each expert, so this many rows hold everything that can arrive.
     R = N * min(K, num_experts)
-    return order[:R], row.reshape(N, K), sizes_E
+    local_NK = ids_NK - first_expert
+    chosen_NE = jnp.sum(local_NK[:, :, None] == jnp.arange(num_experts), axis=1, dtype=jnp.int32)
+    up_to_NE = jax.lax.associative_scan(jnp.add, chosen_NE, axis=0)
+    sizes_E = up_to_NE[-1]
+    place_NE = jnp.cumsum(sizes_E) - sizes_E + up_to_NE - chosen_NE
+    here_NK = (local_NK >= 0) & (local_NK < num_experts)
+    row_NK = jnp.where(here_NK, jnp.take_along_axis(place_NE, local_NK, axis=1, mode="clip"), R)
+    copy_NK = jnp.arange(N * K, dtype=jnp.int32).reshape(N, K)
+    copy_R = jnp.zeros((R,), jnp.int32).at[row_NK].set(copy_NK, mode="drop", unique_indices=True)
+    return copy_R, row_NK, sizes_E
 
 
 def expert_feed_forward(
