@@ -55,7 +55,9 @@ def _attention(ours: str, theirs: str) -> tuple[Row, ...]:
 def _swiglu(ours: str, suffix: str, theirs: str, size: str) -> tuple[Row, ...]:
     """A SwiGLU: gate and up are two of their matrices and one of ours, [gate | up]."""
     return (
-        Row(f"{ours}/w_gate_up_{suffix}DF", (f"{theirs}.gate_proj.weight", f"{theirs}.up_proj.weight"), HIDDEN, (size,)),
+        Row(
+            f"{ours}/w_gate_up_{suffix}DF", (f"{theirs}.gate_proj.weight", f"{theirs}.up_proj.weight"), HIDDEN, (size,)
+        ),
         Row(f"{ours}/w_down_{suffix}FD", (f"{theirs}.down_proj.weight",), (size,), HIDDEN),
     )
 

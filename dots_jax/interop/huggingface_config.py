@@ -60,7 +60,9 @@ def config_from_hf(hf: Mapping) -> ModelConfig:
     _check_full_attention(hf)
     values = {ours: _required(hf, theirs) for ours, theirs in FIELDS.items() if theirs != "head_dim"}
     if hf.get("head_dim") is None and values["hidden_size"] % heads:
-        raise UserError("The Hugging Face config has no head_dim, and hidden_size is not a multiple of num_attention_heads.")
+        raise UserError(
+            "The Hugging Face config has no head_dim, and hidden_size is not a multiple of num_attention_heads."
+        )
     values["head_dim"] = hf.get("head_dim") or values["hidden_size"] // heads
     return ModelConfig(**values, rope_theta=_rope_theta(hf))
 
