@@ -106,6 +106,8 @@ def exchange_all_gather(x_ND, ids_NK, gates_NK, w_gate_up_EDF, w_down_EFD):
 
     Costs D * N * (devices - 1) each way, whatever the routing; needs no ragged collective.
     """
+    if jax.lax.axis_size("expert") == 1:
+        return expert_feed_forward(x_ND, ids_NK, gates_NK, w_gate_up_EDF, w_down_EFD, first_expert=0)
     x_ND, ids_NK, gates_NK = (jax.lax.all_gather(a, "expert", tiled=True) for a in (x_ND, ids_NK, gates_NK))
     first_expert = jax.lax.axis_index("expert") * w_gate_up_EDF.shape[0]
     y_ND = expert_feed_forward(x_ND, ids_NK, gates_NK, w_gate_up_EDF, w_down_EFD, first_expert)

@@ -85,6 +85,6 @@ def gather_parameter(w: jax.Array, spec: PartitionSpec, keep: str = "") -> jax.A
     """
     for dimension, axes in enumerate(spec):
         axes = (axes,) if isinstance(axes, str) else axes or ()
-        axes = tuple(a for a in axes if a != keep)
+        axes = tuple(a for a in axes if a != keep and jax.lax.axis_size(a) > 1)
         w = jax.lax.all_gather(w, axes, axis=dimension, tiled=True) if axes else w
     return vary(w)

@@ -54,8 +54,10 @@ class Definition:
 
     def __init__(self, config: ModelConfig, compute: ComputeConfig, mesh: Mesh | None, init_std: float):
         self.config, self.mesh, self.init_std = config, mesh, init_std
+        # On one device there is nothing to exchange, and collectives of one would still copy.
+        over = mesh if mesh is not None and mesh.size > 1 else None
         self._build = lambda key: Transformer(
-            config, init_std=init_std, dtype=compute.dtype, remat=compute.remat, mesh=mesh, rngs=nnx.Rngs(params=key)
+            config, init_std=init_std, dtype=compute.dtype, remat=compute.remat, mesh=over, rngs=nnx.Rngs(params=key)
         )
         abstract = nnx.eval_shape(lambda: self._build(jax.random.key(0)))
         self._graph, self._params, self._bias = nnx.split(abstract, nnx.Param, RouterBias)
