@@ -25,21 +25,9 @@ _FIXED = dict(
 
 
 def hf_config(
-    *,
-    vocab,
-    hidden,
-    layers,
-    heads,
-    head_dim,
-    dense_ffn,
-    experts,
-    top_k,
-    expert_ffn,
-    shared,
-    scaling=2.5,
-    theta=1e4,
-    eps=1e-5,
-) -> dict:
+    *, vocab, hidden, layers, heads, head_dim, dense_ffn, experts, top_k, expert_ffn, shared,
+    scaling=2.5, theta=1e4, eps=1e-5,
+) -> dict:  # fmt: skip
     """A config.json in the names of Hugging Face."""
     return _FIXED | dict(
         vocab_size=vocab, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
