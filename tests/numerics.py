@@ -1,7 +1,8 @@
 """What the tests of the model share: how two trees of arrays are compared, batches of packed documents, and a look into jaxprs."""
 
+import contextlib
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 # Largest difference allowed in float32, relative to the largest entry of each array.
@@ -28,7 +29,28 @@ def assert_same_bits(actual, expected) -> None:
         np.testing.assert_array_equal(np.asarray(a), np.asarray(e))
 
 
-def random_batch(rows: list[list[int]], seq_len: int, vocab_size: int, seed: int = 0) -> dict[str, jax.Array]:
+@contextlib.contextmanager
+def quick_compilation():
+    """The same HLO, less work in LLVM: half the compile time, for programs that run a few times on little data."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+def random_weights(abstract: dict, std: float, seed: int = 0) -> dict:
+    """Arrays for an abstract tree of parameters: matrices from normal(0, std), norm weights between 1/2 and 2."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        is_norm = path[-1].key == "scale"
+        values = rng.uniform(0.5, 2, leaf.shape) if is_norm else rng.normal(0, std, leaf.shape)
+        return values.astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, abstract)
+
+
+def random_batch(rows: list[list[int]], seq_len: int, vocab_size: int, seed: int = 0) -> dict[str, np.ndarray]:
     """A training batch of random tokens: for each row the lengths of its documents, padding after them."""
     rng = np.random.default_rng(seed)
     batch = {name: np.zeros((len(rows), seq_len), np.int32) for name in ("tokens", "targets", "positions", "segments")}
@@ -40,7 +62,7 @@ def random_batch(rows: list[list[int]], seq_len: int, vocab_size: int, seed: int
             batch["positions"][r, begin:end] = np.arange(end - begin)
             batch["segments"][r, begin:end] = segment
     batch["weights"] = (batch["segments"] != 0).astype(np.float32)
-    return {name: jnp.asarray(array) for name, array in batch.items()}
+    return batch
 
 
 def equations(jaxpr):

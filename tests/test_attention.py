@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from numerics import MODULE, assert_close, input_dtypes
+from numerics import MODULE, assert_close, input_dtypes, random_weights
 
 from dots_jax.model.attention import Attention, rope_table
 
@@ -15,13 +15,10 @@ POSITIONS = np.array([[*range(5), *range(6), 0, 0], [*range(13)]])
 
 
 def make(dtype):
-    """The module's graph and its arrays, with norm weights that are not all 1."""
-    module = Attention(D, N, H, norm_epsilon=1e-5, init_std=0.5, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(params=0))
-    graph, state = nnx.split(module)
-    arrays = nnx.to_pure_dict(state)
-    rng = np.random.default_rng(1)
-    for norm in ("q_norm", "k_norm"):
-        arrays[norm]["scale"] = rng.uniform(0.5, 2, H).astype(np.float32)
+    """The jitted module as a function of its arrays, and arrays."""
+    module = lambda: Attention(D, N, H, norm_epsilon=1e-5, init_std=1.0, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(params=0))
+    graph, state = nnx.split(nnx.eval_shape(module))
+    arrays = random_weights(nnx.to_pure_dict(state), 0.5)
 
     @jax.jit
     def run(arrays, x_BTD, positions_BT, segments_BT):

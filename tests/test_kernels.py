@@ -16,10 +16,10 @@ from dots_jax.parallel.mesh import make_mesh
 
 # --- attention ------------------------------------------------------------------------------------------------------
 
+# Lengths of the documents of each row, and of the padding after them.
 LAYOUTS = {
-    "one_document": [1] * 11,
-    "documents_and_padding": [1] * 3 + [2] + [3] * 5 + [0] * 2,
-    "padding_only": [0] * 11,
+    "short": [([11], 0), ([3, 1, 5], 2), ([], 11)],
+    "several blocks of queries": [([257], 0), ([100, 1, 120], 36)],
 }
 
 
@@ -27,7 +27,7 @@ def plain_attention(q, k, v, segments):
     """Document by document, each with its own triangle."""
     y = jnp.zeros_like(q)
     for b, row in enumerate(segments):
-        for segment in set(row) - {0}:
+        for segment in range(1, row.max() + 1):
             (place,) = np.nonzero(row == segment)
             scores_NTS = jnp.einsum("tnh,snh->nts", q[b, place], k[b, place]) / np.sqrt(q.shape[-1])
             scores_NTS = jnp.where(np.tri(len(place), dtype=bool), scores_NTS, -jnp.inf)
@@ -35,10 +35,13 @@ def plain_attention(q, k, v, segments):
     return y
 
 
-def test_attention_is_that_of_each_document():
-    segments_BT = np.array(list(LAYOUTS.values()))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_attention_is_that_of_each_document(layout):
+    segments_BT = np.array(
+        [np.repeat([*range(1, len(lengths) + 1), 0], [*lengths, padding]) for lengths, padding in LAYOUTS[layout]]
+    )
     rng = np.random.default_rng(0)
-    q, k, v, dy = (rng.normal(size=(len(LAYOUTS), 11, 2, 6)).astype(np.float32) for _ in range(4))
+    q, k, v, dy = (rng.normal(size=(*segments_BT.shape, 2, 6)).astype(np.float32) for _ in range(4))
     dy[segments_BT == 0] = 0  # nobody asks for the output of padding
 
     def both(attention):
@@ -73,7 +76,8 @@ def operands():
 
 def head_function(method: str, mesh=None, dtype="float32"):
     """`Head.<method>` as a function of the matrix first."""
-    graph, state = nnx.split(Head(D, V, init_std=1.0, dtype=jnp.dtype(dtype), mesh=mesh, rngs=nnx.Rngs(params=0)))
+    head = lambda: Head(D, V, init_std=1.0, dtype=jnp.dtype(dtype), mesh=mesh, rngs=nnx.Rngs(params=0))
+    graph, state = nnx.split(nnx.eval_shape(head))
 
     def call(w_DV, *arguments):
         filled = jax.tree.map(lambda _: w_DV, state)

@@ -1,0 +1,153 @@
+"""The mixture of experts against a plain computation, one token at a time: any load, any mesh; no token is dropped."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from numerics import MODULE, assert_close, quick_compilation, random_weights
+
+from dots_jax.config import MeshConfig
+from dots_jax.model.layers import RouterBias
+from dots_jax.model.moe import MoE
+from dots_jax.parallel.mesh import make_mesh
+
+B, T, D, E, F, SHARED = 8, 5, 16, 8, 6, 10
+MESHES = {
+    "no mesh": None,
+    "fsdp 2 x expert 4": MeshConfig(fsdp=2, expert=4),
+    "data 2 x fsdp 2 x expert 2": MeshConfig(data=2, fsdp=2, expert=2),
+    "expert 8": MeshConfig(fsdp=1, expert=8),
+}
+# What is added to the scores (all in 0..1) to bring the load about.
+BIASES = {
+    "random": np.zeros(E),
+    "uneven": np.linspace(0, 0.5, E),
+    "half of the experts empty": np.array([0, -2, 0, -2, -2, -2, 0, 0]),
+    "as few experts as can be": np.array([0, 0, 0, 0, 0, 2, 0, 3]),  # every token goes to 7, and to 5 if it has two
+}
+BALANCE = 10  # weight of the balance loss, so that the router's gradient is as much from it as from the gates
+REAL_BT = np.ones((B, T), bool)
+REAL_BT[2, 3:] = REAL_BT[5] = False
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    with quick_compilation():
+        yield
+
+
+@functools.cache
+def moe_program(mesh_name: str, K: int, dtype: str = "float32"):
+    """The jitted module: (weights, bias, x, dy) -> y, statistics, and the gradients in weights and x."""
+    mesh = MESHES[mesh_name] and make_mesh(MESHES[mesh_name])
+    module = lambda: MoE(
+        D, E, K, F, SHARED, scaling_factor=2.5, init_std=1.0, dtype=jnp.dtype(dtype), mesh=mesh,
+        rngs=nnx.Rngs(params=0),
+    )  # fmt: skip
+    graph, params, bias = nnx.split(nnx.eval_shape(module), nnx.Param, RouterBias)
+
+    @jax.jit
+    def program(weights, bias_E, x_BTD, dy_BTD):
+        def objective(weights, x_BTD):
+            filled = jax.tree.map(lambda leaf: leaf, params)
+            nnx.replace_by_pure_dict(filled, weights)
+            y_BTD, stats = nnx.merge(graph, filled, jax.tree.map(lambda _: bias_E, bias))(x_BTD, REAL_BT)
+            return jnp.sum(y_BTD * dy_BTD) + BALANCE * stats.balance, (y_BTD, stats)
+
+        (_, aux), grads = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)(weights, x_BTD)
+        return aux, grads
+
+    return program, random_weights(nnx.to_pure_dict(params), 0.4)
+
+
+@functools.cache
+def plain_program(K: int):
+    """The same for the definition of the thing, written out for one token; vmap makes it all tokens."""
+
+    def token(x_D, weights, bias_E):
+        scores_E = jax.nn.sigmoid(x_D @ weights["router"]["w_DE"])
+        ids_K = jnp.argsort(-(scores_E + bias_E))[:K]
+        gates_K = 2.5 * scores_E[ids_K] / jnp.sum(scores_E[ids_K])
+
+        def swiglu(w_gate_up, w_down):
+            gate, up = jnp.split(x_D @ w_gate_up, 2)
+            return (jax.nn.silu(gate) * up) @ w_down
+
+        experts = weights["experts"]
+        y_D = swiglu(weights["shared"]["w_gate_up_DF"], weights["shared"]["w_down_FD"])
+        for k in range(K):
+            y_D += gates_K[k] * swiglu(experts["w_gate_up_EDF"][ids_K[k]], experts["w_down_EFD"][ids_K[k]])
+        return y_D, ids_K, scores_E / jnp.sum(scores_E)
+
+    @jax.jit
+    def program(weights, bias_E, x_BTD, dy_BTD):
+        def objective(weights, x_BTD):
+            y_BTD, ids_BTK, scores_BTE = jax.vmap(jax.vmap(token, (0, None, None)), (0, None, None))(
+                x_BTD, weights, bias_E
+            )
+            load_BE = jnp.sum((ids_BTK[..., None] == jnp.arange(E)) * REAL_BT[..., None, None], axis=(1, 2))
+            count_B = jnp.maximum(REAL_BT.sum(1), 1)
+            mean_BE = jnp.sum(scores_BTE * REAL_BT[..., None], axis=1) / count_B[:, None]
+            balance = jnp.sum(load_BE / count_B[:, None] * E / K * mean_BE)
+            return jnp.sum(y_BTD * dy_BTD) + BALANCE * balance, (y_BTD, (jnp.sum(load_BE, 0), balance))
+
+        (_, aux), grads = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)(weights, x_BTD)
+        return aux, grads
+
+    return program
+
+
+@pytest.fixture(scope="module")
+def x_and_dy():
+    rng = np.random.default_rng(0)
+    return tuple(rng.normal(size=(B, T, D)).astype(np.float32) for _ in range(2))
+
+
+# A mesh of one device: in test_step.py.
+CASES = [("no mesh", 1)] + [(mesh, 2) for mesh in MESHES]
+
+
+@pytest.mark.parametrize("load", BIASES)
+@pytest.mark.parametrize("mesh, K", CASES)
+def test_values_gradients_and_counts(mesh, K, load, x_and_dy):
+    program, weights = moe_program(mesh, K)
+    bias_E = BIASES[load].astype(np.float32)
+    (y_BTD, stats), grads = program(weights, bias_E, *x_and_dy)
+    (plain_y_BTD, (plain_load_E, plain_balance)), plain_grads = plain_program(K)(weights, bias_E, *x_and_dy)
+    np.testing.assert_array_equal(stats.load_E, plain_load_E)
+    assert stats.load_E.dtype == jnp.int32
+    assert_close(stats.balance, plain_balance, MODULE)
+    assert_close((y_BTD, grads), (plain_y_BTD, plain_grads), MODULE)
+
+
+def test_the_loads_are_what_their_names_say(x_and_dy):
+    def load(name, K):
+        program, weights = moe_program("no mesh", K)
+        return np.asarray(program(weights, BIASES[name].astype(np.float32), *x_and_dy)[0][1].load_E)
+
+    real = REAL_BT.sum()
+    assert (load("random", 2) > 0).all()
+    np.testing.assert_array_equal(load("half of the experts empty", 2) > 0, BIASES["half of the experts empty"] == 0)
+    np.testing.assert_array_equal(load("as few experts as can be", 2), [0, 0, 0, 0, 0, real, 0, real])
+    np.testing.assert_array_equal(load("as few experts as can be", 1), [0, 0, 0, 0, 0, 0, 0, real])
+
+
+def test_bfloat16_is_near_float32(x_and_dy):
+    """Weights and activations in bfloat16, the routing decided in float32: the same experts for the same inputs."""
+    x_BTD, dy_BTD = (jnp.asarray(a, jnp.bfloat16) for a in x_and_dy)
+    bias_E = BIASES["uneven"].astype(np.float32)
+    program, weights = moe_program("no mesh", 2, "bfloat16")
+    (y_BTD, stats), (dweights, dx_BTD) = program(weights, bias_E, x_BTD, dy_BTD)
+    assert y_BTD.dtype == dx_BTD.dtype == jnp.bfloat16 and stats.balance.dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(dweights)} == {jnp.dtype("float32")}
+
+    exact_program, _ = moe_program("no mesh", 2)
+    (exact_y_BTD, exact_stats), exact_grads = exact_program(
+        weights, bias_E, x_BTD.astype(jnp.float32), dy_BTD.astype(jnp.float32)
+    )
+    np.testing.assert_array_equal(stats.load_E, exact_stats.load_E)
+    assert_close(stats.balance, exact_stats.balance, MODULE)
+    assert_close((y_BTD, (dweights, dx_BTD)), (exact_y_BTD, exact_grads), 0.02)
