@@ -55,3 +55,32 @@ def process_env(pytestconfig, tmp_path_factory):
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
+
+
+@pytest.fixture(scope="session")
+def small_cache(tmp_path_factory):
+    """Token caches of `small_run`, made once."""
+    return tmp_path_factory.mktemp("small_cache")
+
+
+@pytest.fixture
+def workdir(tmp_path, small_cache, process_env):
+    """A new run of `small_run`. Most of the time of such a run is compilation: with few optimisations it takes half as
+    long, and what is compiled here or in a process of `process_env` is compiled once a session."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+    from small_run import Workdir
+
+    settings = {
+        "jax_disable_most_optimizations": True,
+        "jax_compilation_cache_dir": process_env["JAX_COMPILATION_CACHE_DIR"],
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: jax.config.values[name] for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield Workdir(tmp_path, small_cache, {**process_env, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"})
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
