@@ -144,7 +144,7 @@ class ComputeConfig:
 
     dtype: of activations and of weights inside matmuls. Parameters, router, norms, softmax and loss are float32 always.
     remat: what the backward pass recomputes: `none`, `full` (everything but each layer's input) or `attention`
-      (keeps each layer's attention output, so that the quadratic part runs once).
+      (keeps each layer's attention output, so that its values are not summed up again).
     exchange: how tokens meet their experts across the expert axis.
     loss_chunk_tokens: tokens of one device whose logits exist at the same time; 0 means all.
     """

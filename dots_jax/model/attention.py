@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 
 from dots_jax.model import kernels
 from dots_jax.model.layers import RMSNorm, weight
@@ -47,5 +46,4 @@ class Attention(nnx.Module):
         q_BTNH = apply_rope(self.q_norm(q_BTNH), rope)
         k_BTNH = apply_rope(self.k_norm(k_BTNH), rope)
         y_BTNH = kernels.attention(q_BTNH, k_BTNH, v_BTNH, segments_BT)
-        y_BTNH = checkpoint_name(y_BTNH, "attention")
         return jnp.einsum("BTNH,NHD->BTD", y_BTNH, self.wo_NHD[...].astype(self.dtype))

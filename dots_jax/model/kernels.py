@@ -7,6 +7,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 
 def attention(q_BTNH: jax.Array, k_BSNH: jax.Array, v_BSNH: jax.Array, segments_BT: jax.Array) -> jax.Array:
@@ -41,6 +42,8 @@ def _attend(q_BNTH, k_BNSH, v_BNSH, segments_BT, start):
     y_BNTH = jnp.einsum(
         "BNTS,BNSH->BNTH", weights_BNTS.astype(v_BNSH.dtype), v_BNSH, preferred_element_type=jnp.float32
     )
+    # What the division's backward pass needs: named after it, the quotient alone would save no matmul.
+    y_BNTH, total = checkpoint_name((y_BNTH, total), "attention")
     return (y_BNTH / total).astype(q_BNTH.dtype)
 
 
