@@ -6,7 +6,12 @@ renames it when it is whole, so a crash at any moment leaves the previous one as
 on the device when it is saved and again when it is restored: a bit that flipped on the disk is found, on any mesh.
 """
 
+import contextlib
 import dataclasses
+import gc
+import hashlib
+import json
+import logging
 import os
 import pathlib
 import shutil
@@ -58,6 +63,28 @@ def _verify(items: dict, record: dict) -> None:
             raise ValueError(f"the array {name} is not the one that was saved")
 
 
+def _record_checksum(record: dict) -> str:
+    text = json.dumps({name: value for name, value in record.items() if name != "checksum"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _reader_keeps_quiet():
+    """A damaged file makes the reader's threads print tracebacks beside the one error that it raises."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    loggers = [logging.getLogger(name) for name in ("asyncio", "absl")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        gc.collect()  # reads that were given up speak when they are collected
+        sys.unraisablehook = hook
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
+
+
 class Checkpoints:
     """The checkpoints of one workdir. Every process of a run makes one and makes the same calls."""
 
@@ -92,13 +119,18 @@ class Checkpoints:
             return
         items = _items(state)
         record = record | {"checksums": _named_checksums(items)}
+        record["checksum"] = _record_checksum(record)
         arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         self._manager.save(step, args=ocp.args.Composite(**arguments, record=ocp.args.JsonSave(record)))
 
     def record(self, step: int) -> dict:
         """The JSON of a checkpoint, without its arrays."""
-        return self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore())).record
+        record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore())).record
+        if record.get("checksum") != _record_checksum(record):
+            raise ValueError("the record is not the one that was saved")
+        return record
 
+    @_reader_keeps_quiet()
     def newest_record(self) -> dict | None:
         """The record of the newest checkpoint whose record can be read; None where there is no checkpoint."""
         for step in reversed(self.steps()):
@@ -108,6 +140,7 @@ class Checkpoints:
                 continue
         return None
 
+    @_reader_keeps_quiet()
     def restore_newest(self, abstract: TrainState) -> tuple[TrainState, dict] | None:
         """The newest state that can be read, in the shardings of `abstract`, and its record; None for a new run.
 
@@ -143,6 +176,7 @@ class Checkpoints:
         )  # fmt: skip
         return state, record
 
+    @_reader_keeps_quiet()
     def restore_model(self, step: int, abstract_model: dict) -> dict:
         """`params` and `router_bias` of one checkpoint, without the optimizer's two thirds of the bytes.
 
