@@ -1,0 +1,227 @@
+"""The training step on a real model: one device, eight devices and microbatches do the same; the bias balances; precision."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numerics import MODEL, MODULE, assert_close, assert_same_bits, equations, quick_compilation, random_batch
+
+from dots_jax.config import BalanceConfig, ComputeConfig, GuardConfig, MeshConfig, ModelConfig, OptimizerConfig
+from dots_jax.parallel.mesh import batch_sharding, make_mesh
+from dots_jax.training.optimizer import make_optimizer
+from dots_jax.training.state import Definition, TrainState, init_state, state_shardings
+from dots_jax.training.step import jit_score_step, jit_train_step
+
+CONFIG = ModelConfig(
+    vocab_size=61, num_layers=3, hidden_size=16, num_heads=2, head_dim=6, dense_ffn_size=24, num_experts=8,
+    experts_per_token=2, expert_ffn_size=8, num_shared_experts=1, rope_theta=100.0, max_seq_len=64,
+)  # fmt: skip
+COMPUTE = ComputeConfig(dtype="float32", remat="none", loss_chunk_tokens=20)
+OPTIMIZER = OptimizerConfig(init_std=0.25)
+BALANCE = BalanceConfig(bias_rate=0.01, sequence_loss=0.01)
+ROWS, T = 32, 12
+MESHES = {
+    "one device": MeshConfig(fsdp=1),
+    "fsdp 2 x expert 4": MeshConfig(fsdp=2, expert=4),
+    "data 2 x fsdp 2 x expert 2": MeshConfig(data=2, fsdp=2, expert=2),
+}
+CASES = [("one device", 4), ("fsdp 2 x expert 4", 1), ("data 2 x fsdp 2 x expert 2", 4)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    with quick_compilation():
+        yield
+
+
+@functools.cache
+def make_definition(mesh: str) -> Definition:
+    return Definition(CONFIG, COMPUTE, make_mesh(MESHES[mesh]), OPTIMIZER.init_std)
+
+
+@functools.cache
+def train_program(mesh: str, microbatches: int):
+    static = dict(compute=COMPUTE, balance=BALANCE, guard=GuardConfig(), microbatches=microbatches)
+    return jit_train_step(make_definition(mesh), make_optimizer(OPTIMIZER), **static)
+
+
+@functools.cache
+def make_initial(mesh: str) -> TrainState:
+    definition, optimizer = make_definition(mesh), make_optimizer(OPTIMIZER)
+    return jax.jit(lambda: init_state(definition, optimizer, 0), out_shardings=state_shardings(definition, optimizer))()
+
+
+def initial(mesh: str) -> TrainState:
+    """A copy: a step takes the memory of the state it is given."""
+    return jax.tree.map(jnp.copy, make_initial(mesh))
+
+
+def make_batch(seed: int) -> dict[str, np.ndarray]:
+    """Rows m, m + 4, m + 8 ... are microbatch m: the first has no padding, the last is half padding.
+
+    In the first batch the last expert chosen leads the next one by 4e-4 at least, so no rounding changes a count."""
+    return random_batch([[7, 5], [12], [3, 4], [6]] * (ROWS // 4), T, CONFIG.vocab_size, seed)
+
+
+def step(mesh: str, microbatches: int, state: TrainState, batch, learning_rate=3e-3):
+    """One step from a state that may be on the host; the new one and the metrics, on the host."""
+    state = jax.device_put(state, state_shardings(make_definition(mesh), make_optimizer(OPTIMIZER)))
+    return jax.device_get(train_program(mesh, microbatches)(state, batch, jnp.float32(learning_rate)))
+
+
+@functools.cache
+def five_steps(mesh: str, microbatches: int):
+    """The state and metrics of each."""
+    taken = [(initial(mesh), None)]
+    for seed in range(5):
+        taken.append(step(mesh, microbatches, taken[-1][0], make_batch(seed)))
+    return taken[1:]
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """Five steps on one device in one piece."""
+    return five_steps("one device", 1)
+
+
+def gradients(state: TrainState):
+    """Clipped gradients of the first step: Adam's first moment is (1 - beta1) times that."""
+    (adam,) = [s for s in state.opt_state if hasattr(s, "mu")]
+    return jax.tree.map(lambda mu: mu / (1 - OPTIMIZER.beta1), adam.mu)
+
+
+def test_the_first_step_is_that_of_the_plain_loss(reference):
+    """Loss, gradients and counts against the loss as a formula over all logits."""
+    definition = Definition(CONFIG, COMPUTE, None, OPTIMIZER.init_std)
+    batch = make_batch(0)
+
+    def plain(params, router_bias):
+        model = definition.bind(params, router_bias)
+        x_BTD, stats = model(batch["tokens"], batch["positions"], batch["segments"])
+        nll_BT = -jnp.take_along_axis(jax.nn.log_softmax(model.head(x_BTD)), batch["targets"][..., None], -1)[..., 0]
+        loss = jnp.sum(batch["weights"] * nll_BT) / np.sum(batch["weights"])
+        return loss + BALANCE.sequence_loss * jnp.sum(stats.balance) / ROWS, (loss, stats.load_E)
+
+    before = make_initial("one device")
+    (_, (loss, load_LE)), grads = jax.jit(jax.value_and_grad(plain, has_aux=True))(before.params, before.router_bias)
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(grads)))
+    state, metrics = reference[0]
+    assert_close((metrics["loss"], metrics["grad_norm"]), (loss, norm), MODULE)
+    assert_close(gradients(state), jax.tree.map(lambda g: g * min(1, 1 / norm), grads), MODEL)
+    np.testing.assert_array_equal(metrics["load"], load_LE)
+    np.testing.assert_array_equal(metrics["load"].sum(1), CONFIG.experts_per_token * (make_batch(0)["segments"] != 0).sum())
+    expected_bias = BALANCE.bias_rate * np.sign(load_LE.mean(1, keepdims=True) - load_LE)
+    np.testing.assert_array_equal(state.router_bias, expected_bias.astype(np.float32))
+
+
+@pytest.mark.parametrize("mesh, microbatches", CASES)
+def test_meshes_and_microbatches_train_the_same(reference, mesh, microbatches):
+    taken = five_steps(mesh, microbatches)
+    losses = lambda taken: np.array([metrics["loss"] for _, metrics in taken])
+    np.testing.assert_allclose(losses(taken), losses(reference), rtol=1e-5)
+    assert losses(taken)[0] != losses(taken)[-1]
+
+
+@pytest.mark.parametrize("mesh, microbatches", CASES)
+def test_counts_and_biases_are_the_same_to_the_bit(reference, mesh, microbatches):
+    (state, metrics), (expected_state, expected_metrics) = five_steps(mesh, microbatches)[0], reference[0]
+    np.testing.assert_array_equal(metrics["load"], expected_metrics["load"])
+    np.testing.assert_array_equal(state.router_bias, expected_state.router_bias)
+    assert np.abs(state.router_bias).max() > 0
+
+
+@pytest.mark.parametrize("mesh, microbatches", CASES)
+def test_gradients_count_every_real_token_once(reference, mesh, microbatches):
+    """The microbatches here have 96, 96, 56 and 48 real tokens: a mean of their means would be another gradient."""
+    (state, _), (expected, _) = five_steps(mesh, microbatches)[0], reference[0]
+    assert_close(gradients(state), gradients(expected), MODULE)
+
+
+@pytest.mark.parametrize("mesh", list(MESHES)[1:])
+def test_initial_values_are_the_same_on_any_mesh(mesh):
+    assert_same_bits(jax.device_get(make_initial(mesh)), jax.device_get(make_initial("one device")))
+
+
+def test_the_state_stays_where_it_belongs():
+    """After a step everything is sharded as before, float32, and the bias is not the optimizer's business."""
+    mesh = "fsdp 2 x expert 4"
+    before = make_initial(mesh)
+    after, _ = train_program(mesh, 1)(initial(mesh), make_batch(0), jnp.float32(1e-3))
+    for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True):
+        assert a.sharding.is_equivalent_to(b.sharding, a.ndim) and a.dtype == b.dtype
+    assert {leaf.dtype.name for leaf in jax.tree.leaves((after.params, after.opt_state))} <= {"float32", "int32"}
+    assert all(leaf.shape != after.router_bias.shape for leaf in jax.tree.leaves(after.opt_state))
+    experts = after.params["moe_blocks"]["moe"]["experts"]["w_down_EFD"]
+    assert experts.addressable_shards[0].data.size == experts.size // 8
+
+
+# --- balance --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", ["on", "off"])
+def test_a_skewed_router_becomes_balanced_with_the_bias_and_stays_skewed_without(bias):
+    """Off is a rate of 0, which leaves the bias as it was (test_router.py): here it is put back after each step."""
+    state = jax.device_get(initial("one device"))
+    # Every token has something in common, and the routers of all layers like it for experts 0 and 1.
+    params = jax.tree.map(np.copy, state.params)
+    params["embed"]["w_VD"] += 0.25
+    params["moe_blocks"]["moe"]["router"]["w_DE"][:, :, :2] += 0.2
+    state = dataclasses.replace(state, params=params)
+    max_over_mean = []
+    for _ in range(60):
+        state, metrics = step("one device", 1, state, make_batch(0), learning_rate=1e-4)
+        if bias == "off":
+            state = dataclasses.replace(state, router_bias=np.zeros_like(state.router_bias))
+        max_over_mean.append(metrics["max_over_mean_load"])
+    max_over_mean = np.array(max_over_mean)  # [step, layer]
+    assert (max_over_mean[0] > 2).all()
+    if bias == "on":
+        assert (max_over_mean[-5:] < 1.5).all()
+    else:
+        assert (max_over_mean > 2).all()
+
+
+# --- guard, precision, scoring ----------------------------------------------------------------------------------------
+
+
+def test_a_nonfinite_step_leaves_everything_as_it_was(reference):
+    before, _ = reference[0]
+    poisoned = make_batch(1)
+    poisoned["weights"][3, 2] = np.nan
+    after, metrics = step("one device", 1, before, poisoned)
+    assert_same_bits((after.params, after.router_bias, after.opt_state), (before.params, before.router_bias, before.opt_state))
+    assert after.step == before.step + 1
+    assert metrics["nonfinite_streak"] == metrics["nonfinite_total"] == 1 and not metrics["spike"]
+    # And the run goes on as if the step had not been.
+    after, metrics = step("one device", 1, after, make_batch(1))
+    assert_same_bits(after.params, reference[1][0].params)
+    assert metrics["nonfinite_streak"] == 0 and metrics["nonfinite_total"] == 1
+
+
+def test_scoring_gives_the_nll_of_every_token(reference):
+    mesh = "fsdp 2 x expert 4"
+    definition, state, batch = make_definition(mesh), make_initial(mesh), make_batch(0)
+    nll_BT, load_LE = jit_score_step(definition, COMPUTE)(state.params, state.router_bias, batch)
+    _, metrics = reference[0]
+    assert nll_BT.shape == (ROWS, T) and nll_BT.dtype == jnp.float32
+    np.testing.assert_array_equal(np.asarray(nll_BT)[batch["segments"] == 0], 0)
+    np.testing.assert_allclose(nll_BT.sum() / batch["weights"].sum(), metrics["loss"], rtol=1e-5)
+    np.testing.assert_array_equal(load_LE, metrics["load"])
+
+
+def test_no_logits_of_the_whole_batch():
+    """In the whole step, gradients and all, nothing with the vocabulary as an axis is as large as half of all logits."""
+    definition, optimizer = make_definition("one device"), make_optimizer(OPTIMIZER)
+    state = jax.eval_shape(lambda: init_state(definition, optimizer, 0))
+    jaxpr = train_program("one device", 1).trace(state, make_batch(0), jnp.float32(0)).jaxpr
+    shapes = [v.aval.shape for e in equations(jaxpr) for v in e.outvars if CONFIG.vocab_size in v.aval.shape]
+    assert shapes and max(np.prod(s) for s in shapes) < ROWS * T * CONFIG.vocab_size / 2
+
+
+def test_batches_are_split_over_the_devices():
+    mesh = make_mesh(MESHES["fsdp 2 x expert 4"])
+    tokens = jax.device_put(make_batch(0)["tokens"], batch_sharding(mesh))
+    assert {shard.data.shape for shard in tokens.addressable_shards} == {(ROWS // 8, T)}
