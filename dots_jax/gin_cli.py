@@ -13,6 +13,7 @@ import dataclasses
 import glob
 import importlib.util
 import io
+import logging as python_logging
 import os
 import re
 import sys
@@ -50,6 +51,8 @@ MAX_STEPS = Flag("max_steps", int, "stop after this global step, with a checkpoi
 DISTRIBUTED = Flag("distributed", str, "several processes: auto, or ADDRESS:PORT,PROCESS,PROCESSES")
 DRY_RUN = Flag("dry_run", bool, "check everything, print the plan and stop; needs no --workdir", False)
 
+_DEBUG = ("--debug", "-debug", "--debug=true")  # looked for before the flags are parsed, which may fail
+
 
 def run(config_class: type, main, *extra_flags: Flag, argv: list[str] | None = None) -> typing.NoReturn:
     """Run one command and exit.
@@ -59,15 +62,19 @@ def run(config_class: type, main, *extra_flags: Flag, argv: list[str] | None = N
     (every setting in force). Both texts can be given as --gin_file again and build an equal config.
     The number `main` returns, if any, is the exit status.
     """
+    if not any(argument in _DEBUG for argument in (sys.argv if argv is None else argv)):
+        # When a read or write fails, orbax's other threads print tracebacks beside the error that it raises.
+        python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
+        sys.unraisablehook = lambda _: None
     sys.exit(execute(config_class, main, *extra_flags, argv=argv))
 
 
 def execute(config_class: type, main, *extra_flags: Flag, argv: list[str] | None = None) -> int:
     """`run` without the exit: returns the status."""
     argv = list(sys.argv if argv is None else argv)
-    debug = any(argument in ("--debug", "-debug", "--debug=true") for argument in argv[1:])
+    debug = any(argument in _DEBUG for argument in argv[1:])
     if not debug:
-        logging.set_verbosity(logging.ERROR)
+        logging.set_verbosity(logging.FATAL)  # what a library logs as an error it also raises: it becomes our one line
     try:
         options = _parse_flags(argv, extra_flags)
         if options is None:  # --help

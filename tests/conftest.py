@@ -64,13 +64,14 @@ def small_cache(tmp_path_factory):
 
 
 @pytest.fixture
-def workdir(tmp_path, small_cache, process_env):
+def workdir(tmp_path, small_cache, process_env, monkeypatch):
     """A new run of `small_run`. Most of the time of such a run is compilation: with few optimisations it takes half as
     long, and what is compiled here or in a process of `process_env` is compiled once a session."""
     import jax
     from jax.experimental.compilation_cache import compilation_cache
     from small_run import Workdir
 
+    monkeypatch.setattr("dots_jax.training.loop.peak_flops", lambda device: (1e10, "assumed"))  # measuring takes a second
     settings = {
         "jax_disable_most_optimizations": True,
         "jax_compilation_cache_dir": process_env["JAX_COMPILATION_CACHE_DIR"],

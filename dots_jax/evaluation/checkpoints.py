@@ -9,7 +9,7 @@ from clu import metric_writers
 
 from dots_jax.config import EvalConfig, UserError, model_from_dict
 from dots_jax.data.registry import import_tasks
-from dots_jax.evaluation.perplexity import Scorer, table
+from dots_jax.evaluation.perplexity import Scorer, check_task, table
 from dots_jax.parallel.mesh import make_mesh
 from dots_jax.training.checkpoint import Checkpoints
 from dots_jax.training.state import Definition
@@ -25,6 +25,8 @@ def evaluate(config: EvalConfig, options: SimpleNamespace) -> int:
     model = model_from_dict(checkpoints.record(steps[0])["model"])
     config = config.for_devices(model, jax.device_count())
     import_tasks(config.data.tasks_modules)
+    for task in config.tasks:
+        check_task(task, model, config.data.cache_dir)
 
     # Score.
     definition = Definition(model, config.compute, make_mesh(config.mesh), INIT_STD)

@@ -6,8 +6,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dots_jax.config import ComputeConfig
+from dots_jax.config import ComputeConfig, ModelConfig, UserError
 from dots_jax.data.evaluation import byte_baselines, evaluate_task
+from dots_jax.data.registry import get_task, task_vocabulary
+from dots_jax.data.token_cache import open_stream
 from dots_jax.parallel.mesh import batch_sharding
 from dots_jax.training.batches import put_batch
 from dots_jax.training.state import Definition
@@ -35,6 +37,14 @@ class Scorer:
 
         metrics = evaluate_task(task, SPLIT, seq_len, batch_size, cache_dir, score, max_sequences)
         return metrics | byte_baselines(task, SPLIT, seq_len, cache_dir, max_sequences)
+
+
+def check_task(task: str, model: ModelConfig, cache_dir: str) -> None:
+    """Refuses a task that `Scorer.evaluate` could not score, and makes its token cache."""
+    open_stream(task, SPLIT, cache_dir)
+    size = task_vocabulary(get_task(task)).vocab_size
+    if size > model.vocab_size:
+        raise UserError(f"The vocabulary of {task} has {size} ids, but ModelConfig.vocab_size is {model.vocab_size}.")
 
 
 def table(results: dict[str, dict[str, float]]) -> str:

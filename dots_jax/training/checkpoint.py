@@ -8,10 +8,8 @@ on the device when it is saved and again when it is restored: a bit that flipped
 
 import contextlib
 import dataclasses
-import gc
 import hashlib
 import json
-import logging
 import os
 import pathlib
 import shutil
@@ -68,29 +66,14 @@ def _record_checksum(record: dict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@contextlib.contextmanager
-def _reader_keeps_quiet():
-    """A damaged file makes the reader's threads print tracebacks beside the one error that it raises."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    loggers = [logging.getLogger(name) for name in ("asyncio", "absl")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        gc.collect()  # reads that were given up speak when they are collected
-        sys.unraisablehook = hook
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
-
-
 class Checkpoints:
     """The checkpoints of one workdir. Every process of a run makes one and makes the same calls."""
 
     def __init__(
-        self, workdir: str, config: CheckpointConfig = CheckpointConfig(), is_milestone: Callable[[int], bool] | None = None
+        self, workdir: str, config: CheckpointConfig | None = None, is_milestone: Callable[[int], bool] | None = None
     ):
+        """is_milestone: of a step; without it the checkpoints are only read."""
+        config = config or CheckpointConfig()
         self.folder = pathlib.Path(os.path.abspath(workdir)) / "checkpoints"
         self._writes = is_milestone is not None
         policies = [ocp.checkpoint_managers.LatestN(n=config.keep_last)]
@@ -130,7 +113,6 @@ class Checkpoints:
             raise ValueError("the record is not the one that was saved")
         return record
 
-    @_reader_keeps_quiet()
     def newest_record(self) -> dict | None:
         """The record of the newest checkpoint whose record can be read; None where there is no checkpoint."""
         for step in reversed(self.steps()):
@@ -140,7 +122,6 @@ class Checkpoints:
                 continue
         return None
 
-    @_reader_keeps_quiet()
     def restore_newest(self, abstract: TrainState) -> tuple[TrainState, dict] | None:
         """The newest state that can be read, in the shardings of `abstract`, and its record; None for a new run.
 
@@ -176,7 +157,6 @@ class Checkpoints:
         )  # fmt: skip
         return state, record
 
-    @_reader_keeps_quiet()
     def restore_model(self, step: int, abstract_model: dict) -> dict:
         """`params` and `router_bias` of one checkpoint, without the optimizer's two thirds of the bytes.
 
@@ -194,7 +174,9 @@ class Checkpoints:
 
     def _set_aside(self, step: int, error: Exception) -> None:
         """Moves a damaged checkpoint out of the way, so that its step can be saved again; nothing is deleted."""
-        print(f"warning: checkpoint {self.folder / str(step)} is damaged ({_first_line(error)}); moved to damaged/, using the one before it", file=sys.stderr, flush=True)  # fmt: skip
+        if jax.process_index() == 0:
+            path, reason = self.folder / str(step), _first_line(error)
+            print(f"warning: checkpoint {path} is damaged ({reason}); moved to damaged/", file=sys.stderr, flush=True)
         self._manager.close()
         if jax.process_index() == 0:
             target = self.folder.parent / "damaged" / str(step)
@@ -227,6 +209,22 @@ def check_same_model(saved: dict, config: ModelConfig, where: str) -> None:
     if names:
         differences = ", ".join(f"{n} was {saved.get(n)} and is now {now.get(n)}" for n in names)
         raise UserError(f"{where} holds another model: {differences}. Use another --workdir, or the old settings.")
+
+
+@contextlib.contextmanager
+def disk_errors(workdir: str):
+    """A disk that fills up or goes away in the middle of a run becomes one sentence, whoever was writing."""
+    try:
+        yield
+    except Exception as error:
+        reasons = ("No space left on device", "Disk quota exceeded", "Read-only file system", "Input/output error")
+        reason = next((reason for reason in reasons if reason in str(error)), None)
+        if reason is None or isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"The workdir {workdir} can no longer be written ({reason}). The checkpoints that are whole stay as they were: "
+            "mend that and start the same command again."
+        ) from error
 
 
 def check_disk(workdir: str, checkpoint_bytes: int) -> None:

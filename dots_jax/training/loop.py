@@ -1,5 +1,6 @@
 """The training run, from a config to a trained model: check, open, restore, step, finish."""
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -16,12 +17,12 @@ from dots_jax.config import TrainConfig, UserError, to_dict
 from dots_jax.data.loader import Prefetcher
 from dots_jax.data.registry import import_tasks
 from dots_jax.data.sequences import MixtureSequences
-from dots_jax.evaluation.perplexity import Scorer, once_per_process, table
+from dots_jax.evaluation.perplexity import Scorer, check_task, once_per_process, table
 from dots_jax.model.accounting import flops_per_token
 from dots_jax.parallel.mesh import batch_sharding, make_mesh
 from dots_jax.parallel.topology import peak_flops
 from dots_jax.training.batches import put_batch
-from dots_jax.training.checkpoint import Checkpoints, check_disk, check_same_model
+from dots_jax.training.checkpoint import Checkpoints, check_disk, check_same_model, disk_errors
 from dots_jax.training.metrics import MetricsLog, to_row
 from dots_jax.training.optimizer import make_optimizer
 from dots_jax.training.report import Progress, header
@@ -82,7 +83,7 @@ def train(config: TrainConfig, options: SimpleNamespace) -> int:
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
     check_disk(options.workdir, size // jax.process_count())
 
-    # Open the data of every stage now: an error in the last one must not wait for a month.
+    # Open the data of every stage, and of the validation, now: an error in the last one must not wait for a month.
     sequences: list[MixtureSequences] = []
     once_per_process(lambda: sequences.__init__(_open_stages(config)))
 
@@ -95,7 +96,7 @@ def train(config: TrainConfig, options: SimpleNamespace) -> int:
     run = Run(
         config, schedule, sequences, definition, abstract, checkpoints, options.gin_text, last_step, peak
     )
-    try:
+    with disk_errors(options.workdir), contextlib.closing(checkpoints):
         record = checkpoints.newest_record()
         if record:
             _check_resumable(record, run, options.workdir)
@@ -113,17 +114,12 @@ def train(config: TrainConfig, options: SimpleNamespace) -> int:
             _write_config(options)
 
         # Step.
-        log = MetricsLog(options.workdir, first_step, write=chief)
-        try:
+        with contextlib.closing(MetricsLog(options.workdir, first_step, write=chief)) as log:
             state, reached = _steps(run, optimizer, state, first_step, log, started)
             if reached == schedule.num_steps:
                 _validate(run, state, log)
-        finally:
-            log.close()
         if chief:
             _say_goodbye(run, reached)
-    finally:
-        checkpoints.close()
     return 0
 
 
@@ -138,6 +134,8 @@ def _open_stages(config: TrainConfig) -> list[MixtureSequences]:
                 f"Stage {stage.name!r}: the vocabulary of {stage.mixture} has {sequences.vocab_size} ids, but "
                 f"ModelConfig.vocab_size is {config.model.vocab_size}: raise it."
             )
+    for task in config.validation:
+        check_task(task, config.model, config.data.cache_dir)
     return opened
 
 
