@@ -5,9 +5,6 @@ from dots_jax.config import EvalConfig
 
 
 def main(config: EvalConfig, options) -> int:
-    from dots_jax.parallel.host_memory import keep_freed_memory
-
-    keep_freed_memory()
     from dots_jax.parallel.distributed import initialize
 
     initialize(options.distributed)

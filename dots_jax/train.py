@@ -8,9 +8,6 @@ from dots_jax.config import TrainConfig
 
 
 def main(config: TrainConfig, options) -> int:
-    from dots_jax.parallel.host_memory import keep_freed_memory
-
-    keep_freed_memory()
     from dots_jax.parallel.distributed import initialize
 
     initialize(options.distributed)
