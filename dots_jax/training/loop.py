@@ -53,11 +53,26 @@ class Run:
             "step": step,
             "position": self.schedule.position_before(step),
             "tokens": self.schedule.tokens_before(step),
-            "data": [sequences.identity for sequences in self.sequences],
+            "data": self._data_of_begun_stages(step),
             "model": to_dict(self.config.model),
             "config": to_dict(self.config),
             "gin": self.gin_text,
         }
+
+    def _data_of_begun_stages(self, step: int) -> list[dict]:
+        """All that the order of the text depends on."""
+        begun = self.schedule.at(step - 1).stage_index + 1 if step else 0
+        return [
+            {
+                "name": stage.name,
+                "mixture": stage.mixture,
+                "rates": {task: str(rate) for task, rate in sequences.rates.items()},
+                "seq_len": stage.seq_len,
+                "seed": self.config.seed,
+                "content": sequences.identity,
+            }
+            for stage, sequences in zip(self.config.stages[:begun], self.sequences)
+        ]
 
 
 def train(config: TrainConfig, options: SimpleNamespace) -> int:
@@ -149,10 +164,18 @@ def _check_resumable(record: dict, run: Run, workdir: str) -> None:
             f"The workdir {workdir} has taken {step:,} steps over {record['position']:,} sequences, which the stages as "
             "they are now never do: stages that have begun must stay as they were. Use another --workdir, or the old stages."
         )
-    if record["data"] != expected["data"]:
+    for before, now in zip(record["data"], expected["data"]):
+        if before == now:
+            continue
+        if before["content"] != now["content"] and before["mixture"] == now["mixture"]:
+            raise UserError(
+                f"The workdir {workdir} was trained on other data than {run.config.data.cache_dir} holds now (another "
+                "version of the sources, or of Python for its library): use another --workdir, or the old cache."
+            )
+        name = next(name for name in before if before[name] != now[name])
         raise UserError(
-            f"The workdir {workdir} was trained on other data than {run.config.data.cache_dir} holds now (another version "
-            "of the sources, or of Python for its library): use another --workdir, or the old cache."
+            f"The workdir {workdir} has begun stage {before['name']!r}, whose {name} was {before[name]} and is now "
+            f"{now[name]}: what has begun must stay as it was. Use another --workdir, or the old setting."
         )
 
 
