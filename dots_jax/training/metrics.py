@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 
 import numpy as np
 from clu import metric_writers
@@ -25,7 +26,7 @@ def to_row(step: int, metrics: dict, **more) -> dict:
 class MetricsLog:
     """Writes rows. Opening it drops the rows past `step`: a run that resumes there writes them again.
 
-    An unfinished last line, which a killed run can leave, is dropped as well.
+    What a killed run or a machine without power left unfinished is dropped as well.
     """
 
     def __init__(self, workdir: str, step: int, write: bool = True):
@@ -33,7 +34,7 @@ class MetricsLog:
         if not write:
             return
         path = os.path.join(workdir, "metrics.jsonl")
-        rows = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+        rows = [line for line, row in _whole_rows(path) if row["step"] <= step]
         # Beside and renamed: a kill in mid-write must not cost the history.
         with open(path + ".new", "w", encoding="utf-8") as file:
             file.writelines(rows)
@@ -68,8 +69,16 @@ class MetricsLog:
             self._file = None
 
 
-def _whole_lines(path: str) -> list[str]:
+def _whole_rows(path: str) -> Iterator[tuple[str, dict]]:
+    """Lines and rows up to the first that is not whole."""
     if not os.path.exists(path):
-        return []
-    with open(path, encoding="utf-8") as file:
-        return [line for line in file if line.endswith("\n")]
+        return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                return
+            if not line.endswith("\n"):
+                return
+            yield line, row
