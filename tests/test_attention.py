@@ -16,7 +16,9 @@ POSITIONS = np.array([[*range(5), *range(6), 0, 0], [*range(13)]])
 
 def make(dtype):
     """The jitted module as a function of its arrays, and arrays."""
-    module = lambda: Attention(D, N, H, norm_epsilon=1e-5, init_std=1.0, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(params=0))
+    module = lambda: Attention(
+        D, N, H, norm_epsilon=1e-5, init_std=1.0, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(params=0)
+    )
     graph, state = nnx.split(nnx.eval_shape(module))
     arrays = random_weights(nnx.to_pure_dict(state), 0.5)
 
@@ -64,7 +66,10 @@ def plain(arrays, x_BTD, positions_BT, segments_BT):
 
 def test_values_are_those_of_the_plain_computation(float32, x_BTD):
     run, arrays = float32
-    actual, expected = run(arrays, x_BTD, POSITIONS, SEGMENTS), plain(arrays, x_BTD.astype(np.float64), POSITIONS, SEGMENTS)
+    actual, expected = (
+        run(arrays, x_BTD, POSITIONS, SEGMENTS),
+        plain(arrays, x_BTD.astype(np.float64), POSITIONS, SEGMENTS),
+    )
     real = SEGMENTS != 0
     assert_close(actual[real], expected[real], MODULE)
     assert np.isfinite(actual).all()

@@ -35,7 +35,10 @@ def kept():
 def test_the_text_is_the_same_on_every_machine():
     documents = list(itertools.islice(run.documents(1), 100))
     assert documents[0] == b"def experts(a):\n    a = balance_all(a) + 1\n    return a\n"
-    assert hashlib.sha256(b"".join(documents)).hexdigest() == "8020149e77e4105c593e9984e99a2194962d34ccdd2422528682915fa9f2a460"
+    assert (
+        hashlib.sha256(b"".join(documents)).hexdigest()
+        == "8020149e77e4105c593e9984e99a2194962d34ccdd2422528682915fa9f2a460"
+    )
 
 
 def test_the_kept_curve_shows_learning(kept):

@@ -95,7 +95,9 @@ def plain_nll(w_DV, x_BTD, targets_BT):
 @pytest.fixture(scope="module")
 def plain_loss(operands):
     """Value and gradients in x and w, by hand and in float64."""
-    x_BTD, w_DV, targets_BT, weights_BT = (np.asarray(a, np.int32 if a.dtype == np.int32 else np.float64) for a in operands)
+    x_BTD, w_DV, targets_BT, weights_BT = (
+        np.asarray(a, np.int32 if a.dtype == np.int32 else np.float64) for a in operands
+    )
     probs_BTV = np.exp(x_BTD @ w_DV)
     probs_BTV /= probs_BTV.sum(-1, keepdims=True)
     dlogits_BTV = weights_BT[..., None] * (probs_BTV - np.eye(V)[targets_BT])

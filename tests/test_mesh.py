@@ -45,7 +45,9 @@ def test_the_rule_table(logical, shape, expected):
 
 
 def test_two_axes_that_claim_one_mesh_axis_are_refused():
-    with pytest.raises(ValueError, match=re.escape("('expert', 'embed') of one parameter claim the same mesh axis twice")):
+    with pytest.raises(
+        ValueError, match=re.escape("('expert', 'embed') of one parameter claim the same mesh axis twice")
+    ):
         parameter_spec(("expert", "embed"), (128, 4096), POD)
 
 

@@ -24,7 +24,9 @@ def quick():
 
 
 def define(**compute) -> Definition:
-    return Definition(CONFIG, ComputeConfig(**{"dtype": "float32", "remat": "none", **compute}), mesh=None, init_std=STD)
+    return Definition(
+        CONFIG, ComputeConfig(**{"dtype": "float32", "remat": "none", **compute}), mesh=None, init_std=STD
+    )
 
 
 def make_hidden(definition: Definition):
@@ -83,7 +85,11 @@ def test_rows_do_not_know_of_each_other(hidden, batch):
 
 def test_padding_changes_nothing_and_is_not_counted(hidden, batch):
     real = batch["segments"] != 0
-    garbled = {**batch, "tokens": np.where(real, batch["tokens"], 7), "positions": np.where(real, batch["positions"], 3)}
+    garbled = {
+        **batch,
+        "tokens": np.where(real, batch["tokens"], 7),
+        "positions": np.where(real, batch["positions"], 3),
+    }
     (x_BTD, stats), (y_BTD, other_stats) = hidden(batch), hidden(garbled)
     assert_close(y_BTD[real], x_BTD[real], MODEL)
     np.testing.assert_array_equal(other_stats.load_E, stats.load_E)

@@ -112,7 +112,9 @@ def test_the_first_step_is_that_of_the_plain_loss(reference):
     assert_close((metrics["loss"], metrics["grad_norm"]), (loss, norm), MODULE)
     assert_close(gradients(state), jax.tree.map(lambda g: g * min(1, 1 / norm), grads), MODEL)
     np.testing.assert_array_equal(metrics["load"], load_LE)
-    np.testing.assert_array_equal(metrics["load"].sum(1), CONFIG.experts_per_token * (make_batch(0)["segments"] != 0).sum())
+    np.testing.assert_array_equal(
+        metrics["load"].sum(1), CONFIG.experts_per_token * (make_batch(0)["segments"] != 0).sum()
+    )
     expected_bias = BALANCE.bias_rate * np.sign(load_LE.mean(1, keepdims=True) - load_LE)
     np.testing.assert_array_equal(state.router_bias, expected_bias.astype(np.float32))
 
@@ -192,7 +194,9 @@ def test_a_nonfinite_step_leaves_everything_as_it_was(reference):
     poisoned = make_batch(1)
     poisoned["weights"][3, 2] = np.nan
     after, metrics = step("one device", 1, before, poisoned)
-    assert_same_bits((after.params, after.router_bias, after.opt_state), (before.params, before.router_bias, before.opt_state))
+    assert_same_bits(
+        (after.params, after.router_bias, after.opt_state), (before.params, before.router_bias, before.opt_state)
+    )
     assert after.step == before.step + 1
     assert metrics["nonfinite_streak"] == metrics["nonfinite_total"] == 1 and not metrics["spike"]
     # And the run goes on as if the step had not been.

@@ -32,6 +32,7 @@ CONFIG = ModelConfig(
 )  # fmt: skip
 COMPUTE = ComputeConfig(dtype="float32", remat="none", loss_chunk_tokens=600)
 OPTIMIZER = OptimizerConfig(init_std=0.02)
+ONE_DEVICE = MeshConfig(fsdp=1)
 
 
 # --- the text ---------------------------------------------------------------------------------------------------------
@@ -53,7 +54,10 @@ def documents(seed: int):
         names, lines = [word()], []
         for _ in range(1 + next(numbers) // 1009 % 4):
             name, argument = word(), pick("abcxyz")
-            lines += [f"def {name}({argument}):", f"    {argument} = {pick(names)}({argument}) {pick('+-*')} {pick('12')}"]
+            lines += [
+                f"def {name}({argument}):",
+                f"    {argument} = {pick(names)}({argument}) {pick('+-*')} {pick('12')}",
+            ]
             lines += [f"    return {argument}", ""]
             names.append(name)
         yield "\n".join(lines).encode()
@@ -88,7 +92,7 @@ def programs(mesh: MeshConfig, microbatches: int):
     return initial, jit_train_step(definition, optimizer, **static)
 
 
-def losses(mesh: MeshConfig = MeshConfig(fsdp=1), microbatches: int = 2, change=lambda params: params) -> list[float]:
+def losses(mesh: MeshConfig = ONE_DEVICE, microbatches: int = 2, change=lambda params: params) -> list[float]:
     """The loss of each step. change: what is done to the initial parameters, to measure how far rounding goes."""
     initial, step = programs(mesh, microbatches)
     state, values = initial(), []
