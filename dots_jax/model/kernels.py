@@ -67,6 +67,7 @@ def cross_entropy(x_RD: jax.Array, w_DV: jax.Array, targets_R: jax.Array, weight
 
     At most `chunk` rows of float32 logits exist at a time. The gradients are formed in the forward pass, where the
     logits are at hand: three matmuls in all instead of four, for the price of holding dx and dw until the backward pass.
+    `weights_R` are data: their gradient is zero.
     """
 
     def one(total, rows):

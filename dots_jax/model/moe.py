@@ -76,7 +76,7 @@ def expert_rows(ids_NK: jax.Array, first_expert: jax.Array, num_experts: int) ->
     here_NK = (local_NK >= 0) & (local_NK < num_experts)
     row_NK = jnp.where(here_NK, jnp.take_along_axis(place_NE, local_NK, axis=1, mode="clip"), R)
     copy_NK = jnp.arange(N * K, dtype=jnp.int32).reshape(N, K)
-    copy_R = jnp.zeros((R,), jnp.int32).at[row_NK].set(copy_NK, mode="drop", unique_indices=True)
+    copy_R = jnp.zeros((R,), jnp.int32).at[row_NK].set(copy_NK, mode="drop")
     return copy_R, row_NK, sizes_E
 
 
