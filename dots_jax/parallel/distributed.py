@@ -12,7 +12,7 @@ def initialize(distributed: str | None) -> None:
       otherwise ADDRESS:PORT,PROCESS,PROCESSES, as in `10.0.0.2:8476,0,2`.
 
     Raises:
-      UserError: it is none of these, or the others do not answer.
+      UserError: it is none of these. Where the others do not come, jax itself ends the process, after five minutes.
     """
     if not distributed:
         return

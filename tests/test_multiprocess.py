@@ -1,0 +1,131 @@
+"""Two processes with four devices each are one process with eight."""
+
+import socket
+import time
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from small_run import restored
+
+from dots_jax.training.batches import put_batch
+
+MESH = ("MeshConfig.data = 2", "MeshConfig.fsdp = 2", "MeshConfig.expert = 2")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def start_two(workdir, *bindings, flags=()):
+    address = f"127.0.0.1:{free_port()}"
+    return [
+        workdir.start(
+            *MESH, *bindings, flags=(*flags, f"--distributed={address},{process},2"),
+            XLA_FLAGS="--xla_force_host_platform_device_count=4",
+        )
+        for process in range(2)
+    ]  # fmt: skip
+
+
+def outputs(processes) -> list[tuple[str, str]]:
+    """stdout and stderr of processes that must end well."""
+    try:
+        told = [process.communicate(timeout=400) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (_, stderr) in zip(processes, told):
+        assert process.returncode == 0, stderr
+    without_gloo = lambda text: "".join(line for line in text.splitlines(True) if "[Gloo]" not in line).strip()
+    return [(without_gloo(stdout), stderr) for stdout, stderr in told]
+
+
+def test_two_processes_train_as_one(workdir):
+    one = workdir.another("one")
+    assert one.train(*MESH, flags=("--max_steps=12",)) == 0
+
+    # One process begins, two go on until both are asked to stop at a step that nobody chose, one ends it alone.
+    assert workdir.train(*MESH, flags=("--max_steps=3",)) == 0
+    processes = start_two(workdir)
+    deadline = time.monotonic() + 400
+    while len(workdir.rows()) < 5:
+        assert all(process.poll() is None for process in processes), [p.communicate() for p in processes]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    for process in processes:
+        process.terminate()
+    (out, err), (quiet_out, quiet_err) = outputs(processes)
+    stopped = workdir.steps()[-1]
+    assert 5 <= stopped < 40
+    assert "8 cpu device(s), 2 process(es)" in out and "resuming    after step 3 " in out
+    assert quiet_out == "" and "error" not in quiet_err and "step" not in quiet_err
+    assert len(list((workdir.path / "tensorboard").glob("events.out.*"))) == 2  # of the one process and of process 0
+    assert f"SIGTERM: saved a checkpoint after step {stopped};" in err
+
+    last = max(stopped + 1, 12)
+    assert workdir.train(*MESH, flags=(f"--max_steps={last}",)) == 0
+    if last > 12:
+        assert one.train(*MESH, flags=(f"--max_steps={last}",)) == 0
+    rows, expected = workdir.rows(), one.rows()
+    assert [row["step"] for row in rows] == [row["step"] for row in expected]
+    for name in ("loss", "grad_norm", "balance_loss", "param_norm"):
+        np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in expected], rtol=1e-5, err_msg=name)
+    for row, other in zip(rows, expected):
+        assert row["mean_load"] == other["mean_load"] and row["tokens"] == other["tokens"]
+    arrays = restored(one, last)
+    np.testing.assert_array_equal(restored(workdir, last)["model['router_bias']"], arrays["model['router_bias']"])
+
+
+class _Devices:
+    """A sharding as one of two processes sees it: the first or last four of eight devices."""
+
+    def __init__(self, process):
+        mesh = Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "expert"))
+        self.whole = NamedSharding(mesh, PartitionSpec(("data", "fsdp", "expert")))
+        self._mine = set(jax.devices()[4 * process : 4 * process + 4])
+
+    def addressable_devices_indices_map(self, shape):
+        indices = self.whole.addressable_devices_indices_map(shape)
+        return {device: index for device, index in indices.items() if device in self._mine}
+
+
+def test_each_process_reads_only_its_rows(monkeypatch):
+    """Together they read every row of the batch once, and each puts its own on its own devices."""
+    placed = {}
+
+    def collect(shape, sharding, arrays):
+        assert shape == (16, 4)
+        return arrays
+
+    monkeypatch.setattr(jax, "make_array_from_single_device_arrays", collect)
+    for process in range(2):
+        read = []
+
+        def rows(indices, read=read):
+            read += indices
+            return {"tokens": np.repeat(np.array(list(indices), np.int32)[:, None], 4, axis=1)}
+
+        arrays = put_batch(rows, 100, 16, 4, _Devices(process))["tokens"]
+        assert read == list(range(100 + 8 * process, 108 + 8 * process))
+        assert len(arrays) == 4
+        placed[process] = {array.device: np.asarray(array)[:, 0].tolist() for array in arrays}
+    everything = placed[0] | placed[1]
+    assert sorted(sum(everything.values(), [])) == list(range(100, 116))
+    for device, index in _Devices(0).whole.devices_indices_map((16, 4)).items():
+        assert everything[device] == list(range(100, 116))[index[0]]
+
+
+@pytest.mark.parametrize("fsdp, size", [(1, 8), (4, 8), (8, 16)])
+def test_a_batch_is_the_same_on_any_mesh(fsdp, size):
+    mesh = Mesh(np.array(jax.devices()[:fsdp]).reshape(1, fsdp, 1), ("data", "fsdp", "expert"))
+    sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp", "expert")))
+    rng = np.random.default_rng(0)
+    everything = {"tokens": rng.integers(9, size=(64, 4)), "weights": rng.random((64, 4), np.float32)}
+    batch = put_batch(lambda rows: {k: v[list(rows)] for k, v in everything.items()}, 24, size, 4, sharding)
+    for name, array in batch.items():
+        assert array.sharding.is_equivalent_to(sharding, 2)
+        np.testing.assert_array_equal(array, everything[name][24 : 24 + size])
