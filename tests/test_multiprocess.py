@@ -40,8 +40,7 @@ def outputs(processes) -> list[tuple[str, str]]:
             process.kill()
     for process, (_, stderr) in zip(processes, told):
         assert process.returncode == 0, stderr
-    without_gloo = lambda text: "".join(line for line in text.splitlines(True) if "[Gloo]" not in line).strip()
-    return [(without_gloo(stdout), stderr) for stdout, stderr in told]
+    return told
 
 
 def test_two_processes_train_as_one(workdir):
@@ -62,7 +61,9 @@ def test_two_processes_train_as_one(workdir):
     stopped = workdir.steps()[-1]
     assert 5 <= stopped < 40
     assert "8 cpu device(s), 2 process(es)" in out and "resuming    after step 3 " in out
-    assert quiet_out == "" and "error" not in quiet_err and "step" not in quiet_err
+    # Not compared with "": Gloo, which connects the processes, prints there, its lines sometimes mixed up.
+    words = ("parameters", "mesh", "stages", "step", "tokens", "finished", "error", "saved")
+    assert [word for word in words if word in quiet_out + quiet_err] == []
     assert len(list((workdir.path / "tensorboard").glob("events.out.*"))) == 2  # of the one process and of process 0
     assert f"SIGTERM: saved a checkpoint after step {stopped};" in err
 
