@@ -20,7 +20,9 @@ class UserError(Exception):
 
 def _type_name(hint) -> str:
     if typing.get_origin(hint) is tuple:
-        return "a tuple of (" + ", ".join("..." if a is Ellipsis else _type_name(a) for a in typing.get_args(hint)) + ")"
+        return (
+            "a tuple of (" + ", ".join("..." if a is Ellipsis else _type_name(a) for a in typing.get_args(hint)) + ")"
+        )
     if isinstance(hint, types.UnionType):
         return " or ".join(_type_name(a) for a in typing.get_args(hint))
     plain = {int: "a whole number", float: "a number", str: "a string", bool: "True or False", type(None): "None"}
@@ -178,7 +180,9 @@ class MeshConfig:
         _check_types(self)
         sizes = dataclasses.astuple(self)
         for field, size in zip(dataclasses.fields(self), sizes):
-            _require(size > 0 or size == -1, f"MeshConfig.{field.name} must be above 0, or -1 for the rest, but is {size}.")
+            _require(
+                size > 0 or size == -1, f"MeshConfig.{field.name} must be above 0, or -1 for the rest, but is {size}."
+            )
         _require(sizes.count(-1) <= 1, "MeshConfig: only one of data, fsdp and expert may be -1.")
 
     def resolve(self, num_devices: int) -> "MeshConfig":

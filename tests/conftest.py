@@ -71,7 +71,9 @@ def workdir(tmp_path, small_cache, process_env, monkeypatch):
     from jax.experimental.compilation_cache import compilation_cache
     from small_run import Workdir
 
-    monkeypatch.setattr("dots_jax.training.loop.peak_flops", lambda device: (1e10, "assumed"))  # measuring takes a second
+    monkeypatch.setattr(
+        "dots_jax.training.loop.peak_flops", lambda device: (1e10, "assumed")
+    )  # measuring takes a second
     settings = {
         "jax_disable_most_optimizations": True,
         "jax_compilation_cache_dir": process_env["JAX_COMPILATION_CACHE_DIR"],

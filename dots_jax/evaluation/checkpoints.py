@@ -65,14 +65,18 @@ def _choose(checkpoints: Checkpoints, which: str) -> list[int]:
         return steps
     step = steps[-1] if which == "latest" else int(which)
     if step not in steps:
-        raise UserError(f"There is no checkpoint of step {step} in {checkpoints.folder}: it has {', '.join(map(str, steps))}.")
+        raise UserError(
+            f"There is no checkpoint of step {step} in {checkpoints.folder}: it has {', '.join(map(str, steps))}."
+        )
     return [step]
 
 
 def _abstract_model(definition: Definition) -> dict:
     shapes = dict(zip(("params", "router_bias"), definition.abstract()))
     shardings = dict(zip(("params", "router_bias"), definition.shardings()))
-    return jax.tree.map(lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings)
+    return jax.tree.map(
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
+    )
 
 
 def _write(workdir: str, results: dict[int, dict[str, dict[str, float]]]) -> None:

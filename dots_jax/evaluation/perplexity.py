@@ -31,7 +31,9 @@ class Scorer:
         """The task's own metrics on its validation split, beside two baselines of the same text in nats per byte."""
 
         def score(batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-            placed = put_batch(lambda rows: {k: v[list(rows)] for k, v in batch.items()}, 0, batch_size, seq_len, self._sharding)
+            placed = put_batch(
+                lambda rows: {k: v[list(rows)] for k, v in batch.items()}, 0, batch_size, seq_len, self._sharding
+            )
             nll_BT, _ = self._step(params, router_bias, placed)
             return np.asarray(nll_BT, np.float64).sum(axis=1), batch["weights"].sum(axis=1)
 
@@ -49,7 +51,9 @@ def check_task(task: str, model: ModelConfig, cache_dir: str) -> None:
 
 def table(results: dict[str, dict[str, float]]) -> str:
     """Tasks as rows."""
-    header = f"{'task':<28}{'nats/byte':>10}{'bits/byte':>10}{'perplexity':>12}{'uniform':>10}{'unigram':>10}{'tokens':>12}"
+    header = (
+        f"{'task':<28}{'nats/byte':>10}{'bits/byte':>10}{'perplexity':>12}{'uniform':>10}{'unigram':>10}{'tokens':>12}"
+    )
     rows = [
         f"{name:<28}{r['nats_per_byte']:>10.4f}{r['bits_per_byte']:>10.4f}{r['perplexity']:>12.4f}"
         f"{r['uniform']:>10.3f}{r['unigram']:>10.3f}{r['tokens']:>12,.0f}"

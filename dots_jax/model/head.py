@@ -53,7 +53,10 @@ class Head(nnx.Module):
         w_DV = self.w_DV[...].astype(self.dtype)
         if self.mesh is None:
             return local(w_DV, *batch_arrays)
-        spec, batch = parameter_spec(self.w_DV.get_metadata("logical"), w_DV.shape, self.mesh), PartitionSpec(BATCH_AXES)
+        spec, batch = (
+            parameter_spec(self.w_DV.get_metadata("logical"), w_DV.shape, self.mesh),
+            PartitionSpec(BATCH_AXES),
+        )
 
         def on_device(w_DV, *shards):
             result = local(gather_parameter(w_DV, spec), *shards)

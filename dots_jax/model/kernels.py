@@ -62,7 +62,9 @@ def _chunks(chunk: int, *arrays: jax.Array):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def cross_entropy(x_RD: jax.Array, w_DV: jax.Array, targets_R: jax.Array, weights_R: jax.Array, chunk: int) -> jax.Array:
+def cross_entropy(
+    x_RD: jax.Array, w_DV: jax.Array, targets_R: jax.Array, weights_R: jax.Array, chunk: int
+) -> jax.Array:
     """sum_r weights_r * -log softmax(x_r @ w)[target_r], a float32 scalar in nats.
 
     At most `chunk` rows of float32 logits exist at a time. The gradients are formed in the forward pass, where the
@@ -97,7 +99,12 @@ def _cross_entropy_forward(x_RD, w_DV, targets_R, weights_R, chunk):
 
 def _cross_entropy_backward(chunk, residuals, dtotal):
     dx_RD, dw_DV, targets_R = residuals
-    return (dx_RD * dtotal).astype(dx_RD.dtype), (dw_DV * dtotal).astype(dw_DV.dtype), None, jnp.zeros(targets_R.shape) + dtotal * 0
+    return (
+        (dx_RD * dtotal).astype(dx_RD.dtype),
+        (dw_DV * dtotal).astype(dw_DV.dtype),
+        None,
+        jnp.zeros(targets_R.shape) + dtotal * 0,
+    )
 
 
 cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)

@@ -32,7 +32,9 @@ def count_load(ids_BTK: jax.Array, real_BT: jax.Array, num_experts: int) -> jax.
     return jnp.sum(chosen_BTKE, axis=(1, 2), dtype=jnp.int32)
 
 
-def sequence_balance_loss(scores_BTE: jax.Array, load_BE: jax.Array, real_BT: jax.Array, experts_per_token: int) -> jax.Array:
+def sequence_balance_loss(
+    scores_BTE: jax.Array, load_BE: jax.Array, real_BT: jax.Array, experts_per_token: int
+) -> jax.Array:
     """sum_e f_e * P_e for each sequence, float32 [B]; 1 when perfectly even (DeepSeek-V3, equations 17-20).
 
     f_e is the load of expert e over its even share, P_e the mean over real tokens of its score normalised over experts.

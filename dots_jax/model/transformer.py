@@ -37,7 +37,10 @@ class Embedding(nnx.Module):
         if self.mesh is None:
             return w_VD[tokens_BT]
         # By hand: the partitioner would otherwise move the activations, and their gradients, through every device.
-        spec, batch = parameter_spec(self.w_VD.get_metadata("logical"), w_VD.shape, self.mesh), PartitionSpec(BATCH_AXES)
+        spec, batch = (
+            parameter_spec(self.w_VD.get_metadata("logical"), w_VD.shape, self.mesh),
+            PartitionSpec(BATCH_AXES),
+        )
         lookup = jax.shard_map(
             lambda w_VD, tokens_BT: gather_parameter(w_VD, spec)[tokens_BT],
             mesh=self.mesh, in_specs=(spec, batch), out_specs=batch,
@@ -77,7 +80,9 @@ class MoEBlock(nnx.Module):
 def stack(make_block: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs, num_layers: int) -> nnx.Module:
     """`num_layers` blocks as one module, every array with a leading layer axis, each layer with keys of its own."""
     graph, _ = nnx.split(nnx.eval_shape(lambda: make_block(nnx.Rngs(params=0))))
-    arrays = jax.vmap(lambda key: nnx.state(make_block(nnx.Rngs(params=key))))(jax.random.split(rngs.params(), num_layers))
+    arrays = jax.vmap(lambda key: nnx.state(make_block(nnx.Rngs(params=key))))(
+        jax.random.split(rngs.params(), num_layers)
+    )
     return nnx.merge(graph, arrays)
 
 

@@ -8,7 +8,11 @@ from jax.sharding import NamedSharding
 
 
 def put_batch(
-    read_rows: Callable[[Sequence[int]], dict[str, np.ndarray]], first: int, size: int, seq_len: int, sharding: NamedSharding
+    read_rows: Callable[[Sequence[int]], dict[str, np.ndarray]],
+    first: int,
+    size: int,
+    seq_len: int,
+    sharding: NamedSharding,
 ) -> dict[str, jax.Array]:
     """Rows first .. first + size as global arrays [size, seq_len].
 
@@ -21,6 +25,4 @@ def put_batch(
         start, stop, _ = index[0].indices(size)
         for name, rows in read_rows(range(first + start, first + stop)).items():
             pieces.setdefault(name, []).append(jax.device_put(rows, device))
-    return {
-        name: jax.make_array_from_single_device_arrays(shape, sharding, arrays) for name, arrays in pieces.items()
-    }
+    return {name: jax.make_array_from_single_device_arrays(shape, sharding, arrays) for name, arrays in pieces.items()}

@@ -236,7 +236,9 @@ def check_disk(workdir: str, checkpoint_bytes: int) -> None:
             file.write("x")
         os.remove(probe)
     except OSError as error:
-        raise UserError(f"The workdir {workdir} cannot be written ({error.strerror}): choose another --workdir.") from error
+        raise UserError(
+            f"The workdir {workdir} cannot be written ({error.strerror}): choose another --workdir."
+        ) from error
     free = shutil.disk_usage(workdir).free
     if free < checkpoint_bytes:
         raise UserError(

@@ -108,9 +108,7 @@ def train(config: TrainConfig, options: SimpleNamespace) -> int:
 
     checkpoints = Checkpoints(options.workdir, config.checkpoint, is_milestone)
     last_step = min(options.max_steps or schedule.num_steps, schedule.num_steps)
-    run = Run(
-        config, schedule, sequences, definition, abstract, checkpoints, options.gin_text, last_step, peak
-    )
+    run = Run(config, schedule, sequences, definition, abstract, checkpoints, options.gin_text, last_step, peak)
     with disk_errors(options.workdir), contextlib.closing(checkpoints):
         record = checkpoints.newest_record()
         if record:
@@ -197,7 +195,9 @@ def _steps(run: Run, optimizer, state: TrainState, first_step: int, log: Metrics
     sharding = batch_sharding(run.definition.mesh)
     compiled = {}
     stop = _StopSignal()
-    progress = Progress(schedule.tokens_before(run.last_step), schedule.tokens_before(first_step), jax.process_index() == 0)
+    progress = Progress(
+        schedule.tokens_before(run.last_step), schedule.tokens_before(first_step), jax.process_index() == 0
+    )
     reporter = _Reporter(run, log, progress, started)
 
     def make_batch(step: int) -> dict[str, jax.Array]:
@@ -223,7 +223,9 @@ def _steps(run: Run, optimizer, state: TrainState, first_step: int, log: Metrics
                     reporter.flush()  # a run that must stop for its losses must not save first
                     run.checkpoints.save(step, state, run.record(step))
                 if stopping:
-                    progress.note(f"SIGTERM: saved a checkpoint after step {step:,}; the same command goes on from there")
+                    progress.note(
+                        f"SIGTERM: saved a checkpoint after step {step:,}; the same command goes on from there"
+                    )
                     break
         reporter.flush()
         run.checkpoints.wait()
@@ -353,4 +355,7 @@ def _validate(run: Run, state: TrainState, log: MetricsLog) -> None:
 def _say_goodbye(run: Run, reached: int) -> None:
     kept = ", ".join(f"{step:,}" for step in run.checkpoints.steps())
     total = run.schedule.num_steps
-    print(f"finished    {reached:,} of {total:,} steps; checkpoints of steps {kept} in {run.checkpoints.folder}", flush=True)
+    print(
+        f"finished    {reached:,} of {total:,} steps; checkpoints of steps {kept} in {run.checkpoints.folder}",
+        flush=True,
+    )

@@ -82,7 +82,9 @@ class Definition:
         """Where params and router_bias land on the mesh."""
         is_variable = lambda leaf: isinstance(leaf, nnx.Variable)  # noqa: E731
         specs = jax.tree.map(
-            lambda v: v.replace(NamedSharding(self.mesh, parameter_spec(v.get_metadata("logical"), v.shape, self.mesh))),
+            lambda v: v.replace(
+                NamedSharding(self.mesh, parameter_spec(v.get_metadata("logical"), v.shape, self.mesh))
+            ),
             self._params,
             is_leaf=is_variable,
         )
