@@ -69,7 +69,7 @@ def our_step():
     from dots_jax.training.state import Definition, init_state, state_shardings
     from dots_jax.training.step import jit_train_step
 
-    compute = ComputeConfig(dtype="float32", remat="none")
+    compute = ComputeConfig(dtype="float32", remat="matmuls")
     definition = Definition(CONFIG, compute, make_mesh(MeshConfig(fsdp=1)), INIT_STD)
     optimizer = make_optimizer(OptimizerConfig())
     start = jax.jit(lambda: init_state(definition, optimizer, 0), out_shardings=state_shardings(definition, optimizer))
@@ -224,7 +224,9 @@ class Player:
 
 
 def spawn(*flags: str, **options) -> subprocess.Popen:
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    environment = {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    # Huge pages for every rival, as `make demo` has them: large temporaries otherwise cost a page fault every 4 KB.
+    environment = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} | environment
     command = [sys.executable, "-m", "benchmarks.train_step_vs_transformers", *flags]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, **options)
 

@@ -87,7 +87,7 @@ BAD = {
     "top-k": (lambda: ModelConfig(num_experts=4, experts_per_token=6), "experts_per_token (6) must not exceed num_experts (4)"),
     # compute
     "dtype": (lambda: ComputeConfig(dtype="float16"), "ComputeConfig.dtype must be one of bfloat16, float32, but is 'float16'."),
-    "remat": (lambda: ComputeConfig(remat="some"), "ComputeConfig.remat must be one of none, full, attention"),
+    "remat": (lambda: ComputeConfig(remat="some"), "ComputeConfig.remat must be one of none, full, attention, matmuls"),
     "exchange": (lambda: ComputeConfig(exchange="pigeon"), "ComputeConfig.exchange must be one of all_gather"),
     "chunk": (lambda: ComputeConfig(loss_chunk_tokens=-1), "ComputeConfig.loss_chunk_tokens must not be negative"),
     # mesh

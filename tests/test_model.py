@@ -127,17 +127,17 @@ def by_remat(arrays, batch):
         matmuls = sum(e.primitive.name == "dot_general" for e in equations(traced.jaxpr))
         return traced.lower().compile()(*arrays, batch), matmuls
 
-    return {remat: run(remat) for remat in ("none", "full", "attention")}
+    return {remat: run(remat) for remat in ("none", "matmuls", "attention", "full")}
 
 
-@pytest.mark.parametrize("remat", ["full", "attention"])
+@pytest.mark.parametrize("remat", ["matmuls", "attention", "full"])
 def test_remat_changes_neither_loss_nor_gradients(by_remat, remat):
     assert_close(by_remat[remat][0], by_remat["none"][0], 1e-6)
 
 
 def test_remat_recomputes_what_its_name_says(by_remat):
-    none, attention, full = (by_remat[remat][1] for remat in ("none", "attention", "full"))
-    assert none < attention < full
+    none, matmuls, attention, full = (by_remat[remat][1] for remat in ("none", "matmuls", "attention", "full"))
+    assert none < matmuls < attention < full
 
 
 # --- precision ------------------------------------------------------------------------------------------------------

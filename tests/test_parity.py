@@ -109,7 +109,7 @@ class Golden:
         assert golden.fingerprint(self.tensors) == self.header["fingerprint"], "the weights are not those of the golden"
 
 
-@pytest.mark.parametrize("name, remat", [("plain", "none"), ("wide_choice", "full"), ("deep", "attention")])
+@pytest.mark.parametrize("name, remat", [("plain", "matmuls"), ("wide_choice", "full"), ("deep", "attention")])
 def test_logits_and_gradients(name, remat):
     case = Golden(name)
     ours = compute_ours(case.config, case.tensors, [[d] for d in case.documents], remat)
@@ -180,7 +180,7 @@ def test_live_parity(attempt, tmp_path):
     assert not any(loading.values()), loading
 
     theirs = golden.answers(model.train(), documents)
-    remat = ("none", "full", "attention")[attempt]
+    remat = ("none", "full", "matmuls")[attempt]
     assert_equal_to_theirs(compute_ours(ours, tensors, [[d] for d in documents], remat), theirs)
     assert_equal_to_theirs(compute_ours(ours, tensors, [documents], remat), theirs)
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from dots_jax.model import kernels
 from dots_jax.model.layers import RMSNorm, weight
@@ -43,7 +44,8 @@ class Attention(nnx.Module):
         q_BTNH = jnp.einsum("BTD,DNH->BTNH", x_BTD, self.wq_DNH[...].astype(self.dtype))
         k_BTNH = jnp.einsum("BTD,DNH->BTNH", x_BTD, self.wk_DNH[...].astype(self.dtype))
         v_BTNH = jnp.einsum("BTD,DNH->BTNH", x_BTD, self.wv_DNH[...].astype(self.dtype))
+        q_BTNH, k_BTNH, v_BTNH = checkpoint_name((q_BTNH, k_BTNH, v_BTNH), "qkv")
         q_BTNH = apply_rope(self.q_norm(q_BTNH), rope)
         k_BTNH = apply_rope(self.k_norm(k_BTNH), rope)
         y_BTNH = kernels.attention(q_BTNH, k_BTNH, v_BTNH, segments_BT)
-        return jnp.einsum("BTNH,NHD->BTD", y_BTNH, self.wo_NHD[...].astype(self.dtype))
+        return checkpoint_name(jnp.einsum("BTNH,NHD->BTD", y_BTNH, self.wo_NHD[...].astype(self.dtype)), "attended")

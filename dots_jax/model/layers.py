@@ -8,6 +8,7 @@ L mixture-of-experts layers, R rows (copies of tokens sorted by expert).
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 
 class RouterBias(nnx.Variable):
@@ -41,6 +42,6 @@ class FeedForward(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        h_BTF = x_BTD @ self.w_gate_up_DF[...].astype(self.dtype)
+        h_BTF = checkpoint_name(x_BTD @ self.w_gate_up_DF[...].astype(self.dtype), "hidden")
         gate_BTF, up_BTF = jnp.split(h_BTF, 2, axis=-1)
         return (jax.nn.silu(gate_BTF) * up_BTF) @ self.w_down_FD[...].astype(self.dtype)

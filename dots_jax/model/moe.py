@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, PartitionSpec
 
 from dots_jax.model import router
@@ -77,7 +78,7 @@ def expert_rows(ids_NK: jax.Array, first_expert: jax.Array, num_experts: int) ->
     row_NK = jnp.where(here_NK, jnp.take_along_axis(place_NE, local_NK, axis=1, mode="clip"), R)
     copy_NK = jnp.arange(N * K, dtype=jnp.int32).reshape(N, K)
     copy_R = jnp.zeros((R,), jnp.int32).at[row_NK].set(copy_NK, mode="drop")
-    return copy_R, row_NK, sizes_E
+    return checkpoint_name((copy_R, row_NK, sizes_E), "routing")
 
 
 def expert_feed_forward(
@@ -91,7 +92,7 @@ def expert_feed_forward(
     copy_R, row_NK, sizes_E = expert_rows(ids_NK, first_expert, w_gate_up_EDF.shape[0])
     source_R = copy_R // ids_NK.shape[1]
     x_RD = dispatch(x_ND, source_R, row_NK)
-    h_RF = grouped_matmul(x_RD, w_gate_up_EDF, sizes_E)
+    h_RF = checkpoint_name(grouped_matmul(x_RD, w_gate_up_EDF, sizes_E), "hidden")
     gate_RF, up_RF = jnp.split(h_RF, 2, axis=-1)
     gates_R = dispatch(gates_NK.reshape(-1, 1), copy_R, row_NK.reshape(-1, 1))
     a_RF = jax.nn.silu(gate_RF) * up_RF * gates_R.astype(up_RF.dtype)

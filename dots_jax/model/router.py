@@ -5,6 +5,7 @@ Shape suffixes as in `layers.py`. Everything here is float32, whatever the compu
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 
 def route(
@@ -21,6 +22,7 @@ def route(
     logits_BTE = jnp.matmul(x_BTD.astype(jnp.float32), w_DE, precision=jax.lax.Precision.HIGHEST)
     scores_BTE = jax.nn.sigmoid(logits_BTE)
     _, ids_BTK = jax.lax.top_k(jax.lax.stop_gradient(scores_BTE) + bias_E, experts_per_token)
+    scores_BTE, ids_BTK = checkpoint_name((scores_BTE, ids_BTK), "routing")
     gates_BTK = jnp.take_along_axis(scores_BTE, ids_BTK, axis=-1)
     gates_BTK = gates_BTK / (jnp.sum(gates_BTK, axis=-1, keepdims=True) + 1e-20) * scaling_factor
     return ids_BTK, gates_BTK, scores_BTE

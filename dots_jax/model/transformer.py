@@ -20,6 +20,7 @@ from dots_jax.parallel.mesh import BATCH_AXES, batch_sharding, gather_parameter,
 REMAT_POLICIES: dict[str, Callable | None] = {
     "full": None,
     "attention": jax.checkpoint_policies.save_only_these_names("attention"),
+    "matmuls": jax.checkpoint_policies.save_only_these_names("qkv", "attention", "attended", "routing", "hidden"),
 }
 
 
