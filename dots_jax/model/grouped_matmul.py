@@ -93,12 +93,12 @@ def _expert_of_row(rows, sizes_E):
 # expert's weights for every block, and a small matmul runs on one core: 1.0 (forward, narrow D) to 1.7 times (dw) the
 # time on two cores, for 192 rows an expert give or take a quarter. On a single core the two are about even.
 
-_BLOCK_ROWS = 32
+_BLOCK_ROWS = 64
 # Tile heights in multiples of R / E: the first leaves a balanced load few blocks; the second is for a buffer with room to
 # spare, as under expert parallelism; no tiles, for very uneven loads. Each one adds about 0.1 s of compilation.
 _TILE_HEIGHTS = (1.125, 0.375, 0.0)
 # Measured, in rows' worth of multiplying: reading one expert's weights; a whole block with its copies.
-_WEIGHTS_COST, _BLOCK_COST = 16, 64
+_WEIGHTS_COST, _BLOCK_COST = 16, 96
 
 
 def _choose_tiles(rows, sizes_E):
