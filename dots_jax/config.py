@@ -321,15 +321,77 @@ class GuardConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """One source of training data; it becomes the seqio Task `name`, which mixtures and stages name.
+
+    tfds: a TFDS name with its version, as 'wikipedia/20230601.en:1.0.0', or files: ((split, glob), ...), as
+      (('train', 'corpus/web-*.jsonl.zst'), ('validation', 'corpus/held-out.jsonl')). Exactly one of the two.
+    splits: ((split, TFDS split), ...), as (('train', 'train[1%:]'), ('validation', 'train[:1%]')); empty: TFDS's own.
+    field: of a record, where its text or its messages are. kind: `text`, or `conversation` (messages as JSON).
+    language: for reports only.
+    """
+
+    name: str
+    tfds: str = ""
+    files: tuple[tuple[str, str], ...] = ()
+    splits: tuple[tuple[str, str], ...] = ()
+    field: str = "text"
+    kind: str = "text"
+    language: str = ""
+
+    def __post_init__(self):
+        _check_types(self)
+        at = f"Source {self.name!r}"
+        _require(self.name.isidentifier(), f"{at}: the name must be a plain word, since folders and metrics carry it.")
+        _require(
+            (self.tfds != "") != (self.files != ()),
+            f"{at}: set one of tfds and files, to say where its records are.",
+        )
+        _require(self.field != "", f"{at}: field must name the field of a record that holds its text.")
+        _require(self.tfds != "" or self.splits == (), f"{at}: splits are for tfds; files name their splits themselves.")
+        _require_one_of(self, "kind", ("text", "conversation"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """A seqio mixture. rates: ((task, rate), ...), whose proportions are shares of the tokens."""
+
+    name: str
+    rates: tuple[tuple[str, float], ...]
+
+    def __post_init__(self):
+        _check_types(self)
+        at = f"Mixture {self.name!r}"
+        _require(self.name.isidentifier(), f"{at}: the name must be a plain word.")
+        _require(self.rates != (), f"{at}: rates must name at least one task.")
+        names = [name for name, _ in self.rates]
+        _require(len(set(names)) == len(names), f"{at}: rates name a task twice.")
+        for name, rate in self.rates:
+            _require(0 < rate < math.inf, f"{at}: the rate of {name!r} must be above 0, but is {rate}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where token caches are. tasks_modules: Python modules whose import registers the seqio tasks and mixtures."""
+    """What the names in stages stand for.
+
+    cache_dir: where token caches are. tasks_modules: Python modules whose import registers seqio tasks and mixtures.
+    tokenizer: path of a Hugging Face tokenizer.json for the sources below; empty: bytes.
+    sources, mixtures: registered as seqio tasks and mixtures when the run starts.
+    """
 
     cache_dir: str = ".cache/dots_jax"
     tasks_modules: tuple[str, ...] = ("dots_jax.data.tasks",)
+    tokenizer: str = ""
+    sources: tuple[Source, ...] = ()
+    mixtures: tuple[Mixture, ...] = ()
 
     def __post_init__(self):
         _check_types(self)
         _require(self.cache_dir != "", "DataConfig.cache_dir must name a folder.")
+        for kind in ("sources", "mixtures"):
+            names = [one.name for one in getattr(self, kind)]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            _require(not twice, f"DataConfig.{kind} names {', '.join(twice)} twice: give each a name of its own.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
