@@ -22,7 +22,9 @@ TEXTS = {
 MIXTURES = {"scale_early": [("scale_a", 0.7), ("scale_b", 0.3)], "scale_late": [("scale_a", 0.1), ("scale_b", 0.9)]}
 # 24 sequences a step, then 48, then a stage of longer sequences.
 STAGES = (
-    stage(name="early", tokens=24 * 32 * 11, mixture="scale_early", seq_len=32, batch_tokens=((0, 768), (768 * 5, 1536))),
+    stage(
+        name="early", tokens=24 * 32 * 11, mixture="scale_early", seq_len=32, batch_tokens=((0, 768), (768 * 5, 1536))
+    ),
     stage(name="late", tokens=24 * 64 * 6, mixture="scale_late", seq_len=64, batch_tokens=((0, 1536),)),
 )
 

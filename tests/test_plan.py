@@ -34,7 +34,10 @@ def test_the_published_schedule(tmp_path):
     ]  # fmt: skip
     assert stages[-1][-2:] == ["constant,", "untie"]
     shares = {line.split()[0]: line.split()[1::2][:4] for line in lines if line.split()[0] in ("web_zh", "code")}
-    assert shares == {"web_zh": ["37.00%", "5.00%", "2.50%", "20.00%"], "code": ["14.00%", "20.00%", "30.00%", "15.00%"]}
+    assert shares == {
+        "web_zh": ["37.00%", "5.00%", "2.50%", "20.00%"],
+        "code": ["14.00%", "20.00%", "30.00%", "15.00%"],
+    }
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 20_000
 
 
