@@ -11,6 +11,7 @@ from dots_jax import gin_cli
 from dots_jax.config import DataConfig, Mixture, Source, TrainConfig, UserError
 from dots_jax.data import mixtures
 from dots_jax.data.mixtures import register
+from dots_jax.data.order import MixtureOrder
 from dots_jax.data.registry import get_rates, import_tasks
 from dots_jax.data.sequences import MixtureSequences
 from dots_jax.data.token_cache import cache_directory, source_identity
@@ -196,3 +197,12 @@ def test_repeats_are_named():
         line.startswith("warning     web_zh is read about 96.9 times (stable 94.9, anneal1 1.3,") for line in warnings
     )
     assert not repeats(uses(Schedule(run.stages), declared_rates(run.data), known_sizes(run.data)), 0.0)
+
+
+def test_every_10_000_sequences_of_the_curriculum_hold_its_shares():
+    for name, rates in declared_rates(build("public.gin").data).items():
+        order = MixtureOrder(rates, dict.fromkeys(rates, 1000), seed=0, salt=name)
+        for start in (0, 1, 7, 12_345, 10**9 + 3, 1_220_000_000):
+            first, last = order.counts(start), order.counts(start + 10_000)
+            for source, rate in rates.items():
+                assert abs(Fraction(last[source] - first[source], 10_000) - rate) <= Fraction(1, 1000), (name, source)

@@ -176,7 +176,7 @@ def test_one_document_by_hand():
     assert (a.start, c.end, a.end, b.end) == (0, 9, b.start, c.start)
     marks = Marks.of(UNTIE)
     assert dataclasses.astuple(marks) == ((300, 301, 302, 303), 304, 305, 306, 307, 308)
-    targets, counts = one.write(np.arange(10, 19), [b, a, c], rng)
+    targets, counts = one.write(np.arange(10, 19), np.ones(9), [b, a, c], rng)
     text = [t if t >= 10 else t for t in targets.tolist()]
     names = {}
     for chunk in (b, a, c):  # read the ids from the text
@@ -194,7 +194,7 @@ def test_one_document_by_hand():
     expected += [306, *names[0], 307, *names[1], 307, *names[2], 308]
     weights += [0] + [1] * 21
     assert targets.tolist() == expected
-    assert counts.tolist() == [bool(w) for w in weights]
+    assert counts.tolist() == weights
     assert len(expected) == 9 + one.cost(3)
 
 
@@ -205,6 +205,21 @@ def test_deterministic_and_another_for_every_index():
     assert len({tuple(r) for r in rows}) == 8
     assert untier(seed=1).row(row, 0)["targets"].tolist() != rows[0]
     assert untier(salt="other").row(row, 0)["targets"].tolist() != rows[0]
+
+
+def test_targets_that_do_not_count_stay_so():
+    """As in conversations, where only the answers are learnt."""
+    for index, row, _ in windows(UNTIE, 10):
+        plain = untier().row(row, index)
+        silent = untier().row(row | {"weights": np.zeros_like(row["weights"])}, index)
+        np.testing.assert_array_equal(silent["targets"], plain["targets"])
+        marks = Marks.of(UNTIE)
+        answer, inside = [], False
+        for target in plain["targets"].tolist():
+            answer.append(inside)
+            inside = (inside or target == marks.open_answer) and target != marks.close_answer
+        np.testing.assert_array_equal(silent["weights"], plain["weights"] * answer)
+        assert silent["weights"].any()
 
 
 def test_the_probability_is_that_of_a_sequence():

@@ -73,12 +73,12 @@ def _vocabulary(tokenizer: str) -> seqio.Vocabulary:
 
 def _add_task(source: Source, vocabulary: seqio.Vocabulary) -> None:
     origin = _origin(source)
+    field = source.field if source.tfds else "text"  # FileSource hands on its field under that name
     if source.kind == "conversation":
         from dots_jax.data.chat_task import add_chat_task
 
-        add_chat_task(source.name, origin, vocabulary, field=source.field)
+        add_chat_task(source.name, origin, vocabulary, field=field)
         return
-    field = source.field if source.tfds else "text"  # files are read into {"text"} whatever their field is called
     text_task.add_text_task(source.name, origin, vocabulary, text_field=field, keep=_keep(source))
 
 

@@ -94,10 +94,10 @@ class Untier:
         rng = np.random.Generator(np.random.PCG64(key(self._seed, self._salt, "untie", index)))
         if rng.random() >= self._untie.probability:
             return self._padded(window)
-        size = int(window["weights"].sum())
-        source, segments = window["targets"][:size], window["segments"][:size]
+        size = int((window["segments"] > 0).sum())
+        source, weights, segments = (window[name][:size] for name in ("targets", "weights", "segments"))
         ends = np.append(np.flatnonzero(np.diff(segments)) + 1, size)
-        return self._packed(*self.write(source, self.shuffle(self.cut(ends, rng), rng), rng))
+        return self._packed(*self.write(source, weights, self.shuffle(self.cut(ends, rng), rng), rng))
 
     def cut(self, ends: np.ndarray, rng: np.random.Generator) -> list[list[Chunk]]:
         """Each document of a window as its chunks, in order. ends: rising [documents], where each ends in the window."""
@@ -123,35 +123,37 @@ class Untier:
             free = [next(in_order[chunk.document]) for chunk in free]
         return [*free, last]
 
-    def write(self, source: np.ndarray, chunks: list[Chunk], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens int32 [n] and, for each, whether it is a target: source tokens are, except behind a knot; knots and
-        `<D> id </D>` are not; of the answer everything but <S> is."""
+    def write(
+        self, source: np.ndarray, weights: np.ndarray, chunks: list[Chunk], rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens int32 [n] and their weights as targets, float32 [n]: source tokens keep theirs (`weights`), except behind
+        a knot; knots and `<D> id </D>` have 0; of the answer all but <S> have 1."""
         marks, names = self._marks, self._draw_ids(chunks, rng)
         left = {chunk.document: chunk.of for chunk in chunks}
         tokens: list[np.ndarray] = []
         counts: list[np.ndarray] = []
 
-        def put(values, target: bool) -> None:
+        def put(values, weight) -> None:
             tokens.append(np.asarray(values, np.int32))
-            counts.append(np.full(len(values), target))
+            counts.append(np.full(len(values), weight, np.float32))
 
         for chunk in chunks:
             backtrace = self._untie.backtrace and chunk.of > 1
             if backtrace:
-                put([marks.open_id, *names[chunk.document, chunk.number], marks.close_id], False)
+                put([marks.open_id, *names[chunk.document, chunk.number], marks.close_id], 0)
             if chunk.number > 0:
-                put([marks.knots[2 * chunk.number - 1]], False)
-            put(source[chunk.start : chunk.end], True)
+                put([marks.knots[2 * chunk.number - 1]], 0)
+            put(source[chunk.start : chunk.end], weights[chunk.start : chunk.end])
             if chunk.number > 0:
-                counts[-1][0] = False  # nothing says which chunk follows a knot
+                counts[-1][0] = 0  # nothing says which chunk follows a knot
             if chunk.number < chunk.of - 1:
-                put([marks.knots[2 * chunk.number]], False)
+                put([marks.knots[2 * chunk.number]], 0)
             left[chunk.document] -= 1
             if backtrace and left[chunk.document] == 0:
-                put([marks.open_answer], False)
+                put([marks.open_answer], 0)
                 for number in range(chunk.of):
-                    put(names[chunk.document, number], True)
-                    put([marks.next_id if number < chunk.of - 1 else marks.close_answer], True)
+                    put(names[chunk.document, number], 1)
+                    put([marks.next_id if number < chunk.of - 1 else marks.close_answer], 1)
         return np.concatenate(tokens), np.concatenate(counts)
 
     def _draw_ids(self, chunks: list[Chunk], rng: np.random.Generator) -> dict[tuple[int, int], list[int]]:
