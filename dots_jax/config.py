@@ -212,6 +212,47 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Untie:
+    """Untie the knots (arXiv 2409.04774): a sequence's documents are cut into chunks, which are shuffled and tied by ids.
+
+    The report uses it for 32K and publishes none of these; the defaults are the best of that paper's ablations.
+
+    first_id: of the reserved ids, one after the other: 2 * (max_chunks - 1) knots, <D>, </D>, <S>, <s>, </S>. They lie
+      outside the vocabulary and inside the model's vocab_size.
+    probability: of a sequence to be knotted. min_chunks, max_chunks: of a document that is cut.
+    keep_order: the chunks of one document stay in order among the others. backtrace: chunks carry random names, and
+      their order is asked for at the document's end.
+    reserve: share of a sequence that is kept free for what is inserted (our choice), so that no answer is cut off.
+    """
+
+    first_id: int
+    probability: float = 0.8
+    min_chunks: int = 2
+    max_chunks: int = 3
+    keep_order: bool = True
+    backtrace: bool = True
+    reserve: float = 1 / 16
+
+    def __post_init__(self):
+        _check_types(self)
+        _require_positive(self, "first_id")
+        _require(0 <= self.probability <= 1, f"Untie.probability must be in [0, 1], but is {self.probability}.")
+        _require(
+            2 <= self.min_chunks <= self.max_chunks,
+            f"Untie.min_chunks must be at least 2 and at most max_chunks ({self.max_chunks}), but is {self.min_chunks}.",
+        )
+        _require(0 < self.reserve < 1, f"Untie.reserve must be between 0 and 1, but is {self.reserve}.")
+
+    def window(self, seq_len: int) -> int:
+        """Tokens of its source that a sequence of seq_len takes: what the reserve leaves, or all if nothing is knotted."""
+        return seq_len - math.ceil(seq_len * self.reserve) if self.probability else seq_len
+
+    @property
+    def num_ids(self) -> int:
+        return 2 * (self.max_chunks - 1) + 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
     """One stretch of the curriculum (report, section 3).
 
@@ -221,7 +262,7 @@ class Stage:
     microbatch_tokens: a step accumulates gradients over pieces of this many tokens; 0 means one piece.
     learning_rate_shape: `constant`, `linear` or `cosine` from learning_rate_start to learning_rate_end over the
       stage's tokens. warmup_steps: linear from 0 to learning_rate_start over the stage's first steps, after which the
-      shape begins.
+      shape begins. untie: how documents are knotted; None leaves them as they are.
     """
 
     name: str
@@ -234,6 +275,7 @@ class Stage:
     learning_rate_shape: str = "constant"
     warmup_steps: int = 0
     microbatch_tokens: int = 0
+    untie: Untie | None = None
 
     def __post_init__(self):
         _check_types(self)
@@ -265,6 +307,12 @@ class Stage:
                 size % micro == 0 and micro % self.seq_len == 0,
                 f"{at}: microbatch_tokens ({micro}) must divide the batch ({size}) and hold whole sequences of {self.seq_len}.",
             )
+        _require(self.window_tokens > 0, f"{at}: Untie.reserve leaves no room in a sequence of {self.seq_len}: lower it.")
+
+    @property
+    def window_tokens(self) -> int:
+        """Tokens of its source that one sequence takes."""
+        return self.untie.window(self.seq_len) if self.untie else self.seq_len
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -326,15 +374,91 @@ class GuardConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """One source of training data; it becomes the seqio Task `name`, which mixtures and stages name.
+
+    tfds: a TFDS name with its version, as 'wikipedia/20230601.en:1.0.0', or files: ((split, glob), ...), as
+      (('train', 'corpus/web-*.jsonl.zst'), ('validation', 'corpus/held-out.jsonl')). Exactly one of the two.
+    splits: ((split, TFDS split), ...), as (('train', 'train[1%:]'), ('validation', 'train[:1%]')); empty: TFDS's own.
+    where: (field, pattern): only the TFDS records whose field matches the whole pattern (RE2).
+    field: of a record, where its text or its messages are. kind: `text`, or `conversation` (messages as JSON).
+    language, group: for reports and pictures only; without a group the name is used. tokens: an estimate, for plans made
+      before its token cache; 0 means unknown.
+    """
+
+    name: str
+    tfds: str = ""
+    files: tuple[tuple[str, str], ...] = ()
+    splits: tuple[tuple[str, str], ...] = ()
+    where: tuple[str, ...] = ()
+    field: str = "text"
+    kind: str = "text"
+    language: str = ""
+    group: str = ""
+    tokens: int = 0
+
+    def __post_init__(self):
+        _check_types(self)
+        at = f"Source {self.name!r}"
+        _require(self.name.isidentifier(), f"{at}: the name must be a plain word, since folders and metrics carry it.")
+        _require(
+            (self.tfds != "") != (self.files != ()),
+            f"{at}: set one of tfds and files, to say where its records are.",
+        )
+        _require(self.field != "", f"{at}: field must name the field of a record that holds its text.")
+        _require(self.tfds != "" or self.splits == (), f"{at}: splits are for tfds; files name their splits themselves.")
+        _require(
+            self.where == () or (self.tfds != "" and len(self.where) == 2),
+            f"{at}: where must be (field, pattern), and is for tfds; but is {self.where}.",
+        )
+        _require_one_of(self, "kind", ("text", "conversation"))
+        _require(self.kind == "text" or self.where == (), f"{at}: where is for kind 'text'.")
+        _require(self.tokens >= 0, f"{at}: tokens must not be negative.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """A seqio mixture. rates: ((task, rate), ...), whose proportions are shares of the tokens."""
+
+    name: str
+    rates: tuple[tuple[str, float], ...]
+
+    def __post_init__(self):
+        _check_types(self)
+        at = f"Mixture {self.name!r}"
+        _require(self.name.isidentifier(), f"{at}: the name must be a plain word.")
+        _require(self.rates != (), f"{at}: rates must name at least one task.")
+        names = [name for name, _ in self.rates]
+        _require(len(set(names)) == len(names), f"{at}: rates name a task twice.")
+        for name, rate in self.rates:
+            _require(0 < rate < math.inf, f"{at}: the rate of {name!r} must be above 0, but is {rate}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where token caches are. tasks_modules: Python modules whose import registers the seqio tasks and mixtures."""
+    """What the names in stages stand for.
+
+    cache_dir: where token caches are. tasks_modules: Python modules whose import registers seqio tasks and mixtures.
+    tokenizer: path of a Hugging Face tokenizer.json for the sources below; empty: bytes.
+    sources, mixtures: registered as seqio tasks and mixtures when the run starts.
+    max_epochs: a source that the plan reads more often than that is named before the run starts; 0 means no limit.
+    """
 
     cache_dir: str = ".cache/dots_jax"
     tasks_modules: tuple[str, ...] = ("dots_jax.data.tasks",)
+    tokenizer: str = ""
+    sources: tuple[Source, ...] = ()
+    mixtures: tuple[Mixture, ...] = ()
+    max_epochs: float = 4.0
 
     def __post_init__(self):
         _check_types(self)
         _require(self.cache_dir != "", "DataConfig.cache_dir must name a folder.")
+        _require(self.max_epochs >= 0, f"DataConfig.max_epochs must not be negative, but is {self.max_epochs}.")
+        for kind in ("sources", "mixtures"):
+            names = [one.name for one in getattr(self, kind)]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            _require(not twice, f"DataConfig.{kind} names {', '.join(twice)} twice: give each a name of its own.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -436,6 +560,16 @@ def check_seq_len(where: str, seq_len: int, model: ModelConfig) -> None:
     _require(
         seq_len <= model.max_seq_len,
         f"{where}: seq_len {seq_len} is longer than ModelConfig.max_seq_len {model.max_seq_len}: shorten it, or raise the maximum.",
+    )
+
+
+def check_ids(where: str, untie: Untie, vocabulary_size: int, model: ModelConfig) -> None:
+    last = untie.first_id + untie.num_ids - 1
+    _require(
+        vocabulary_size <= untie.first_id and last < model.vocab_size,
+        f"{where}: untie's ids {untie.first_id} to {last} must lie outside the vocabulary, whose ids end at "
+        f"{vocabulary_size - 1}, and below ModelConfig.vocab_size, {model.vocab_size}: set Untie.first_id to "
+        f"{vocabulary_size} and vocab_size to {vocabulary_size + untie.num_ids} or more.",
     )
 
 

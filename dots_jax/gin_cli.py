@@ -54,36 +54,41 @@ DRY_RUN = Flag("dry_run", bool, "check everything, print the plan and stop; need
 _DEBUG = ("--debug", "-debug", "--debug=true")  # looked for before the flags are parsed, which may fail
 
 
-def run(config_class: type, main, *extra_flags: Flag, argv: list[str] | None = None) -> typing.NoReturn:
+def run(
+    config_class: type, main, *extra_flags: Flag, argv: list[str] | None = None, only_reads_config: bool = False
+) -> typing.NoReturn:
     """Run one command and exit.
 
     `main(config, options)` gets the config and a namespace with `workdir` (None only in a dry run), `debug`, one
     attribute per extra flag, `gin_text` (all files and bindings as given, includes written out) and `operative_text`
     (every setting in force). Both texts can be given as --gin_file again and build an equal config.
-    The number `main` returns, if any, is the exit status.
+    The number `main` returns, if any, is the exit status. only_reads_config: of a command that needs neither --workdir nor
+    TensorFlow.
     """
     if not any(argument in _DEBUG for argument in (sys.argv if argv is None else argv)):
         # When a read or write fails, orbax's other threads print tracebacks beside the error that it raises.
         python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
         sys.unraisablehook = lambda _: None
-    sys.exit(execute(config_class, main, *extra_flags, argv=argv))
+    sys.exit(execute(config_class, main, *extra_flags, argv=argv, only_reads_config=only_reads_config))
 
 
-def execute(config_class: type, main, *extra_flags: Flag, argv: list[str] | None = None) -> int:
+def execute(
+    config_class: type, main, *extra_flags: Flag, argv: list[str] | None = None, only_reads_config: bool = False
+) -> int:
     """`run` without the exit: returns the status."""
     argv = list(sys.argv if argv is None else argv)
     debug = any(argument in _DEBUG for argument in argv[1:])
     if not debug:
         logging.set_verbosity(logging.FATAL)  # what a library logs as an error it also raises: it becomes our one line
     try:
-        options = _parse_flags(argv, extra_flags)
+        options = _parse_flags(argv, extra_flags, needs_workdir=not only_reads_config)
         if options is None:  # --help
             return 0
         config, options.gin_text, options.operative_text = build(
             config_class, options.__dict__.pop("gin_file"), options.__dict__.pop("gin_bindings")
         )
         reads_data = any(field.type is DataConfig for field in dataclasses.fields(config_class))
-        if reads_data and not debug:
+        if reads_data and not debug and not only_reads_config:
             _load_tensorflow_quietly()
         status = main(config, options)
         return status if isinstance(status, int) else 0
@@ -134,7 +139,9 @@ _COMMON_FLAGS = (
 )
 
 
-def _parse_flags(argv: list[str], extra_flags: tuple[Flag, ...]) -> types.SimpleNamespace | None:
+def _parse_flags(
+    argv: list[str], extra_flags: tuple[Flag, ...], needs_workdir: bool = True
+) -> types.SimpleNamespace | None:
     """The flags of this command alone: a private registry keeps out those that other libraries define."""
     registry = flags.FlagValues()
     flags.DEFINE_multi_string("gin_file", [], "gin file; may be repeated, later ones win", flag_values=registry)
@@ -166,7 +173,7 @@ def _parse_flags(argv: list[str], extra_flags: tuple[Flag, ...]) -> types.Simple
         raise UserError(f"Flags begin with --, but there is {rest[0]!r} (--help lists them).")
     if not values["gin_file"]:
         raise UserError("Missing --gin_file: say what to run, as in --gin_file=gin/tiny.gin.")
-    if not values["workdir"] and not values.get("dry_run"):
+    if needs_workdir and not values["workdir"] and not values.get("dry_run"):
         raise UserError("Missing --workdir: say where the run lives, as in --workdir=runs/tiny.")
     return types.SimpleNamespace(**values)
 

@@ -26,6 +26,7 @@ MODULES = [
     "jax", "flax.nnx", "optax", "orbax.checkpoint",
     "tensorflow", "tensorflow_text", "tensorflow_datasets", "seqio", "array_record.python.array_record_module",
     "gin", "absl.flags", "clu.metric_writers", "tensorboard.backend.event_processing.event_accumulator", "tqdm",
+    "matplotlib.pyplot",
 ]  # fmt: skip
 
 

@@ -3,11 +3,13 @@
 The path of a token, one module a step:
 
     text_task.py      a seqio Task whose documents are text        (tasks.py, python_stdlib.py: the built-in ones)
+    mixtures.py       the sources and mixtures of a config -> Tasks and Mixtures  (tfds_source.py)
     registry.py       names -> Tasks and exact mixture rates
     token_cache.py    Task -> ArrayRecord chunks of tokens, once   (vocabulary.py: what a token stands for)
     token_stream.py   any slice of that stream, without loading the rest
     packing.py        a slice -> one training sequence             (numpy only)
     order.py          (seed, index) -> (task, epoch, window)       (numpy only)
+    untie.py          documents of a long sequence cut, shuffled, tied by ids  (numpy only)
     sequences.py      a mixture as an indexable list of sequences
     token_source.py   the same windows as a seqio.DataSource
     evaluation.py     seqio.Evaluator over those windows           (metrics.py: loss, perplexity, bits per byte)

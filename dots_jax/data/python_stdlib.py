@@ -9,7 +9,7 @@ import hashlib
 import io
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import seqio
@@ -78,13 +78,16 @@ def split_of(name: str) -> str:
 class PythonStdlibSource(seqio.TfdsDataSource):
     """The data set as a seqio source that makes its files when they are first read, and never looks at a network."""
 
-    def __init__(self):
+    def __init__(self, splits: Mapping[str, str] | None = None, variant: str = ""):
+        """splits: name -> TFDS split, by default its own. variant: tells the caches of other splits apart."""
+        self._variant = variant
+        splits = splits or {"train": "train", "validation": "validation"}
         # read_only: otherwise seqio calls tfds.load with try_gcs=True, which goes to the network.
-        super().__init__(f"python_stdlib:{PYTHON_VERSION}", splits=("train", "validation"), read_only=True)
+        super().__init__(f"python_stdlib:{PYTHON_VERSION}", splits=splits, read_only=True)
 
     @property
     def identity(self) -> str:
-        return f"python_stdlib-{PYTHON_VERSION}"
+        return f"python_stdlib-{PYTHON_VERSION}{self._variant}"
 
     def prepare_under(self, cache_dir: str | Path) -> None:
         """Keeps the TFDS files in cache_dir/tfds from now on, and makes them if they are not there."""

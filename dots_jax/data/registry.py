@@ -52,6 +52,12 @@ def get_rates(mixture_or_task: str) -> dict[str, Fraction]:
     return {name: rate / total for name, rate in exact.items()}
 
 
+def registered_rates(names: Sequence[str]) -> dict[str, dict[str, Fraction]]:
+    """get_rates of those of the names that are registered."""
+    known = {*seqio.MixtureRegistry.names(), *seqio.TaskRegistry.names()}
+    return {name: get_rates(name) for name in names if name in known}
+
+
 def task_vocabulary(task: seqio.Task) -> seqio.Vocabulary:
     """Of the `targets`, which is all a language model learns from."""
     if "targets" not in task.output_features:

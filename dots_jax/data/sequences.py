@@ -4,11 +4,12 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from dots_jax.config import UserError
+from dots_jax.config import Untie, UserError
 from dots_jax.data.order import MixtureOrder
 from dots_jax.data.packing import Batch, stack
 from dots_jax.data.registry import get_rates, get_task, task_vocabulary
 from dots_jax.data.token_source import TokenSource
+from dots_jax.data.untie import Untier
 
 
 class MixtureSequences:
@@ -19,6 +20,7 @@ class MixtureSequences:
     Args:
       mixture_or_task: name of a registered seqio mixture or task.
       seed: of the run. salt: of the stage (its name), so that two stages of one mixture differ in order.
+      untie: how documents are knotted (untie.py); a sequence then takes fewer tokens of its task.
 
     Attributes:
       tasks: names, sorted. rates: task -> exact share of the sequences.
@@ -28,27 +30,34 @@ class MixtureSequences:
     """
 
     def __init__(
-        self, mixture_or_task: str, seq_len: int, seed: int, cache_dir: str | Path, salt: str = "", split: str = "train"
-    ):
+        self, mixture_or_task: str, seq_len: int, seed: int, cache_dir: str | Path, salt: str = "", split: str = "train",
+        untie: Untie | None = None,
+    ):  # fmt: skip
         if seq_len < 1:
             raise UserError(f"Mixture {mixture_or_task!r}: seq_len must be above 0, but is {seq_len}.")
         self.name, self.seq_len, self.split = mixture_or_task, seq_len, split
         self.rates = get_rates(mixture_or_task)
         self.tasks = tuple(sorted(self.rates))
-        self._sources = {task: TokenSource(task, seq_len, cache_dir) for task in self.tasks}
+        window = untie.window(seq_len) if untie else seq_len
+        self._sources = {task: TokenSource(task, window, cache_dir) for task in self.tasks}
         streams = {task: source.stream(split) for task, source in self._sources.items()}
-        self.windows = {task: stream.num_sequences(seq_len) for task, stream in streams.items()}
+        self.windows = {task: stream.num_sequences(window) for task, stream in streams.items()}
         self.tokens = {task: stream.num_tokens for task, stream in streams.items()}
         vocabulary = task_vocabulary(get_task(self.tasks[0]))
         self.vocab_size, self.eos_id = vocabulary.vocab_size, vocabulary.eos_id
+        self._untier = Untier(untie, seq_len, vocabulary, seed, salt) if untie else None
         files = [[file["sha256"] for file in streams[task].manifest.files] for task in self.tasks]
         self.identity = hashlib.sha256(repr((self.tasks, files)).encode()).hexdigest()[:16]
         self._order = MixtureOrder(self.rates, self.windows, seed, salt)
 
     def rows(self, indices: Sequence[int]) -> Batch:
         """Sequences of the stage by index, any indices >= 0: packing.FEATURES, each [len(indices), seq_len]."""
-        places = [self._order.place(int(index)) for index in indices]
-        return stack([self._sources[task].sequence(self.split, window) for task, _, window in places])
+        return stack([self._row(int(index)) for index in indices])
+
+    def _row(self, index: int) -> Batch:
+        task, _, window = self._order.place(index)
+        row = self._sources[task].sequence(self.split, window)
+        return self._untier.row(row, index) if self._untier else row
 
     def counts(self, index: int) -> dict[str, int]:
         """Sequences of each task before sequence `index` of the stage."""

@@ -8,7 +8,7 @@ import jax
 from clu import metric_writers
 
 from dots_jax.config import EvalConfig, UserError, model_from_dict
-from dots_jax.data.registry import import_tasks
+from dots_jax.data.mixtures import register
 from dots_jax.evaluation.perplexity import Scorer, check_task, table
 from dots_jax.parallel.mesh import make_mesh
 from dots_jax.training.checkpoint import Checkpoints
@@ -24,7 +24,7 @@ def evaluate(config: EvalConfig, options: SimpleNamespace) -> int:
     steps = _choose(checkpoints, config.checkpoint)
     model = model_from_dict(checkpoints.record(steps[0])["model"])
     config = config.for_devices(model, jax.device_count())
-    import_tasks(config.data.tasks_modules)
+    register(config.data)
     for task in config.tasks:
         check_task(task, model, config.data.cache_dir)
 

@@ -13,16 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dots_jax.config import TrainConfig, UserError, to_dict
+from dots_jax.config import TrainConfig, UserError, check_ids, to_dict
 from dots_jax.data.loader import Prefetcher
-from dots_jax.data.registry import import_tasks
+from dots_jax.data.mixtures import register
+from dots_jax.data.registry import registered_rates
 from dots_jax.data.sequences import MixtureSequences
 from dots_jax.evaluation.perplexity import Scorer, check_task, once_per_process, table
 from dots_jax.model.accounting import flops_per_token
 from dots_jax.parallel.mesh import batch_sharding, make_mesh
 from dots_jax.parallel.topology import peak_flops
+from dots_jax.planning.schedule import Rates, Size, declared_rates, known_sizes, repeats, uses
 from dots_jax.training.batches import put_batch
 from dots_jax.training.checkpoint import Checkpoints, check_disk, check_same_model, disk_errors
+from dots_jax.training.exposure import Exposure, total
 from dots_jax.training.metrics import MetricsLog, to_row
 from dots_jax.training.optimizer import make_optimizer
 from dots_jax.training.report import Progress, header
@@ -47,6 +50,10 @@ class Run:
     last_step: int
     peak: float
 
+    @property
+    def exposure(self) -> Exposure:
+        return Exposure(self.schedule, self.sequences)
+
     def record(self, step: int) -> dict:
         """What a checkpoint says beside its arrays. `position` is the whole state of the data pipeline."""
         return {
@@ -54,6 +61,7 @@ class Run:
             "position": self.schedule.position_before(step),
             "tokens": self.schedule.tokens_before(step),
             "data": self._data_of_begun_stages(step),
+            "exposure": self.exposure.stages(step),
             "model": to_dict(self.config.model),
             "config": to_dict(self.config),
             "gin": self.gin_text,
@@ -70,6 +78,7 @@ class Run:
                 "seq_len": stage.seq_len,
                 "seed": self.config.seed,
                 "content": sequences.identity,
+                **({"untie": dataclasses.asdict(stage.untie)} if stage.untie else {}),
             }
             for stage, sequences in zip(self.config.stages[:begun], self.sequences)
         ]
@@ -90,10 +99,13 @@ def train(config: TrainConfig, options: SimpleNamespace) -> int:
     optimizer = make_optimizer(config.optimizer)
     abstract = abstract_state(definition, optimizer)
     peak, peak_source = peak_flops(mesh.devices.flat[0])
+    register(config.data)
+    rates = declared_rates(config.data) | registered_rates([stage.mixture for stage in config.stages])
+    sizes = known_sizes(config.data)
     if chief:
-        print(header(config, schedule, bytes_per_device(abstract), peak, peak_source), flush=True)
-    import_tasks(config.data.tasks_modules)
+        print(header(config, schedule, bytes_per_device(abstract), peak, peak_source, rates, sizes), flush=True)
     if options.dry_run:
+        _warn_of_repeats(config, schedule, rates, sizes)
         return 0
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
     check_disk(options.workdir, size // jax.process_count())
@@ -101,6 +113,8 @@ def train(config: TrainConfig, options: SimpleNamespace) -> int:
     # Open the data of every stage, and of the validation, now: an error in the last one must not wait for a month.
     sequences: list[MixtureSequences] = []
     once_per_process(lambda: sequences.__init__(_open_stages(config)))
+    sizes = {task: Size(tokens) for stage in sequences for task, tokens in stage.tokens.items()}
+    _warn_of_repeats(config, schedule, rates, sizes)
 
     # Find the checkpoint to go on from; it must be of this model and at this place of the schedule.
     def is_milestone(step):
@@ -136,9 +150,17 @@ def train(config: TrainConfig, options: SimpleNamespace) -> int:
     return 0
 
 
+def _warn_of_repeats(config: TrainConfig, schedule: Schedule, rates: Rates, sizes: dict[str, Size]) -> None:
+    if jax.process_index() == 0:
+        for warning in repeats(uses(schedule, rates, sizes), config.data.max_epochs):
+            print(warning, flush=True)
+
+
 def _open_stages(config: TrainConfig) -> list[MixtureSequences]:
     opened = [
-        MixtureSequences(stage.mixture, stage.seq_len, config.seed, config.data.cache_dir, salt=stage.name)
+        MixtureSequences(
+            stage.mixture, stage.seq_len, config.seed, config.data.cache_dir, salt=stage.name, untie=stage.untie
+        )
         for stage in config.stages
     ]
     for stage, sequences in zip(config.stages, opened):
@@ -147,6 +169,8 @@ def _open_stages(config: TrainConfig) -> list[MixtureSequences]:
                 f"Stage {stage.name!r}: the vocabulary of {stage.mixture} has {sequences.vocab_size} ids, but "
                 f"ModelConfig.vocab_size is {config.model.vocab_size}: raise it."
             )
+        if stage.untie:
+            check_ids(f"Stage {stage.name!r}", stage.untie, sequences.vocab_size, config.model)
     for task in config.validation:
         check_task(task, config.model, config.data.cache_dir)
     return opened
@@ -170,10 +194,10 @@ def _check_resumable(record: dict, run: Run, workdir: str) -> None:
                 f"The workdir {workdir} was trained on other data than {run.config.data.cache_dir} holds now (another "
                 "version of the sources, or of Python for its library): use another --workdir, or the old cache."
             )
-        name = next(name for name in before if before[name] != now[name])
+        name = next(name for name in before | now if before.get(name) != now.get(name))
         raise UserError(
-            f"The workdir {workdir} has begun stage {before['name']!r}, whose {name} was {before[name]} and is now "
-            f"{now[name]}: what has begun must stay as it was. Use another --workdir, or the old setting."
+            f"The workdir {workdir} has begun stage {before['name']!r}, whose {name} was {before.get(name)} and is now "
+            f"{now.get(name)}: what has begun must stay as it was. Use another --workdir, or the old setting."
         )
 
 
@@ -289,12 +313,16 @@ class _Reporter:
             )
 
     def _row(self, plan: StepPlan, step: int, metrics: dict, timing: dict) -> dict:
-        sequences = self._run.sequences[plan.stage_index]
         load = metrics.pop("load")
+        stages = self._run.exposure.stages(step)
+        here, run = stages[plan.stage.name], total(stages)
         return to_row(
             step, metrics, mean_load=load.mean(axis=1), tokens=self._run.schedule.tokens_before(step),
             learning_rate=np.float32(plan.learning_rate), stage=plan.stage.name, stage_index=plan.stage_index,
-            epoch=sequences.epochs(plan.sequence + plan.batch_size), **timing,
+            epoch={source: part["epochs"] for source, part in here.items()},
+            stage_source_tokens={source: part["tokens"] for source, part in here.items()},
+            source_tokens={source: part["tokens"] for source, part in run.items()},
+            source_epochs={source: part["epochs"] for source, part in run.items()}, **timing,
         )  # fmt: skip
 
     def _warn(self, step: int, metrics: dict) -> None:

@@ -1,12 +1,14 @@
 """What a person reads before the first step, and the progress bar."""
 
 import sys
+from collections.abc import Mapping
 
 import jax
 import tqdm
 
 from dots_jax.config import TrainConfig
 from dots_jax.model.accounting import count_parameters, flops_per_token
+from dots_jax.planning.schedule import Rates, Size, human, schedule_lines
 from dots_jax.training.stages import Schedule
 
 # The share of the peak that the header's expected time assumes; the bar's ETA is measured and soon replaces it.
@@ -21,8 +23,14 @@ def run_flops(config: TrainConfig, schedule: Schedule) -> float:
     )
 
 
-def header(config: TrainConfig, schedule: Schedule, state_bytes: int, peak: float, peak_source: str) -> str:
-    """The run in a screenful: parameters, mesh, tokens, stages, cost, expected time."""
+def header(
+    config: TrainConfig, schedule: Schedule, state_bytes: int, peak: float, peak_source: str, rates: Rates,
+    sizes: Mapping[str, Size],
+) -> str:  # fmt: skip
+    """The run in a screenful: parameters, mesh, tokens, stages and their sources, cost, expected time.
+
+    rates: mixture -> source -> share. sizes: of the sources, as far as they are known.
+    """
     count = count_parameters(config.model)
     mesh, platform = config.mesh, jax.devices()[0].platform
     share = ASSUMED_MFU.get(platform, 0.3)
@@ -33,33 +41,12 @@ def header(config: TrainConfig, schedule: Schedule, state_bytes: int, peak: floa
         f"mesh        data {mesh.data} x fsdp {mesh.fsdp} x expert {mesh.expert}: {mesh.size} {platform} device(s), "
         f"{jax.process_count()} process(es); {human_bytes(state_bytes)} of state on each",
         f"tokens      {schedule.num_tokens:,} in {schedule.num_steps:,} steps, {schedule.num_sequences:,} sequences",
-        *_stage_lines(schedule),
+        *schedule_lines(config, schedule, rates, sizes),
         f"cost        {human(flops / schedule.num_tokens)}FLOP a token, {human(flops)}FLOP in all",
         f"time        about {human_time(flops / (peak * mesh.size * share))} expected, at {share:.0%} of "
         f"{human(peak * mesh.size)}FLOP/s (peak {peak_source})",
     ]
     return "\n".join(lines)
-
-
-def _stage_lines(schedule: Schedule) -> list[str]:
-    lines = [f"stages      {'name':<12}{'mixture':<22}{'steps':>15}{'batch':>12}{'length':>9}  learning rate"]
-    for segment in schedule.segments:
-        stage, last = segment.stage, segment.first_step + segment.num_steps - 1
-        rate = f"{schedule.at(segment.first_step).learning_rate:.3g} .. {schedule.at(last).learning_rate:.3g}"
-        steps = f"{segment.first_step:,}-{last:,}"
-        batch = f"{segment.batch_size * stage.seq_len:,}"
-        lines.append(
-            f"            {stage.name:<12}{stage.mixture:<22}{steps:>15}{batch:>12}{stage.seq_len:>9,}  {rate} {stage.learning_rate_shape}"
-        )
-    return lines
-
-
-def human(x: float) -> str:
-    """1234567 -> '1.23 M'."""
-    for power, unit in ((24, "Y"), (21, "Z"), (18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
-        if x >= 10**power:
-            return f"{x / 10**power:.3g} {unit}"
-    return f"{x:.3g} "
 
 
 def human_bytes(n: float) -> str:

@@ -52,6 +52,7 @@ class Schedule:
     """The whole run, step by step, without storing the steps."""
 
     def __init__(self, stages: tuple[Stage, ...]):
+        self.stages = stages
         self.segments: list[Segment] = []
         self.stage_tokens: list[int] = []  # of each stage, whole batches
         step = sequence = token = 0
@@ -101,6 +102,11 @@ class Schedule:
     def position_before(self, step: int) -> int:
         """Sequences consumed by the first `step` steps; 0 <= step <= num_steps."""
         return self.num_sequences if step == self.num_steps else self.at(step).position
+
+    def stage_sequences_before(self, stage_index: int, step: int) -> int:
+        """Sequences of one stage consumed by the run's first `step` steps; 0 <= step <= num_steps."""
+        parts = [segment for segment in self.segments if segment.stage_index == stage_index]
+        return sum(min(max(step - part.first_step, 0), part.num_steps) * part.batch_size for part in parts)
 
     def is_milestone(self, step: int, every_steps: int, milestone_tokens: int) -> bool:
         """Whether the checkpoint after `step` steps is the first of those on the grid of `every_steps` that lies past
