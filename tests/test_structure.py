@@ -42,13 +42,13 @@ FLOORS = {
     "training.report": (FLOOR_3, MATH | {"tqdm"}),
     "inference": (FLOOR_3, MATH | {"flax"}),
     "interop": (FLOOR_3, MATH | {"flax", "safetensors", "orbax"}),
-    "data": (FLOOR_0, {"numpy", "seqio", "tensorflow", "tensorflow_datasets", "array_record", "tqdm"}),
+    "data": (FLOOR_0, {"numpy", "seqio", "tensorflow", "tensorflow_datasets", "array_record", "tokenizers", "tqdm"}),
     "curation": (FLOOR_0, ANYTHING),
     "training.loop": (FLOOR_4, ANYTHING),
     "evaluation": (FLOOR_4, ANYTHING),
     "planning": (FLOOR_4, ANYTHING),
 }
-COMMANDS = {"gin_cli", "train", "eval", "generate", "convert", "plan", "curate"}
+COMMANDS = {"gin_cli", "train", "train_tokenizer", "eval", "generate", "convert", "plan", "curate"}
 
 # A library that only the named modules may import, lest it spread.
 ONLY_IN = {
