@@ -178,6 +178,7 @@ def test_cutting_and_padding_of_the_file_are_ignored(file, vocab, tmp_path):
     assert TokenizerVocabulary(tmp_path / "cuts.json").encode_batch(TEXTS) == vocab.encode_batch(TEXTS)
 
 
+@pytest.mark.slow
 def test_equals_transformers(file, vocab):
     """The tokens of text are those of transformers; its Qwen2 class, built of the same merges, agrees with our file."""
     transformers = pytest.importorskip("transformers")
