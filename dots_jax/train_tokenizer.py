@@ -10,7 +10,7 @@ from dots_jax.config import DataConfig, UserError
 FLAGS = (
     gin_cli.Flag("output", str, "the tokenizer.json to write"),
     gin_cli.Flag("vocab_size", int, "ids, the special tokens among them", 2048),
-    gin_cli.Flag("files", str, "text files in UTF-8 to train on: globs, separated by commas"),
+    gin_cli.Flag("files", str, "text in UTF-8, or *.jsonl with a field text: globs, separated by commas"),
     gin_cli.Flag("task", str, "without --files: the seqio task on whose train split to train", "python_stdlib"),
     gin_cli.Flag(
         "tasks_modules", str, "modules that register tasks, separated by commas", DataConfig().tasks_modules[0]

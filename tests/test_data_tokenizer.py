@@ -131,6 +131,7 @@ BAD = {
     "not bytes": (lambda f: f["model"]["vocab"].update({"▁the": 9999}), "not a byte-level BPE"),
     "a byte too few": (lambda f: f["model"].update(vocab={"a": 0}, merges=[]), "not a byte-level BPE|no Hugging Face"),
     "no added tokens": (lambda f: f.pop("added_tokens"), "no Hugging Face tokenizer.json"),
+    "no id": (lambda f: f["added_tokens"][0].pop("id"), "no Hugging Face tokenizer.json"),
     "no model": (lambda f: f.pop("model"), "no Hugging Face tokenizer.json"),
 }
 
@@ -166,6 +167,15 @@ def test_special_tokens_that_the_file_forgot_to_mark(file, tmp_path):
     path = changed(file, tmp_path, lambda f: [token.update(special=False) for token in f["added_tokens"]])
     vocab = TokenizerVocabulary(path)
     assert vocab.eos_id not in vocab.encode("a<|endoftext|>b") and vocab.token_bytes()[vocab.eos_id] == b""
+
+
+def test_the_files_own_ids_count(file, tmp_path, vocab):
+    """The library numbers added tokens in its own way when the file's ids have a gap."""
+    path = changed(file, tmp_path, lambda f: [token.update(id=token["id"] + 100) for token in f["added_tokens"]])
+    gap = TokenizerVocabulary(path)
+    assert gap.eos_id == vocab.eos_id + 100 and gap.vocab_size == VOCAB_SIZE + 100 == len(gap.token_bytes())
+    assert gap.decode([gap.special_id("<|system|>"), *gap.encode("x"), gap.eos_id]) == "<|system|>x<|endoftext|>"
+    assert gap.encode_batch(TEXTS) == vocab.encode_batch(TEXTS)
 
 
 def test_cutting_and_padding_of_the_file_are_ignored(file, vocab, tmp_path):
@@ -208,6 +218,13 @@ def test_the_command_makes_the_same_file_twice(tmp_path, capfd):
     assert TokenizerVocabulary(tmp_path / "new/one.json").vocab_size == 300
 
 
+def test_the_text_of_files(tmp_path):
+    (tmp_path / "a.txt").write_text("one\r\ntwo\n")
+    (tmp_path / "b.jsonl").write_text('{"text": "three"}\n{"text": "four\\n", "url": "x"}\n')
+    files = tokenizer_training.find_files(f"{tmp_path}/*.jsonl,{tmp_path}/*")
+    assert list(tokenizer_training.file_texts(files)) == ["one\r\ntwo\n", "three", "four\n"]
+
+
 def test_the_command_on_a_task(tmp_path):
     text_task.register_text_task("tokenizer_train_test", {"train": TEXTS, "validation": []})
     assert list(tokenizer_training.task_texts("tokenizer_train_test", "train", str(tmp_path))) == TEXTS
@@ -225,14 +242,21 @@ def test_the_command_on_a_task(tmp_path):
         (("--output=x.json", "--task=nothing"), "No seqio task is named 'nothing'"),
         (("--output=x.json", "--files={empty}"), "There is no text in"),
         (("--output=x.json", "--files={binary}"), "it is not UTF-8 text"),
+        (("--output=x.json", "--files={lines.jsonl}"), "lines.jsonl:2 is no JSON object with a field `text`"),
         (("--output={empty}/x.json", "--files={text}"), "cannot be written"),
         (("--out=x.json",), "no flag --out"),
     ],
 )
 def test_what_the_command_refuses(tmp_path, capfd, flags, message):
-    for name, content in (("empty", b""), ("binary", b"\xff\xfe"), ("text", b"some text")):
+    contents = {
+        "empty": b"",
+        "binary": b"\xff\xfe",
+        "text": b"some text",
+        "lines.jsonl": b'{"text": "a"}\n{"txt": "b"}\n',
+    }
+    for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-    places = {name: tmp_path / name for name in ("empty", "binary", "text")}
-    assert run(*(flag.format(**places) for flag in flags)) == 2
+        flags = [flag.replace(f"{{{name}}}", str(tmp_path / name)) for flag in flags]
+    assert run(*flags) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("error: ") and message in line

@@ -4,7 +4,8 @@ Byte-level BPE of the Qwen2 family: any text can be written with its tokens, so 
 token like any other. Special tokens are found by name, never by number, since sources disagree on the numbers.
 
 Text is only text: the letters `<|endoftext|>` in a document become the tokens of those letters, never the special token.
-Whoever wants a special token asks for its id with `special_id`; so no document can end itself, or speak as a system prompt.
+So it is with all that a tokenizer.json calls added tokens, also `<tool_call>` and its like, which Qwen2's does not mark as
+special. Whoever wants one asks for its id with `special_id`; so no document can end itself, or speak as a system prompt.
 """
 
 import collections
@@ -43,19 +44,16 @@ class TokenizerVocabulary(seqio.Vocabulary):
         content = _read(self.path)
         self.sha256 = hashlib.sha256(content).hexdigest()
         self._tokenizer, added = _load(self.path, content)
-        self._special_ids = _unique_ids(self.path, added, self._tokenizer.get_vocab(with_added_tokens=False))
-        # With added tokens, of which a base vocabulary may lack some; several strings may share no id (checked above).
-        names = {i: token for token, i in self._tokenizer.get_vocab().items()}
-        self._pieces = [b""] * (max(names) + 1)
-        special = {token["content"] for token in added if token.get("special")}
-        plain = {token["content"] for token in added}
-        for i, name in names.items():
-            if name not in special:
-                self._pieces[i] = name.encode() if name in plain else _bytes_of(self.path, name)
-        missing = {bytes([b]) for b in range(256)} - set(self._pieces)
-        if missing:
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=False)
+        # The ids that the file says: where these leave a gap, the library numbers added tokens anew without a word.
+        self._special_ids = _unique_ids(self.path, added, vocabulary)
+        self._pieces = [b""] * (max([*vocabulary.values(), *self._special_ids.values()], default=0) + 1)
+        for name, i in vocabulary.items():
+            if name not in self._special_ids:
+                self._pieces[i] = _bytes_of(self.path, name)
+        if {bytes([b]) for b in range(256)} - set(self._pieces):
             raise _not_byte_level(self.path)
-        self._shown = {i: name.encode() for i, name in names.items() if name in special}
+        self._shown = {i: name.encode() for name, i in self._special_ids.items()}
         self._eos_id = self.special_id(END_OF_TEXT)
 
     def special_id(self, name: str) -> int:
@@ -146,8 +144,7 @@ def _load(path: str, content: bytes) -> tuple[tokenizers.Tokenizer, list[dict]]:
         fields = json.loads(content)
         added = fields["added_tokens"]
         for token in added:
-            # Only what is marked special can be kept from being read out of a text.
-            token["special"] = bool(token.get("special")) or token["content"] in SPECIAL_TOKENS
+            token["special"] = True  # only what is marked so can be kept from being read out of a text
         tokenizer = tokenizers.Tokenizer.from_str(json.dumps(fields))
     except Exception as error:  # the library raises plain Exception
         reason = " ".join(str(error).split())[:200].rstrip(".")
@@ -166,7 +163,7 @@ def _unique_ids(path: str, added: list[dict], vocabulary: dict[str, int]) -> dic
     users = collections.defaultdict(set)
     for name, i in [*vocabulary.items(), *((token["content"], token["id"]) for token in added)]:
         users[i].add(name)
-    special = {token["content"]: token["id"] for token in added if token["special"]}
+    special = {token["content"]: token["id"] for token in added}
     for name, i in special.items():
         if names[name] > 1 or len(users[i]) > 1 or vocabulary.get(name, i) != i:
             raise UserError(

@@ -5,6 +5,7 @@ bytes, the merges, then the special tokens. The same text gives the same file, b
 """
 
 import glob
+import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -77,15 +78,30 @@ def find_files(patterns: str) -> list[str]:
 
 
 def file_texts(paths: Sequence[str]) -> Iterator[str]:
-    """Blocks of whole lines of text files in UTF-8."""
+    """Blocks of whole lines of text files in UTF-8; of *.jsonl, the field `text` of each line."""
     for path in paths:
         try:
             with open(path, encoding="utf-8", newline="") as file:
-                while lines := file.readlines(_BLOCK_BYTES):
-                    yield "".join(lines)
+                if path.endswith(".jsonl"):
+                    yield from (_text_of(line, f"{path}:{number}") for number, line in enumerate(file, start=1))
+                else:
+                    while lines := file.readlines(_BLOCK_BYTES):
+                        yield "".join(lines)
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise UserError(f"The text file {path} cannot be read: {reason}.") from None
+
+
+def _text_of(line: str, at: str) -> str:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("text"), str):
+        raise UserError(
+            f"{at} is no JSON object with a field `text`: mend the line, or give the text as it is, not as *.jsonl."
+        )
+    return record["text"]
 
 
 def train_to_file(
