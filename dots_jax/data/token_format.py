@@ -4,8 +4,9 @@
                                                tokens-00000.array_record ...
 
 A record of a file is one chunk: the next `chunk_tokens` tokens of the stream (fewer only in the very last), with the
-places in it where documents end and, in a weighted cache, a bit for each token: whether it is learned. Chunk c is record c % CHUNKS_PER_FILE of file c // CHUNKS_PER_FILE, so any token is
-found by arithmetic. ArrayRecord hashes every record and refuses a damaged one when it is read.
+places in it where documents end and, in a weighted cache, a bit for each token: whether it is learned. Chunk c is record
+c % CHUNKS_PER_FILE of file c // CHUNKS_PER_FILE, so any token is found by arithmetic. ArrayRecord hashes every record and
+refuses a damaged one when it is read.
 """
 
 import dataclasses
