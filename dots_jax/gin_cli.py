@@ -55,7 +55,7 @@ _DEBUG = ("--debug", "-debug", "--debug=true")  # looked for before the flags ar
 
 
 def run(
-    config_class: type, main, *extra_flags: Flag, argv: list[str] | None = None, only_reads_config: bool = False
+    config_class: type | None, main, *extra_flags: Flag, argv: list[str] | None = None, only_reads_config: bool = False
 ) -> typing.NoReturn:
     """Run one command and exit.
 
@@ -63,7 +63,7 @@ def run(
     attribute per extra flag, `gin_text` (all files and bindings as given, includes written out) and `operative_text`
     (every setting in force). Both texts can be given as --gin_file again and build an equal config.
     The number `main` returns, if any, is the exit status. only_reads_config: of a command that needs neither --workdir nor
-    TensorFlow.
+    TensorFlow. A command without a gin file has no config_class: its `main(options)` gets its own flags and `debug`.
     """
     if not any(argument in _DEBUG for argument in (sys.argv if argv is None else argv)):
         # When a read or write fails, orbax's other threads print tracebacks beside the error that it raises.
@@ -73,7 +73,7 @@ def run(
 
 
 def execute(
-    config_class: type, main, *extra_flags: Flag, argv: list[str] | None = None, only_reads_config: bool = False
+    config_class: type | None, main, *extra_flags: Flag, argv: list[str] | None = None, only_reads_config: bool = False
 ) -> int:
     """`run` without the exit: returns the status."""
     argv = list(sys.argv if argv is None else argv)
@@ -81,9 +81,14 @@ def execute(
     if not debug:
         logging.set_verbosity(logging.FATAL)  # what a library logs as an error it also raises: it becomes our one line
     try:
-        options = _parse_flags(argv, extra_flags, needs_workdir=not only_reads_config)
+        options = _parse_flags(argv, extra_flags, config_class is not None, needs_workdir=not only_reads_config)
         if options is None:  # --help
             return 0
+        if config_class is None:
+            if not debug:
+                _load_tensorflow_quietly()
+            status = main(options)
+            return status if isinstance(status, int) else 0
         config, options.gin_text, options.operative_text = build(
             config_class, options.__dict__.pop("gin_file"), options.__dict__.pop("gin_bindings")
         )
@@ -133,23 +138,23 @@ def _sentence(error: Exception) -> str:
     return f"{type(error).__name__}: {text} (add --debug to see where)".replace(":  (", " (")
 
 
-_COMMON_FLAGS = (
-    Flag("workdir", str, "folder of the run: checkpoints, metrics and config go there"),
-    Flag("debug", bool, "show tracebacks and warnings of the libraries", False),
-)
+_WORKDIR_FLAG = Flag("workdir", str, "folder of the run: checkpoints, metrics and config go there")
+_DEBUG_FLAG = Flag("debug", bool, "show tracebacks and warnings of the libraries", False)
 
 
 def _parse_flags(
-    argv: list[str], extra_flags: tuple[Flag, ...], needs_workdir: bool = True
+    argv: list[str], extra_flags: tuple[Flag, ...], needs_gin: bool, needs_workdir: bool
 ) -> types.SimpleNamespace | None:
     """The flags of this command alone: a private registry keeps out those that other libraries define."""
     registry = flags.FlagValues()
-    flags.DEFINE_multi_string("gin_file", [], "gin file; may be repeated, later ones win", flag_values=registry)
-    flags.DEFINE_multi_string(
-        "gin_bindings", [], 'one more setting, as in "TrainConfig.seed = 1"; may be repeated', flag_values=registry
-    )
+    if needs_gin:
+        flags.DEFINE_multi_string("gin_file", [], "gin file; may be repeated, later ones win", flag_values=registry)
+        flags.DEFINE_multi_string(
+            "gin_bindings", [], 'one more setting, as in "TrainConfig.seed = 1"; may be repeated', flag_values=registry
+        )
+        extra_flags = (_WORKDIR_FLAG, *extra_flags)
     flags.DEFINE_bool("help", False, "show this text and stop", flag_values=registry)
-    for flag in (*_COMMON_FLAGS, *extra_flags):
+    for flag in (_DEBUG_FLAG, *extra_flags):
         if flag.kind is bool:
             flags.DEFINE_bool(flag.name, flag.default, flag.help, flag_values=registry)
         elif flag.kind is int:
@@ -171,6 +176,8 @@ def _parse_flags(
         return None
     if rest:
         raise UserError(f"Flags begin with --, but there is {rest[0]!r} (--help lists them).")
+    if not needs_gin:
+        return types.SimpleNamespace(**values)
     if not values["gin_file"]:
         raise UserError("Missing --gin_file: say what to run, as in --gin_file=gin/tiny.gin.")
     if needs_workdir and not values["workdir"] and not values.get("dry_run"):

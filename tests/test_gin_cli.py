@@ -164,7 +164,7 @@ def test_gin_holds_nothing_afterwards(run_gin):
     assert config.OptimizerConfig() == config.OptimizerConfig(beta1=0.9)
 
 
-@pytest.mark.parametrize("name", ["tiny", "eval_tiny"])
+@pytest.mark.parametrize("name", ["tiny", "tiny_bpe", "eval_tiny"])
 def test_shipped_run_files(repo_root, name):
     path = repo_root / "gin" / f"{name}.gin"
     built, _, _ = gin_cli.build(EvalConfig if name.startswith("eval") else TrainConfig, [str(path)])

@@ -25,6 +25,7 @@ def normal(name: str) -> str:
 MODULES = [
     "jax", "flax.nnx", "optax", "orbax.checkpoint",
     "tensorflow", "tensorflow_text", "tensorflow_datasets", "seqio", "array_record.python.array_record_module",
+    "tokenizers",
     "gin", "absl.flags", "clu.metric_writers", "tensorboard.backend.event_processing.event_accumulator", "tqdm",
     "matplotlib.pyplot",
 ]  # fmt: skip

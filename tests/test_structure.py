@@ -43,14 +43,14 @@ FLOORS = {
     "training.report": ((*FLOOR_3, "planning.schedule"), MATH | {"tqdm"}),
     "inference": (FLOOR_3, MATH | {"flax"}),
     "interop": (FLOOR_3, MATH | {"flax", "safetensors", "orbax"}),
-    "data": (FLOOR_0, {"numpy", "seqio", "tensorflow", "tensorflow_datasets", "array_record", "tqdm"}),
+    "data": (FLOOR_0, {"numpy", "seqio", "tensorflow", "tensorflow_datasets", "array_record", "tokenizers", "tqdm"}),
     "curation": (FLOOR_0, ANYTHING),
     "training.loop": (FLOOR_4, ANYTHING),
     "evaluation": (FLOOR_4, ANYTHING),
     "planning": (FLOOR_4, ANYTHING),
     "planning.schedule": ((*FLOOR_1, "planning"), set()),  # the run's header shows the same tables
 }
-COMMANDS = {"gin_cli", "train", "eval", "generate", "convert", "plan", "curate"}
+COMMANDS = {"gin_cli", "train", "train_tokenizer", "eval", "generate", "convert", "plan", "curate"}
 
 # A library that only the named modules may import, lest it spread.
 ONLY_IN = {

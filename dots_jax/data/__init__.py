@@ -4,8 +4,10 @@ The path of a token, one module a step:
 
     text_task.py      a seqio Task whose documents are text        (tasks.py, python_stdlib.py: the built-in ones)
     mixtures.py       the sources and mixtures of a config -> Tasks and Mixtures  (tfds_source.py)
+    chat_task.py      one whose documents are conversations        (chat.py: the template)
     registry.py       names -> Tasks and exact mixture rates
-    token_cache.py    Task -> ArrayRecord chunks of tokens, once   (vocabulary.py: what a token stands for)
+    token_cache.py    Task -> ArrayRecord chunks of tokens, once   (vocabulary.py: what a token stands for;
+                                                                    tokenizer.py: tokenizer.json, tokenizer_training.py)
     token_stream.py   any slice of that stream, without loading the rest
     packing.py        a slice -> one training sequence             (numpy only)
     order.py          (seed, index) -> (task, epoch, window)       (numpy only)

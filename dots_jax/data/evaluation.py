@@ -56,12 +56,11 @@ def byte_baselines(
     """
     stream = TokenSource(task, seq_len, cache_dir).stream(split)
     pieces = token_bytes(task_vocabulary(get_task(task)))
-    num_tokens = min(stream.num_tokens, max_sequences * seq_len) if max_sequences else stream.num_tokens
+    num_sequences = stream.num_sequences(seq_len)
     token_counts = np.zeros(len(pieces), np.int64)
-    step = stream.manifest.chunk_tokens
-    for start in range(0, num_tokens, step):
-        tokens, _ = stream.window(start, min(step, num_tokens - start))
-        token_counts += np.bincount(tokens, minlength=len(pieces))
+    for index in range(min(max_sequences, num_sequences) if max_sequences else num_sequences):
+        sequence = stream.sequence(index, seq_len)
+        np.add.at(token_counts, sequence["targets"][sequence["weights"] > 0], 1)
     byte_counts = np.zeros(256, np.int64)
     for token in np.flatnonzero(token_counts):
         np.add.at(byte_counts, np.frombuffer(pieces[token], np.uint8), token_counts[token])

@@ -5,6 +5,9 @@ T has as targets the stream at [w*T, (w+1)*T) and as inputs the same stream one 
 token. So EOS is what the model reads at the start of each document, every token of every document (its EOS too) is a
 target exactly once, nothing is dropped and only the last sequence of a stream can hold padding.
 
+Streams with weights (conversations) are cut otherwise, see `pack_weighted`: a document's first token is given and not
+learned, so nothing comes before it, and a document that fits one sequence is never cut.
+
 Where documents begin comes from the explicit `document_ends`, never from ids: 0 and EOS may be ordinary tokens.
 """
 
@@ -17,7 +20,7 @@ FEATURES = {
     "targets": np.int32,  # what it must predict, aligned with tokens
     "positions": np.int32,  # from 0 within each segment
     "segments": np.int32,  # from 1 within the sequence; 0 is padding
-    "weights": np.float32,  # 1 where the target counts, 0 on padding
+    "weights": np.float32,  # 1 where the target counts, 0 on padding and on what is given
 }
 
 
@@ -44,12 +47,60 @@ def pack(tokens: np.ndarray, document_ends: np.ndarray, seq_len: int) -> Batch:
     out["tokens"][:n] = tokens[:-1]
     out["targets"][:n] = tokens[1:]
     out["weights"][:n] = 1
-    begins = np.asarray(document_ends, np.int64) + 1
+    _number(out, np.asarray(document_ends, np.int64), n)
+    return out
+
+
+def pack_weighted(tokens: np.ndarray, weights: np.ndarray, document_ends: np.ndarray, seq_len: int) -> Batch:
+    """One packed sequence of a stream whose tokens have weights. Its segments are the documents themselves, from position
+    0, as the model reads a conversation when it is used.
+
+    Args:
+      tokens: int [n + 1], the slice's n <= seq_len inputs and the token that follows them in the stream (any, at its end).
+      weights: 0 or 1 [n + 1], of the same tokens; that of a document's first token counts for nothing.
+      document_ends: rising int [m], offsets in 0..n-1 of the *inputs* that close a document.
+      seq_len: T.
+
+    Returns: FEATURES, each [T].
+    """
+    n = len(tokens) - 1
+    if not 0 < n <= seq_len:
+        raise ValueError(f"pack_weighted: {n} inputs do not fit a sequence of {seq_len}.")
+    out = empty(seq_len)
+    out["tokens"][:n] = tokens[:-1]
+    out["targets"][:n] = tokens[1:]
+    out["weights"][:n] = weights[1:]
+    ends = np.asarray(document_ends, np.int64)
+    out["weights"][ends] = 0  # what follows is another document's
+    _number(out, ends, n)
+    return out
+
+
+def _number(out: Batch, ends: np.ndarray, n: int) -> None:
+    """Segments and positions of n places, of which those in `ends` are the last of theirs."""
+    begins = ends + 1
     begins = np.concatenate([[0], begins[begins < n]])
     lengths = np.diff(begins, append=n)
     out["segments"][:n] = np.repeat(np.arange(1, len(begins) + 1), lengths)
     out["positions"][:n] = np.arange(n) - np.repeat(begins, lengths)
-    return out
+
+
+def whole_document_starts(document_ends: np.ndarray, seq_len: int) -> np.ndarray:
+    """Where to cut a stream so that no document that fits one sequence is cut: each sequence takes as many whole documents
+    as it holds; a longer document begins a sequence and goes on in the next ones.
+
+    Args: document_ends: rising int [m], all of the stream; the last closes it.
+
+    Returns: int64 [sequences + 1]; sequence i is the stream at [starts[i], starts[i + 1]).
+    """
+    ends = np.asarray(document_ends, np.int64) + 1
+    starts = [0]
+    while starts[-1] < ends[-1]:
+        limit = starts[-1] + seq_len
+        fitting = int(np.searchsorted(ends, limit, side="right"))
+        whole = int(ends[fitting - 1]) if fitting else 0
+        starts.append(whole if whole > starts[-1] else limit)
+    return np.array(starts)
 
 
 def empty(*shape: int) -> Batch:

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -56,7 +57,17 @@ def open_stream(task_name: str, split: str, cache_dir: str | Path) -> TokenStrea
             f"The token cache {directory} was made with {manifest.vocabulary}, but task {task_name!r} now uses "
             f"{expected}: choose another DataConfig.cache_dir, or delete that folder."
         )
+    if manifest.weighted != is_weighted(task):
+        raise UserError(
+            f"The token cache {directory} was made when task {task_name!r} "
+            f"{'was' if manifest.weighted else 'was not'} one of conversations: delete that folder and it is made again."
+        )
     return TokenStream(directory, manifest)
+
+
+def is_weighted(task: seqio.Task) -> bool:
+    """Whether the Task says of each token if it is learned, in `weights` beside its `targets`, as chat_task.ChatTask."""
+    return getattr(task, "weighted", False)
 
 
 def cache_directory(task: seqio.Task, split: str, cache_dir: str | Path) -> Path:
@@ -79,7 +90,7 @@ def _build(task: seqio.Task, split: str, cache_dir: Path, directory: Path) -> No
     if hasattr(task.source, "prepare_under"):
         task.source.prepare_under(cache_dir)
     vocabulary = task_vocabulary(task)
-    documents = _shuffled_documents(task, split, vocabulary)
+    documents, weights = _shuffled_documents(task, split, vocabulary)
     if sum(len(document) - 1 for document in documents) == 0:
         what = "no documents" if not documents else "only empty documents"
         raise UserError(f"Task {task.name!r} has {what} in its split {split!r}: there is nothing to learn from.")
@@ -89,21 +100,25 @@ def _build(task: seqio.Task, split: str, cache_dir: Path, directory: Path) -> No
         shutil.rmtree(left_by_a_killed_build, ignore_errors=True)
     building = Path(tempfile.mkdtemp(prefix=prefix, dir=directory.parent))
     try:
-        write_cache(building, documents, vocabulary, task=task.name, split=split, source=source_identity(task))
+        write_cache(
+            building, documents, vocabulary, task=task.name, split=split, source=source_identity(task), weights=weights
+        )
         building.chmod(0o755)  # mkdtemp's 0700 would hide the cache from other users
         building.rename(directory)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _shuffled_documents(task: seqio.Task, split: str, vocabulary: seqio.Vocabulary) -> list[np.ndarray]:
+def _shuffled_documents(
+    task: seqio.Task, split: str, vocabulary: seqio.Vocabulary
+) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
     """Every document, end token included, in the order of hash(seed, task, place in the source), so that neighbours
-    in a sequence are unrelated whatever the order of the source."""
+    in a sequence are unrelated whatever the order of the source; and their weights, if the Task has them."""
     dataset = task.get_dataset(None, split, shuffle=False, num_epochs=1, try_in_mem_cache=False)
     dtype = fmt.token_dtype(vocabulary.vocab_size)
-    documents = []
+    documents, weights = [], []
     progress = tqdm.tqdm(
-        dataset.as_numpy_iterator(), desc=f"tokenising {task.name} {split}", unit=" docs", disable=None
+        _examples(dataset, task.name, split), desc=f"tokenising {task.name} {split}", unit=" docs", disable=None
     )
     for number, example in enumerate(progress):
         tokens = example["targets"]
@@ -118,17 +133,40 @@ def _shuffled_documents(task: seqio.Task, split: str, vocabulary: seqio.Vocabula
                 f"{vocabulary.vocab_size}: check its preprocessors."
             )
         documents.append(tokens.astype(dtype))
+        if is_weighted(task):
+            weights.append(
+                _checked_weights(example["weights"], tokens, f"Task {task.name!r}: document {number} of {split!r}")
+            )
     order = sorted(range(len(documents)), key=lambda i: key(DOCUMENT_ORDER_SEED, task.name, i))
-    return [documents[i] for i in order]
+    return [documents[i] for i in order], [weights[i] for i in order] if is_weighted(task) else None
+
+
+def _checked_weights(weights: np.ndarray, tokens: np.ndarray, at: str) -> np.ndarray:
+    if weights.shape != tokens.shape or not np.isin(weights, (0, 1)).all():
+        raise UserError(f"{at} has {len(weights)} weights for {len(tokens)} tokens: give each token one, 0 or 1.")
+    return weights.astype(np.uint8)
+
+
+def _examples(dataset: tf.data.Dataset, task: str, split: str) -> Iterator[dict]:
+    """The examples; a UserError of a Python function inside tf.data, which wraps it, is one again and names the split."""
+    try:
+        yield from dataset.as_numpy_iterator()
+    except tf.errors.OpError as error:
+        sentence = re.search(r"\bUserError: (.*)", error.message)
+        if not sentence:
+            raise
+        raise UserError(sentence[1].replace(f"Task {task!r}:", f"Task {task!r}, split {split!r}:", 1)) from None
 
 
 def write_cache(
     directory: Path, documents: Iterable[np.ndarray], vocabulary: seqio.Vocabulary, *, task: str, split: str,
     source: str, chunk_tokens: int = fmt.CHUNK_TOKENS, chunks_per_file: int = fmt.CHUNKS_PER_FILE,
+    weights: Iterable[np.ndarray] | None = None,
 ) -> None:  # fmt: skip
     """Writes files and manifest into an empty directory.
 
     documents: int [tokens + 1] each, in stream order, each closed by its end token; ids are never interpreted.
+    weights: 0 or 1 for each of their tokens; None: every token is learned.
     """
     dtype = fmt.token_dtype(vocabulary.vocab_size)
     lengths = _byte_lengths(vocabulary)
@@ -142,12 +180,12 @@ def write_cache(
             num_bytes += 0 if lengths is None else int(lengths[document].sum())
             yield document
 
-    files = _write_files(directory, _chunks(counted(), dtype, chunk_tokens), chunks_per_file)
+    files = _write_files(directory, _chunks(counted(), dtype, chunk_tokens, weights), chunks_per_file)
     fmt.Manifest(
         format=fmt.FORMAT, task=task, split=split, source=source, vocabulary=vocabularies.identity(vocabulary),
         eos_id=vocabulary.eos_id, token_dtype=dtype, chunk_tokens=chunk_tokens, chunks_per_file=chunks_per_file,
         document_order_seed=DOCUMENT_ORDER_SEED, documents=num_documents, tokens=num_tokens,
-        bytes=None if lengths is None else num_bytes, files=files,
+        bytes=None if lengths is None else num_bytes, files=files, weighted=weights is not None,
     ).write(directory)  # fmt: skip
 
 
@@ -158,23 +196,28 @@ def _byte_lengths(vocabulary: seqio.Vocabulary) -> np.ndarray | None:
         return None
 
 
-def _chunks(documents: Iterable[np.ndarray], dtype: str, chunk_tokens: int) -> Iterator[bytes]:
+def _chunks(
+    documents: Iterable[np.ndarray], dtype: str, chunk_tokens: int, weights: Iterable[np.ndarray] | None = None
+) -> Iterator[bytes]:
     """The stream cut into encoded chunks."""
     tokens, ends, filled = np.empty(chunk_tokens, dtype), [], 0
-    for document in documents:
-        rest = document
-        while len(rest):
-            taken = min(len(rest), chunk_tokens - filled)
-            tokens[filled : filled + taken] = rest[:taken]
+    bits = None if weights is None else np.empty(chunk_tokens, np.uint8)
+    for document, its_bits in zip(documents, itertools.repeat(None) if weights is None else weights):
+        done = 0
+        while done < len(document):
+            taken = min(len(document) - done, chunk_tokens - filled)
+            tokens[filled : filled + taken] = document[done : done + taken]
+            if bits is not None:
+                bits[filled : filled + taken] = its_bits[done : done + taken]
             filled += taken
-            rest = rest[taken:]
-            if len(rest) == 0:
+            done += taken
+            if done == len(document):
                 ends.append(filled - 1)
             if filled == chunk_tokens:
-                yield fmt.encode_chunk(tokens, np.array(ends))
+                yield fmt.encode_chunk(tokens, np.array(ends), bits)
                 ends, filled = [], 0
     if filled:
-        yield fmt.encode_chunk(tokens[:filled], np.array(ends))
+        yield fmt.encode_chunk(tokens[:filled], np.array(ends), None if bits is None else bits[:filled])
 
 
 def _write_files(directory: Path, chunks: Iterable[bytes], chunks_per_file: int) -> list[dict]:

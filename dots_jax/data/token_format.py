@@ -4,8 +4,9 @@
                                                tokens-00000.array_record ...
 
 A record of a file is one chunk: the next `chunk_tokens` tokens of the stream (fewer only in the very last), with the
-places in it where documents end. Chunk c is record c % CHUNKS_PER_FILE of file c // CHUNKS_PER_FILE, so any token is
-found by arithmetic. ArrayRecord hashes every record and refuses a damaged one when it is read.
+places in it where documents end and, in a weighted cache, a bit for each token: whether it is learned. Chunk c is record
+c % CHUNKS_PER_FILE of file c // CHUNKS_PER_FILE, so any token is found by arithmetic. ArrayRecord hashes every record and
+refuses a damaged one when it is read.
 """
 
 import dataclasses
@@ -25,17 +26,25 @@ WRITER_OPTIONS = "group_size:1,uncompressed"
 READER_OPTIONS = "readahead_buffer_size:0"
 
 
-def encode_chunk(tokens: np.ndarray, document_ends: np.ndarray) -> bytes:
-    """tokens: [n] in the cache's dtype. document_ends: offsets in 0..n-1 of tokens that close a document."""
+def encode_chunk(tokens: np.ndarray, document_ends: np.ndarray, weights: np.ndarray | None = None) -> bytes:
+    """tokens: [n] in the cache's dtype. document_ends: offsets in 0..n-1 of tokens that close a document.
+    weights: [n], 0 or 1, of a weighted cache."""
     header = np.array([len(tokens), len(document_ends)], "<u4")
-    return header.tobytes() + document_ends.astype("<u4").tobytes() + tokens.tobytes()
+    bits = b"" if weights is None else np.packbits(weights.astype(bool)).tobytes()
+    return header.tobytes() + document_ends.astype("<u4").tobytes() + tokens.tobytes() + bits
 
 
-def decode_chunk(record: bytes, token_dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens [n], document_ends [m]), views of the record."""
+def decode_chunk(
+    record: bytes, token_dtype: str, weighted: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """(tokens [n], document_ends [m]), views of the record, and weights uint8 [n] if the cache is weighted."""
     num_tokens, num_ends = (int(n) for n in np.frombuffer(record, "<u4", 2))
     document_ends = np.frombuffer(record, "<u4", num_ends, offset=8)
-    return np.frombuffer(record, token_dtype, num_tokens, offset=8 + 4 * num_ends), document_ends
+    tokens = np.frombuffer(record, token_dtype, num_tokens, offset=8 + 4 * num_ends)
+    if not weighted:
+        return tokens, document_ends, None
+    bits = np.frombuffer(record, np.uint8, -(-num_tokens // 8), offset=8 + 4 * num_ends + tokens.nbytes)
+    return tokens, document_ends, np.unpackbits(bits, count=num_tokens)
 
 
 def token_dtype(vocab_size: int) -> str:
@@ -46,7 +55,7 @@ def token_dtype(vocab_size: int) -> str:
 @dataclasses.dataclass(frozen=True)
 class Manifest:
     """What a cache holds. tokens: end tokens included; bytes: of text, None if the vocabulary cannot say;
-    files: name, chunks, size in bytes and sha256 of each."""
+    files: name, chunks, size in bytes and sha256 of each; weighted: whether each token has a weight, 0 or 1."""
 
     format: int
     task: str
@@ -62,6 +71,7 @@ class Manifest:
     tokens: int
     bytes: int | None
     files: list[dict]
+    weighted: bool = False  # manifests from before there were weights do not say
 
     def write(self, directory: Path) -> None:
         (directory / MANIFEST).write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")

@@ -1,0 +1,287 @@
+"""Conversations: the template, what of it is learned, and how it comes to the model."""
+
+import json
+
+import numpy as np
+import pytest
+import seqio
+from golden import make_chat
+from golden.make_chat import CONVERSATIONS
+
+from dots_jax.config import UserError
+from dots_jax.data import chat, evaluation, packing, token_cache
+from dots_jax.data.chat_task import ChatTask, add_chat_task
+from dots_jax.data.sequences import MixtureSequences
+from dots_jax.data.text_task import BYTES, DocumentsSource, register_text_task
+from dots_jax.data.token_cache import open_stream, write_cache
+from dots_jax.data.token_stream import TokenStream
+from dots_jax.data.tokenizer import TokenizerVocabulary
+
+GOLDEN = json.loads(make_chat.GOLDEN.read_text())
+TASK = "chat_test"
+
+
+@pytest.fixture(scope="module")
+def vocab(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    path.write_text(make_chat.tokenizer_json())
+    return TokenizerVocabulary(path)
+
+
+@pytest.fixture
+def add_task(vocab):
+    """Registers TASK over records."""
+    names = []
+
+    def add(records, name=TASK, **kwargs):
+        records = [record if isinstance(record, str) else json.dumps(record) for record in records]
+        add_chat_task(name, DocumentsSource({"train": records, "validation": records}), vocab, field="text", **kwargs)
+        names.append(name)
+
+    yield add
+    for name in names:
+        seqio.TaskRegistry.remove(name)
+
+
+# --- the template -----------------------------------------------------------------------------------------------------
+
+
+def test_the_golden_file_is_of_these_conversations():
+    assert [row["messages"] for row in GOLDEN] == CONVERSATIONS and len(GOLDEN) == 20
+
+
+@pytest.mark.parametrize("row", GOLDEN, ids=range(20))
+def test_text_and_tokens_are_those_of_transformers(row, vocab):
+    chat.check(row["messages"])
+    assert chat.render(row["messages"]) == row["text"]
+    assert chat.render(row["messages"], add_generation_prompt=True) == row["prompt"]
+    ids, weights = chat.encode(row["messages"], vocab)
+    assert vocab.decode(ids) == row["text"]
+    if "ids" in row:
+        assert ids == row["ids"] and weights == row["learned"]
+
+
+def test_the_assistants_words_are_learned(vocab):
+    """Written out by hand."""
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "你好"},
+        {"role": "assistant", "content": "好🦊"},
+        {"role": "user", "content": "more"},
+        {"role": "assistant", "content": ""},
+    ]
+    ids, weights = chat.encode(messages, vocab)
+    learned = [i for i, weight in zip(ids, weights) if weight]
+    end = vocab.special_id("<|endofresponse|>")
+    assert learned == [*vocab.encode("好🦊"), end, end]
+    assert vocab.decode(ids) == (
+        "<|system|>Be brief.<|endofsystem|><|userprompt|>你好<|endofuserprompt|><|response|>好🦊<|endofresponse|>"
+        "<|userprompt|>more<|endofuserprompt|><|response|><|endofresponse|>"
+    )
+
+
+def test_contents_that_spell_special_tokens_stay_letters(vocab):
+    (row,) = [row for row in GOLDEN if "ids" not in row]
+    ids, _ = chat.encode(row["messages"], vocab)
+    special = [i for i in ids if i in {vocab.special_id(token) for token in (*chat.CHAT_TOKENS, "<|endoftext|>")}]
+    assert special == [
+        vocab.special_id(token) for role in ("system", "user", "assistant") for token in chat.TURNS[role]
+    ]
+    assert vocab.decode(ids) == row["text"]
+
+
+@pytest.mark.slow
+def test_the_golden_file_now():
+    """And our own Jinja template, as transformers renders it."""
+    transformers = pytest.importorskip("transformers")
+    import tokenizers
+
+    ours = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer.from_str(make_chat.tokenizer_json()), chat_template=chat.JINJA
+    )
+    theirs = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer.from_str(make_chat.tokenizer_json()), chat_template=make_chat.TEMPLATE
+    )
+    for row in GOLDEN:
+        for tokenizer in (ours, theirs):
+            assert tokenizer.apply_chat_template(row["messages"], tokenize=False) == row["text"]
+            prompt = tokenizer.apply_chat_template(row["messages"], tokenize=False, add_generation_prompt=True)
+            assert prompt == row["prompt"]
+        assert "ids" not in row or theirs(row["text"])["input_ids"] == row["ids"]
+
+
+# --- records that are malformed ---------------------------------------------------------------------------------------
+
+GOOD = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+MALFORMED = {
+    "{not json": "it is not JSON",
+    '{"role": "user"}': "it is not a list of messages",
+    "[]": "it is not a list of messages",
+    "null": "it is not a list of messages",
+    '["hello"]': "message 0 is not an object",
+    '[{"role": "bot", "content": "x"}]': "message 0 has the role 'bot', not one of system, user, assistant",
+    '[{"content": "x"}]': "message 0 has the role None",
+    '[{"role": ["user"], "content": "x"}]': "message 0 has the role",
+    '[{"role": "user", "content": 7}]': "message 0 has no text as its content",
+    '[{"role": "user", "content": "x"}]': "it has no turn of the assistant",
+    json.dumps([*GOOD, {"role": "system", "content": "x"}]): "message 2 is a system message",
+}
+
+
+@pytest.mark.parametrize("record", MALFORMED)
+def test_a_malformed_record_is_named(add_task, tmp_path, record):
+    add_task([GOOD, GOOD, record])
+    with pytest.raises(UserError) as error:
+        open_stream(TASK, "train", tmp_path)
+    sentence = str(error.value)
+    assert sentence.startswith(f"Task '{TASK}', split 'train': record 2 (from 0)") and MALFORMED[record] in sentence
+    assert "\n" not in sentence and sentence.endswith("take it out.")
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_what_a_task_needs(vocab, tmp_path):
+    source = DocumentsSource({"train": ["x"]})
+    with pytest.raises(UserError, match="set DataConfig.tokenizer"):
+        add_chat_task("chat_bytes", source, BYTES)
+    add_chat_task("chat_field", source, vocab, field="messages")
+    try:
+        with pytest.raises(UserError, match="looks for messages in the field 'messages'.*their fields are text"):
+            open_stream("chat_field", "train", tmp_path)
+    finally:
+        seqio.TaskRegistry.remove("chat_field")
+
+
+# --- to the model -----------------------------------------------------------------------------------------------------
+
+
+def conversations_of(rows):
+    """The documents of packed sequences, in order, as (ids, weights); what goes on in the next sequence is joined."""
+    found = []
+    for row in rows:
+        for segment in range(1, row["segments"].max() + 1):
+            here = row["segments"] == segment
+            assert row["positions"][here].tolist() == list(range(here.sum()))
+            found.append((row["tokens"][here].tolist(), row["targets"][here].tolist(), row["weights"][here].tolist()))
+    return found
+
+
+@pytest.mark.parametrize("seq_len", [16, 100, 1000])
+def test_whole_conversations_with_their_weights(add_task, vocab, tmp_path, seq_len):
+    add_task(CONVERSATIONS)
+    stream = open_stream(TASK, "train", tmp_path)
+    rows = [stream.sequence(i, seq_len) for i in range(stream.num_sequences(seq_len))]
+    expected = {}
+    for messages in CONVERSATIONS:
+        ids, weights = chat.encode(messages, vocab)
+        # Of each place, whether what comes after it is learned; after the end token comes another conversation.
+        expected[(*ids, vocab.eos_id)] = [*weights[1:], 0, 0]
+    parts = conversations_of(rows)
+    joined = []
+    for tokens, targets, weights in parts:
+        if joined and joined[-1][0][-1] != vocab.eos_id:
+            joined[-1] = (joined[-1][0] + tokens, joined[-1][1] + targets, joined[-1][2] + weights)
+        else:
+            joined.append((tokens, targets, weights))
+    assert sorted(tuple(tokens) for tokens, _, _ in joined) == sorted(expected)
+    for tokens, targets, weights in joined:
+        assert weights == expected[tuple(tokens)]
+        assert targets[:-1] == tokens[1:]
+    cut = [tokens for tokens, _, _ in parts if tokens[-1] != vocab.eos_id]
+    assert len(parts) - len(joined) == len(cut)
+    longer = [document for document in expected if len(document) > seq_len]
+    assert len(cut) == sum((len(document) - 1) // seq_len for document in longer)  # only what does not fit is cut
+    real = sum((row["segments"] > 0).sum() for row in rows)
+    assert real == stream.num_tokens == sum(map(len, expected))
+
+
+def test_mixed_with_text_in_batches(add_task, vocab, tmp_path):
+    add_task([GOOD] * 5)
+    register_text_task("chat_text_test", {"train": ["some plain text " * 20]}, vocab)
+    seqio.MixtureRegistry.add("chat_mixture_test", [(TASK, 3.0), ("chat_text_test", 1.0)])
+    try:
+        sequences = MixtureSequences("chat_mixture_test", 16, seed=0, cache_dir=tmp_path)
+        assert sequences.counts(40) == {TASK: 30, "chat_text_test": 10}
+        batch = sequences.rows(range(40))
+        assert {name: values.dtype for name, values in batch.items()} == packing.FEATURES
+        conversation = (batch["tokens"] == vocab.special_id("<|response|>")).any(axis=1)
+        assert conversation.sum() == 30
+        assert set(batch["weights"][conversation].sum(axis=1)) == {2, 4}  # "b" and its end, once or twice a sequence
+    finally:
+        seqio.MixtureRegistry.remove("chat_mixture_test")
+        seqio.TaskRegistry.remove("chat_text_test")
+
+
+def test_only_what_is_learned_is_scored(add_task, vocab, tmp_path):
+    add_task([GOOD] * 3)
+
+    def score(batch):
+        return batch["weights"].sum(-1) * 2.0, batch["weights"].sum(-1)
+
+    got = evaluation.evaluate_task(TASK, "validation", 16, 4, tmp_path, score)
+    assert (got["tokens"], got["bytes"], got["loss"]) == (6, 3, 2.0)  # "b" and its end token, three times
+    baselines = evaluation.byte_baselines(TASK, "validation", 16, tmp_path)
+    assert baselines["unigram"] == 0  # every learned byte is "b"
+
+
+def test_a_cache_from_before_there_were_weights(add_task, vocab, tmp_path):
+    """Opens as it did; and a task that turned into one of conversations does not take it for its own."""
+    register_text_task(TASK, {"train": [json.dumps(GOOD)], "validation": [json.dumps(GOOD)]}, vocab)
+    stream = open_stream(TASK, "train", tmp_path)
+    path = stream._directory / "manifest.json"
+    fields = json.loads(path.read_text())
+    assert fields.pop("weighted") is False
+    path.write_text(json.dumps(fields))
+    old = open_stream(TASK, "train", tmp_path)
+    np.testing.assert_array_equal(old.sequence(0, 8)["tokens"], stream.sequence(0, 8)["tokens"])
+    seqio.TaskRegistry.remove(TASK)
+    add_task([GOOD])
+    with pytest.raises(UserError, match="was not one of conversations: delete"):
+        open_stream(TASK, "train", tmp_path)
+
+
+def test_weights_through_chunks_of_any_size(tmp_path):
+    rng = np.random.default_rng(0)
+    documents = [rng.integers(0, 259, rng.integers(1, 40)) for _ in range(30)]
+    weights = [rng.integers(0, 2, len(document)).astype(np.uint8) for document in documents]
+    for chunk_tokens in (1, 7, 8, 100):
+        directory = tmp_path / str(chunk_tokens)
+        directory.mkdir()
+        write_cache(
+            directory, documents, BYTES, task="t", split="train", source="s", chunk_tokens=chunk_tokens,
+            chunks_per_file=5, weights=weights,
+        )  # fmt: skip
+        stream = TokenStream(directory)
+        tokens, ends, bits = stream._read(0, stream.num_tokens)
+        np.testing.assert_array_equal(bits, np.concatenate(weights))
+        np.testing.assert_array_equal(tokens, np.concatenate(documents))
+        for seq_len in (5, 16, 64):
+            rows = [stream.sequence(i, seq_len) for i in range(stream.num_sequences(seq_len))]
+            together = {name: np.concatenate([row[name] for row in rows]) for name in packing.FEATURES}
+            real = together["segments"] > 0
+            np.testing.assert_array_equal(together["tokens"][real], np.concatenate(documents))
+            # The last place of a document predicts nothing.
+            expected = np.concatenate([np.append(one[1:], 0) for one in weights])
+            np.testing.assert_array_equal(together["weights"][real], expected)
+
+
+def test_starts_by_hand():
+    ends = np.cumsum([3, 3, 2, 10, 1, 4]) - 1
+    # 3 + 3 + 2 | 10 is longer than 8: a sequence of its own, then its rest with what still fits | ...
+    assert packing.whole_document_starts(ends, 8).tolist() == [0, 8, 16, 23]
+    assert packing.whole_document_starts(ends, 100).tolist() == [0, 23]
+    assert packing.whole_document_starts(np.array([0]), 1).tolist() == [0, 1]
+
+
+def test_weights_must_fit_their_tokens(vocab, tmp_path):
+    odd = ChatTask(
+        "chat_odd",
+        source=DocumentsSource({"train": ["x"]}),
+        preprocessors=[lambda ds: ds.map(lambda ex: {"targets": [5, vocab.eos_id], "weights": [1]})],
+        output_features={"targets": seqio.Feature(vocab)},
+    )
+    seqio.TaskRegistry.add_provider("chat_odd", odd)
+    try:
+        with pytest.raises(UserError, match="weights"):
+            token_cache.open_stream("chat_odd", "train", tmp_path)
+    finally:
+        seqio.TaskRegistry.remove("chat_odd")
