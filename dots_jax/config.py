@@ -307,7 +307,9 @@ class Stage:
                 size % micro == 0 and micro % self.seq_len == 0,
                 f"{at}: microbatch_tokens ({micro}) must divide the batch ({size}) and hold whole sequences of {self.seq_len}.",
             )
-        _require(self.window_tokens > 0, f"{at}: Untie.reserve leaves no room in a sequence of {self.seq_len}: lower it.")
+        _require(
+            self.window_tokens > 0, f"{at}: Untie.reserve leaves no room in a sequence of {self.seq_len}: lower it."
+        )
 
     @property
     def window_tokens(self) -> int:
@@ -406,7 +408,9 @@ class Source:
             f"{at}: set one of tfds and files, to say where its records are.",
         )
         _require(self.field != "", f"{at}: field must name the field of a record that holds its text.")
-        _require(self.tfds != "" or self.splits == (), f"{at}: splits are for tfds; files name their splits themselves.")
+        _require(
+            self.tfds != "" or self.splits == (), f"{at}: splits are for tfds; files name their splits themselves."
+        )
         _require(
             self.where == () or (self.tfds != "" and len(self.where) == 2),
             f"{at}: where must be (field, pattern), and is for tfds; but is {self.where}.",
