@@ -54,8 +54,10 @@ DRY_RUN = Flag("dry_run", bool, "check everything, print the plan and stop; need
 _DEBUG = ("--debug", "-debug", "--debug=true")  # looked for before the flags are parsed, which may fail
 
 
-def run(config_class: type, main, *extra_flags: Flag, argv: list[str] | None = None) -> typing.NoReturn:
-    """Run one command and exit.
+def run(
+    config_class: type, main, *extra_flags: Flag, argv: list[str] | None = None, workdir: bool = True
+) -> typing.NoReturn:
+    """Run one command and exit. workdir: whether the command has that flag.
 
     `main(config, options)` gets the config and a namespace with `workdir` (None only in a dry run), `debug`, one
     attribute per extra flag, `gin_text` (all files and bindings as given, includes written out) and `operative_text`
@@ -66,17 +68,17 @@ def run(config_class: type, main, *extra_flags: Flag, argv: list[str] | None = N
         # When a read or write fails, orbax's other threads print tracebacks beside the error that it raises.
         python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
         sys.unraisablehook = lambda _: None
-    sys.exit(execute(config_class, main, *extra_flags, argv=argv))
+    sys.exit(execute(config_class, main, *extra_flags, argv=argv, workdir=workdir))
 
 
-def execute(config_class: type, main, *extra_flags: Flag, argv: list[str] | None = None) -> int:
+def execute(config_class: type, main, *extra_flags: Flag, argv: list[str] | None = None, workdir: bool = True) -> int:
     """`run` without the exit: returns the status."""
     argv = list(sys.argv if argv is None else argv)
     debug = any(argument in _DEBUG for argument in argv[1:])
     if not debug:
         logging.set_verbosity(logging.FATAL)  # what a library logs as an error it also raises: it becomes our one line
     try:
-        options = _parse_flags(argv, extra_flags)
+        options = _parse_flags(argv, (*(_WORKDIR if workdir else ()), _DEBUG_FLAG, *extra_flags))
         if options is None:  # --help
             return 0
         config, options.gin_text, options.operative_text = build(
@@ -128,13 +130,11 @@ def _sentence(error: Exception) -> str:
     return f"{type(error).__name__}: {text} (add --debug to see where)".replace(":  (", " (")
 
 
-_COMMON_FLAGS = (
-    Flag("workdir", str, "folder of the run: checkpoints, metrics and config go there"),
-    Flag("debug", bool, "show tracebacks and warnings of the libraries", False),
-)
+_WORKDIR = (Flag("workdir", str, "folder of the run: checkpoints, metrics and config go there"),)
+_DEBUG_FLAG = Flag("debug", bool, "show tracebacks and warnings of the libraries", False)
 
 
-def _parse_flags(argv: list[str], extra_flags: tuple[Flag, ...]) -> types.SimpleNamespace | None:
+def _parse_flags(argv: list[str], command_flags: tuple[Flag, ...]) -> types.SimpleNamespace | None:
     """The flags of this command alone: a private registry keeps out those that other libraries define."""
     registry = flags.FlagValues()
     flags.DEFINE_multi_string("gin_file", [], "gin file; may be repeated, later ones win", flag_values=registry)
@@ -142,7 +142,7 @@ def _parse_flags(argv: list[str], extra_flags: tuple[Flag, ...]) -> types.Simple
         "gin_bindings", [], 'one more setting, as in "TrainConfig.seed = 1"; may be repeated', flag_values=registry
     )
     flags.DEFINE_bool("help", False, "show this text and stop", flag_values=registry)
-    for flag in (*_COMMON_FLAGS, *extra_flags):
+    for flag in command_flags:
         if flag.kind is bool:
             flags.DEFINE_bool(flag.name, flag.default, flag.help, flag_values=registry)
         elif flag.kind is int:
@@ -166,7 +166,7 @@ def _parse_flags(argv: list[str], extra_flags: tuple[Flag, ...]) -> types.Simple
         raise UserError(f"Flags begin with --, but there is {rest[0]!r} (--help lists them).")
     if not values["gin_file"]:
         raise UserError("Missing --gin_file: say what to run, as in --gin_file=gin/tiny.gin.")
-    if not values["workdir"] and not values.get("dry_run"):
+    if "workdir" in values and not values["workdir"] and not values.get("dry_run"):
         raise UserError("Missing --workdir: say where the run lives, as in --workdir=runs/tiny.")
     return types.SimpleNamespace(**values)
 

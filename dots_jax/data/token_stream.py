@@ -1,6 +1,8 @@
 """Random access to a token cache: any slice of the stream, reading only the chunks it lies in."""
 
+import itertools
 import threading
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,12 @@ from array_record.python import array_record_module
 from dots_jax.config import UserError
 from dots_jax.data import token_format as fmt
 from dots_jax.data.packing import Batch, num_sequences, pack
+
+# Files that all streams together hold open; the system's limit is often 1024 a process.
+_MAX_OPEN = 256
+_open_files: OrderedDict[tuple[int, int], array_record_module.ArrayRecordReader] = OrderedDict()  # least recent first
+_open_lock = threading.Lock()
+_stream_numbers = itertools.count()
 
 
 class TokenStream:
@@ -26,7 +34,9 @@ class TokenStream:
         self.num_bytes = self.manifest.bytes
         self.eos_id = self.manifest.eos_id
         self._directory = directory
-        self._readers = {}
+        self._number = next(_stream_numbers)
+        # Where each file begins in the stream, and the end.
+        self._starts = np.cumsum([0, *(file["tokens"] for file in self.manifest.files)], dtype=np.int64)
         self._lock = threading.Lock()
 
     def window(self, start: int, num_tokens: int) -> tuple[np.ndarray, np.ndarray]:
@@ -37,15 +47,16 @@ class TokenStream:
         end = start + num_tokens
         if not 0 <= start < end <= self.num_tokens:
             raise ValueError(f"window [{start}, {end}) is not inside a stream of {self.num_tokens} tokens.")
-        size = self.manifest.chunk_tokens
         tokens = np.empty(num_tokens, np.int32)
         document_ends = []
-        for chunk in range(start // size, (end - 1) // size + 1):
-            chunk_tokens, chunk_ends = self._chunk(chunk)
-            first, last = max(start, chunk * size), min(end, (chunk + 1) * size)
-            tokens[first - start : last - start] = chunk_tokens[first - chunk * size : last - chunk * size]
-            ends = chunk_ends.astype(np.int64) + chunk * size
-            document_ends.append(ends[(ends >= first) & (ends < last)] - start)
+        at = start
+        while at < end:
+            chunk_start, chunk_tokens, chunk_ends = self._chunk_at(at)
+            last = min(end, chunk_start + len(chunk_tokens))
+            tokens[at - start : last - start] = chunk_tokens[at - chunk_start : last - chunk_start]
+            ends = chunk_ends.astype(np.int64) + chunk_start
+            document_ends.append(ends[(ends >= at) & (ends < last)] - start)
+            at = last
         return tokens, np.concatenate(document_ends)
 
     def num_sequences(self, seq_len: int) -> int:
@@ -62,21 +73,35 @@ class TokenStream:
         tokens, document_ends = self.window(start - 1, num_targets + 1)
         return pack(tokens, document_ends[document_ends > 0] - 1, seq_len)
 
-    def _chunk(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        file, record = divmod(index, self.manifest.chunks_per_file)
-        name = self.manifest.files[file]["name"]
+    def _chunk_at(self, token: int) -> tuple[int, np.ndarray, np.ndarray]:
+        """The chunk that holds a token of the stream: where it begins, its tokens, its document ends."""
+        file = int(np.searchsorted(self._starts, token, side="right")) - 1
+        file_start, file_tokens = int(self._starts[file]), self.manifest.files[file]["tokens"]
+        size = self.manifest.chunk_tokens
+        record = (token - file_start) // size
         try:
             with self._lock:
-                if file not in self._readers:
-                    path = str(self._directory / name)
-                    self._readers[file] = array_record_module.ArrayRecordReader(path, fmt.READER_OPTIONS)
-                (data,) = self._readers[file].read([record])
+                (data,) = self._reader(file).read([record])
             tokens, document_ends = fmt.decode_chunk(data, self.manifest.token_dtype)
-            if len(tokens) != min(self.manifest.chunk_tokens, self.num_tokens - index * self.manifest.chunk_tokens):
-                raise ValueError(f"chunk {index} holds {len(tokens)} tokens")
+            if len(tokens) != min(size, file_tokens - record * size):
+                raise ValueError(f"chunk {record} holds {len(tokens)} tokens")
         except (RuntimeError, ValueError, IndexError) as error:
+            name = self.manifest.files[file]["name"]
             raise UserError(
                 f"The token cache {self._directory} is damaged: {name} cannot be read at chunk {record}: delete that "
                 "folder and it is made again."
             ) from error
-        return tokens, document_ends
+        return file_start + record * size, tokens, document_ends
+
+    def _reader(self, file: int) -> array_record_module.ArrayRecordReader:
+        key = (self._number, file)
+        with _open_lock:
+            reader = _open_files.pop(key, None)
+        if reader is None:
+            path = str(self._directory / self.manifest.files[file]["name"])
+            reader = array_record_module.ArrayRecordReader(path, fmt.READER_OPTIONS)
+        with _open_lock:
+            _open_files[key] = reader
+            if len(_open_files) > _MAX_OPEN:
+                _open_files.popitem(last=False)  # closed when nobody reads from it any more
+        return reader

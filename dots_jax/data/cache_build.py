@@ -1,0 +1,373 @@
+"""How one token cache is made, in steps that any number of workers can share, repeat and resume.
+
+    plan       lists the source's pieces and fixes everything that the bytes depend on
+    tokenise   one piece -> runs: its documents, sorted by the hash that orders the stream
+    write_shard  the s-th part of the hashes, out of all runs -> one file of the cache
+    finish     counts, manifest, provenance
+
+    <building>/plan.json
+               pieces/00003.json  00003-000.{keys,ends,tokens}.npy    the runs of piece 3; the JSON says it is whole
+               shards/00000.json                                      file 0 of the cache is whole
+               cache/                                                 what becomes the cache, by one rename
+
+Files appear under their names only when whole, and a step that is done does nothing. So a job may be killed at any
+moment, steps may run twice and at the same time, and the cache has the same bytes: token_cache.py runs them in a loop,
+cache_job.py on Apache Beam. Workers meet in <building>, which must be one folder for all of them.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import heapq
+import json
+import os
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import seqio
+import tqdm
+from array_record.python import array_record_module
+
+from dots_jax.config import UserError
+from dots_jax.data import token_format as fmt
+from dots_jax.data import vocabulary as vocabularies
+from dots_jax.data.documents import documents_of, pieces_of
+from dots_jax.data.file_source import FileSource
+from dots_jax.data.record_files import Malformed
+from dots_jax.data.registry import get_task, task_vocabulary
+
+# Of the order of documents in the stream. Not the run's seed: the cache serves every run, whose own order is order.py.
+DOCUMENT_ORDER_SEED = 0
+RUN_TOKENS = 1 << 25  # tokenised documents in memory at a time; some 0.4 GB a worker
+SHARD_BYTES = 512 << 20  # of text for each file; a worker holds one file's tokens, up to four bytes for each
+_COMPRESSED = (".gz", ".zst", ".parquet")
+_COMPRESSION = 4  # what text shrinks by, roughly
+
+
+# --- the plan -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything the bytes of a cache depend on. pieces: [name, bytes] of each."""
+
+    format: int
+    task: str
+    split: str
+    source: str
+    fingerprint: str | None
+    vocabulary: str
+    eos_id: int
+    token_dtype: str
+    chunk_tokens: int
+    document_order_seed: int
+    shards: int
+    pieces: list[list]
+
+    @classmethod
+    def read(cls, building: Path) -> "Plan":
+        return cls(**json.loads((building / "plan.json").read_text()))
+
+
+def plan(task: seqio.Task, split: str, source: str, shards: int = 0, chunk_tokens: int = fmt.CHUNK_TOKENS) -> Plan:
+    """The plan of a cache. source: its identity. shards: files; 0: by the size of the source.
+
+    Raises UserError for a source whose files are not there.
+    """
+    vocabulary = task_vocabulary(task)
+    pieces = pieces_of(task, split)
+    if shards == 0:
+        text = sum(p.size * (_COMPRESSION if p.name.endswith(_COMPRESSED) else 1) for p in pieces)
+        shards = max(1, -(-text // SHARD_BYTES))
+    return Plan(
+        format=fmt.FORMAT, task=task.name, split=split, source=source,
+        fingerprint=task.source.fingerprint(split) if isinstance(task.source, FileSource) else None,
+        vocabulary=vocabularies.identity(vocabulary), eos_id=vocabulary.eos_id,
+        token_dtype=fmt.token_dtype(vocabulary.vocab_size), chunk_tokens=chunk_tokens,
+        document_order_seed=DOCUMENT_ORDER_SEED, shards=shards, pieces=[list(piece) for piece in pieces],
+    )  # fmt: skip
+
+
+def begin(building: Path, new: Plan) -> bool:
+    """Makes the folders; True if work on the same plan is there already, to go on from. Else the folder must be new."""
+    for name in ("pieces", "shards", "cache"):
+        (building / name).mkdir(parents=True, exist_ok=True)
+    if (building / "plan.json").exists():
+        return True
+    _write_json(building / "plan.json", dataclasses.asdict(new))
+    return False
+
+
+def same_plan(building: Path, new: Plan) -> bool:
+    try:
+        return Plan.read(building) == new
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def unfinished(building: Path, kind: str, number: int) -> list[int]:
+    """Which of so many `pieces` or `shards` are not done yet."""
+    done = {path.stem for path in (building / kind).glob("*.json")}
+    return [i for i in range(number) if f"{i:05d}" not in done]
+
+
+# --- step 1: a piece becomes runs -----------------------------------------------------------------------------------
+
+
+def tokenise(building: Path, index: int, samples: int, bar: bool = False) -> None:
+    """Writes the runs of piece `index`, and what was malformed in it. bar: draw a progress bar of documents."""
+    done = building / "pieces" / f"{index:05d}.json"
+    if done.exists():
+        return
+    plan = Plan.read(building)
+    task = get_task(plan.task)
+    lengths = _byte_lengths(task_vocabulary(task))
+    name, size = plan.pieces[index]
+    malformed = _MalformedRecords(_hasher("malformed", plan.task, name), samples)
+    order = _hasher(plan.document_order_seed, plan.task, name)
+    runs = documents = num_tokens = num_bytes = 0
+    keys, run, run_tokens = [], [], 0
+
+    def flush():
+        nonlocal runs, keys, run, run_tokens, num_bytes
+        if run:
+            num_bytes += _write_run(done.with_name(f"{index:05d}-{runs:03d}"), keys, run, lengths)
+            runs, keys, run, run_tokens = runs + 1, [], [], 0
+
+    stream = documents_of(task, plan.split, index, len(plan.pieces), malformed.add)
+    for document in tqdm.tqdm(
+        stream, desc=f"tokenising {plan.task} {plan.split}", unit=" docs", disable=None if bar else True
+    ):
+        keys.append(_key(order, documents))
+        run.append(document.tokens.astype(plan.token_dtype))
+        documents += 1
+        num_tokens += len(document.tokens)
+        run_tokens += len(document.tokens)
+        if run_tokens >= RUN_TOKENS:
+            flush()
+    flush()
+    _write_json(done, {
+        "name": name, "size": size, "sha256": _source_checksum(task, plan.split, index), "runs": runs,
+        "documents": documents, "tokens": num_tokens, "bytes": None if lengths is None else num_bytes,
+        "malformed": malformed.counts, "samples": malformed.samples(),
+    })  # fmt: skip
+
+
+def _hasher(*parts) -> "hashlib.blake2b":
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8)
+
+
+def _key(hasher: "hashlib.blake2b", number: int) -> int:
+    """64 bits for the number-th document of a piece."""
+    one = hasher.copy()
+    one.update(number.to_bytes(8, "little"))
+    return int.from_bytes(one.digest(), "little")
+
+
+def _write_run(stem: Path, keys: list[int], documents: list[np.ndarray], lengths: np.ndarray | None) -> int:
+    """Writes documents sorted by key; returns their bytes of text."""
+    keys = np.array(keys, np.uint64)
+    order = np.argsort(keys, kind="stable")
+    tokens = np.concatenate([documents[i] for i in order])
+    ends = np.cumsum([len(documents[i]) for i in order], dtype=np.int64)
+    for name, array in (("keys", keys[order]), ("ends", ends), ("tokens", tokens)):
+        with _appears(stem.with_name(f"{stem.name}.{name}.npy")) as path, open(path, "wb") as file:
+            np.save(file, array)
+    if lengths is None:
+        return 0
+    return sum(int(lengths[tokens[start : start + 65536]].sum()) for start in range(0, len(tokens), 65536))
+
+
+def _byte_lengths(vocabulary: seqio.Vocabulary) -> np.ndarray | None:
+    try:
+        return vocabularies.token_byte_lengths(vocabulary)
+    except UserError:  # trains all the same; only bits per byte need it, and say so
+        return None
+
+
+def _source_checksum(task: seqio.Task, split: str, index: int) -> str | None:
+    if not isinstance(task.source, FileSource):
+        return None  # TFDS has a version
+    with open(task.source.files(split)[index].path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _MalformedRecords:
+    """Counts by reason, and a sample: the records with the smallest hashes, so that it is the same every time."""
+
+    def __init__(self, hasher, samples: int):
+        self.counts: Counter[str] = Counter()
+        self._hasher, self._samples, self._kept = hasher, samples, []
+
+    def add(self, record: Malformed) -> None:
+        number = self.counts.total()
+        self.counts[record.reason] += 1
+        heapq.heappush(self._kept, (-_key(self._hasher, number), number, record))
+        if len(self._kept) > self._samples:
+            heapq.heappop(self._kept)
+
+    def samples(self) -> list[list]:
+        """[hash, reason, beginning of the record], sorted."""
+        return sorted([-key, record.reason, record.shown] for key, _, record in self._kept)
+
+
+# --- step 2: all runs become the files of the cache -----------------------------------------------------------------
+
+
+def write_shard(building: Path, shard: int) -> None:
+    """Writes file `shard` of the cache; none if no document falls into it."""
+    done = building / "shards" / f"{shard:05d}.json"
+    if done.exists():
+        return
+    plan = Plan.read(building)
+    name = f"tokens-{shard:05d}.array_record"
+    documents = _shard_documents(building, plan, shard)
+    row = {"name": name, "tokens": sum(map(len, documents)), "documents": len(documents), "size": 0, "sha256": ""}
+    if documents:
+        row |= write_file(building / "cache" / name, documents, plan.token_dtype, plan.chunk_tokens)
+    _write_json(done, row)
+
+
+def _shard_documents(building: Path, plan: Plan, shard: int) -> list[np.ndarray]:
+    """The shard's documents in the order of the stream."""
+    low, high = (-(-(s << 64) // plan.shards) for s in (shard, shard + 1))
+    keys, documents = [], []
+    for index in range(len(plan.pieces)):
+        for run in range(_read_json(building / "pieces" / f"{index:05d}.json")["runs"]):
+            stem = f"{building}/pieces/{index:05d}-{run:03d}"
+            # Mapped, so that a search and a slice read a few pages of a run and not all of it.
+            run_keys, ends, tokens = (
+                np.load(f"{stem}.{name}.npy", mmap_mode="r") for name in ("keys", "ends", "tokens")
+            )
+            first = int(np.searchsorted(run_keys, np.uint64(low)))
+            last = len(run_keys) if high >> 64 else int(np.searchsorted(run_keys, np.uint64(high)))
+            if first == last:
+                continue
+            start = int(ends[first - 1]) if first else 0
+            keys.append(np.array(run_keys[first:last]))
+            documents += np.split(np.array(tokens[start : ends[last - 1]]), ends[first : last - 1] - start)
+    if not documents:
+        return []
+    # Stable: what no hash decides, the order of pieces and documents does.
+    return [documents[i] for i in np.argsort(np.concatenate(keys), kind="stable")]
+
+
+def write_file(path: Path, documents: Iterable[np.ndarray], token_dtype: str, chunk_tokens: int) -> dict:
+    """Writes one file of a cache; returns its size and sha256. documents: int [n + 1] each, closed by its end token."""
+    with _appears(path) as unfinished_path:
+        writer = array_record_module.ArrayRecordWriter(str(unfinished_path), fmt.WRITER_OPTIONS)
+        try:
+            for tokens, ends in _chunks(documents, token_dtype, chunk_tokens):
+                writer.write(fmt.encode_chunk(tokens, ends))
+        finally:
+            writer.close()
+        with open(unfinished_path, "rb") as file:
+            return {"size": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _chunks(documents: Iterable[np.ndarray], dtype: str, chunk_tokens: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The documents, end to end, cut into chunks (tokens, document ends); the arrays are reused."""
+    tokens, ends, filled = np.empty(chunk_tokens, dtype), [], 0
+    for document in documents:
+        taken = 0
+        while taken < len(document):
+            n = min(len(document) - taken, chunk_tokens - filled)
+            tokens[filled : filled + n] = document[taken : taken + n]
+            filled, taken = filled + n, taken + n
+            if taken == len(document):
+                ends.append(filled - 1)
+            if filled == chunk_tokens:
+                yield tokens, np.array(ends)
+                ends, filled = [], 0
+    if filled:
+        yield tokens[:filled], np.array(ends)
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+
+
+def check_pieces(building: Path, max_malformed: float) -> None:
+    """Raises UserError if there is nothing to learn from, or too much was malformed. Leaves samples in the folder."""
+    plan = Plan.read(building)
+    pieces = _pieces(building, plan)
+    documents, tokens = (sum(piece[name] for piece in pieces) for name in ("documents", "tokens"))
+    counts = _malformed_counts(pieces)
+    bad = sum(counts.values())
+    if bad > max_malformed * (documents + bad):
+        _write_samples(building / fmt.MALFORMED, pieces)
+        reason = max(counts, key=counts.get)
+        raise UserError(
+            f"Task {plan.task!r}: {bad} of {documents + bad} records of split {plan.split!r} are malformed, more than "
+            f"CacheConfig.max_malformed = {max_malformed:.6g} allows, most of them for: {reason}; {building / fmt.MALFORMED} "
+            "shows some: mend the files, or raise the limit."
+        )
+    if tokens == documents:
+        what = "no documents" if not documents else "only empty documents"
+        raise UserError(f"Task {plan.task!r} has {what} in its split {plan.split!r}: there is nothing to learn from.")
+
+
+def finish(building: Path, samples: int) -> fmt.Manifest:
+    """Completes <building>/cache out of what the steps left: the manifest last."""
+    plan = Plan.read(building)
+    pieces, cache = _pieces(building, plan), building / "cache"
+    files = [_read_json(building / "shards" / f"{shard:05d}.json") for shard in range(plan.shards)]
+    _write_samples(cache / fmt.MALFORMED, pieces, samples)
+    fields = ("name", "size", "sha256", "documents", "tokens", "malformed")
+    _write_json(cache / fmt.PROVENANCE, {
+        "source": plan.source, "fingerprint": plan.fingerprint,
+        "files": [{name: piece[name] for name in fields} for piece in pieces],
+    })  # fmt: skip
+    fixed = {name: value for name, value in dataclasses.asdict(plan).items() if name not in ("shards", "pieces")}
+    manifest = fmt.Manifest(
+        **fixed,
+        documents=sum(piece["documents"] for piece in pieces),
+        tokens=sum(piece["tokens"] for piece in pieces),
+        bytes=None if any(piece["bytes"] is None for piece in pieces) else sum(piece["bytes"] for piece in pieces),
+        malformed=_malformed_counts(pieces),
+        files=[file for file in files if file["documents"]],
+    )
+    manifest.write(cache)
+    return manifest
+
+
+def _pieces(building: Path, plan: Plan) -> list[dict]:
+    return [_read_json(building / "pieces" / f"{index:05d}.json") for index in range(len(plan.pieces))]
+
+
+def _malformed_counts(pieces: list[dict]) -> dict[str, int]:
+    counts = sum((Counter(piece["malformed"]) for piece in pieces), Counter())
+    return dict(sorted(counts.items()))
+
+
+def _write_samples(path: Path, pieces: list[dict], samples: int | None = None) -> None:
+    rows = sorted([*sample, piece["name"]] for piece in pieces for sample in piece["samples"])[:samples]
+    if rows:
+        lines = [json.dumps({"file": name, "reason": why, "begins": begins}) for _, why, begins, name in rows]
+        with _appears(path) as unfinished_path:
+            unfinished_path.write_text("\n".join(lines) + "\n")
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _appears(path: Path) -> Iterator[Path]:
+    """A path to write to; what is there in the end appears as `path` at once. Two writers may do so at the same time."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _write_json(path: Path, value) -> None:
+    with _appears(path) as unfinished_path:
+        unfinished_path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def _read_json(path: Path):
+    return json.loads(path.read_text())

@@ -1,0 +1,94 @@
+"""The documents of a task, piece by piece: what one worker reads and tokenises at a time."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import PurePath
+from typing import NamedTuple
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from dots_jax.config import UserError
+from dots_jax.data import vocabulary as vocabularies
+from dots_jax.data.file_source import FileSource
+from dots_jax.data.record_files import Malformed
+from dots_jax.data.registry import task_vocabulary
+from dots_jax.data.text_task import plain_text_field
+
+_BATCH = 256  # texts that are encoded together
+
+
+class Document(NamedTuple):
+    """tokens: int [n + 1], closed by the end token."""
+
+    tokens: np.ndarray
+
+
+class Piece(NamedTuple):
+    """A file of the source, or all of a source without files. name: without the folder. size: in bytes, 0 if unknown."""
+
+    name: str
+    size: int
+
+
+def pieces_of(task: seqio.Task, split: str) -> list[Piece]:
+    """The pieces of a split, which together are all of it. Raises UserError for files that are not there."""
+    if isinstance(task.source, FileSource):
+        return [Piece(file.name, file.size) for file in task.source.files(split)]
+    shards = task.source.list_shards(split)
+    if isinstance(task.source, seqio.TfdsDataSource):
+        return [Piece(PurePath(str(path)).name, tf.io.gfile.stat(str(path)).length) for path in shards]
+    return [Piece(PurePath(str(shard)).name, 0) for shard in shards]
+
+
+def documents_of(
+    task: seqio.Task, split: str, index: int, num_pieces: int, on_malformed: Callable[[Malformed], None]
+) -> Iterator[Document]:
+    """Every document of piece `index`, in the order of the source. Raises UserError for one that breaks the rules."""
+    vocabulary = task_vocabulary(task)
+    field, what = plain_text_field(task), f"Task {task.name!r}, {split!r}"
+    if isinstance(task.source, FileSource):
+        file = task.source.files(split)[index]
+        if field:
+            yield from _encoded(_good(task.source.texts(file), on_malformed), vocabulary, what)
+            return
+        dataset = task.source.dataset([file], on_malformed)
+    else:
+        # As seqio's own caching does: as many shards as there are files is one file a shard.
+        info = seqio.ShardInfo(index, num_pieces) if num_pieces > 1 else None
+        dataset = task.source.get_dataset(split=split, shuffle=False, seed=None, shard_info=info)
+        if field:
+            yield from _encoded((example[field] for example in dataset.as_numpy_iterator()), vocabulary, what)
+            return
+    dataset = task.preprocess_postcache(task.preprocess_precache(dataset), sequence_length=None)
+    for example in dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator():
+        yield Document(_checked(example["targets"], vocabulary, what))
+
+
+def _good(texts: Iterable[bytes | Malformed], on_malformed: Callable[[Malformed], None]) -> Iterator[bytes]:
+    for text in texts:
+        if isinstance(text, Malformed):
+            on_malformed(text)
+        else:
+            yield text
+
+
+def _encoded(texts: Iterator[bytes], vocabulary: seqio.Vocabulary, what: str) -> Iterator[Document]:
+    """The task's preprocessors, without the detour through tf.data."""
+    while batch := list(islice(texts, _BATCH)):
+        for ids in vocabularies.encode_batch(vocabulary, batch):
+            yield Document(_checked(np.append(ids, vocabulary.eos_id), vocabulary, what))
+
+
+def _checked(tokens: np.ndarray, vocabulary: seqio.Vocabulary, what: str) -> np.ndarray:
+    if len(tokens) == 0 or tokens[-1] != vocabulary.eos_id:
+        raise UserError(
+            f"{what}: a document does not end with the end token {vocabulary.eos_id}: give its feature add_eos=True and append "
+            "seqio.preprocessors.append_eos."
+        )
+    if tokens.min() < 0 or tokens.max() >= vocabulary.vocab_size:
+        raise UserError(
+            f"{what}: a document holds an id outside the vocabulary of {vocabulary.vocab_size}: check its preprocessors."
+        )
+    return tokens

@@ -1,0 +1,154 @@
+"""Files of records, one after the other: JSON lines, Parquet, ArrayRecord and TFRecord.
+
+    *.jsonl  *.jsonl.gz  *.jsonl.zst      one JSON object a line; blank lines are skipped
+    *.parquet                             one row a record
+    *.array_record  *.arrayrecord         one tf.train.Example a record
+    *.tfrecord  *.tfrecord.gz             the same, as TensorFlow writes it
+
+A record that cannot be used becomes a `Malformed` in its place: what follows is still read.
+"""
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow
+import pyarrow.parquet
+import tensorflow as tf
+import zstandard
+from array_record.python import array_record_module
+
+from dots_jax.config import UserError
+
+_BATCH = 1024  # records read at once
+_SHOWN = 200  # characters of a malformed record that are kept
+
+
+class Malformed(NamedTuple):
+    """A record without a text. reason: one of few, to be counted. shown: the beginning of the record."""
+
+    reason: str
+    shown: str = ""
+
+
+def check_format(path: str | Path) -> None:
+    """Raises UserError for a file whose name ends in none of the formats above."""
+    if not str(path).endswith(tuple(_READERS)):
+        raise UserError(f"{path} is of no known format: its name must end in one of {', '.join(_READERS)}.")
+
+
+def read_texts(path: str | Path, field: str) -> Iterator[bytes | Malformed]:
+    """The text of every record of a file, as UTF-8, in the order of the file, in memory that does not grow.
+
+    A file that breaks off or is damaged ends with a Malformed "damaged file". Raises OSError for one that is not there.
+    """
+    reader = next(read for ending, read in _READERS.items() if str(path).endswith(ending))
+    with open(path, "rb"):
+        pass  # what is missing or forbidden is no damage
+    try:
+        yield from reader(str(path), field)
+    except (
+        EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, pyarrow.ArrowException, tf.errors.OpError,
+        RuntimeError, IndexError,
+    ) as error:  # fmt: skip
+        yield Malformed("damaged file", str(error)[:_SHOWN])
+
+
+def _text(value, field: str, record) -> bytes | Malformed:
+    if isinstance(value, str):
+        try:
+            return value.encode()
+        except UnicodeEncodeError:  # JSON can spell half a surrogate pair
+            return Malformed("not UTF-8", repr(value[:_SHOWN]))
+    if isinstance(value, bytes):
+        try:
+            value.decode()
+        except UnicodeDecodeError:
+            return Malformed("not UTF-8", repr(value[:_SHOWN]))
+        return value
+    reason = f"no field {field!r}" if value is None else f"field {field!r} is no text"
+    return Malformed(reason, str(record)[:_SHOWN])
+
+
+# --- JSON lines -----------------------------------------------------------------------------------------------------
+
+
+def _json_lines(path: str, field: str) -> Iterator[bytes | Malformed]:
+    with open(path, "rb") as file:
+        if path.endswith(".gz"):
+            lines = gzip.GzipFile(fileobj=file)
+        elif path.endswith(".zst"):
+            # A file may be several frames, as parallel compressors write it.
+            lines = io.BufferedReader(
+                zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True), 1 << 20
+            )
+        else:
+            lines = file
+        for line in lines:
+            if line.strip():
+                yield _json_text(line, field)
+
+
+def _json_text(line: bytes, field: str) -> bytes | Malformed:
+    try:
+        record = json.loads(line)
+    except UnicodeDecodeError:
+        return Malformed("not UTF-8", repr(line[:_SHOWN]))
+    except (ValueError, RecursionError):
+        return Malformed("not JSON", line[: 4 * _SHOWN].decode(errors="replace")[:_SHOWN])
+    if not isinstance(record, dict):
+        return Malformed("no JSON object", line[: 4 * _SHOWN].decode(errors="replace")[:_SHOWN])
+    return _text(record.get(field), field, record)
+
+
+# --- the rest -------------------------------------------------------------------------------------------------------
+
+
+def _parquet(path: str, field: str) -> Iterator[bytes | Malformed]:
+    with pyarrow.parquet.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        if field not in names:
+            shown = "columns: " + ", ".join(names)
+            yield from (Malformed(f"no field {field!r}", shown) for _ in range(file.metadata.num_rows))
+            return
+        for batch in file.iter_batches(_BATCH, columns=[field]):
+            for value in batch.column(0).to_pylist():
+                yield _text(value, field, "null" if value is None else value)
+
+
+def _array_record(path: str, field: str) -> Iterator[bytes | Malformed]:
+    reader = array_record_module.ArrayRecordReader(path)
+    try:
+        total = reader.num_records()
+        for start in range(0, total, _BATCH):
+            for record in reader.read(range(start, min(start + _BATCH, total))):
+                yield _example_text(record, field)
+    finally:
+        reader.close()
+
+
+def _tfrecord(path: str, field: str) -> Iterator[bytes | Malformed]:
+    compression = "GZIP" if path.endswith(".gz") else ""
+    for record in tf.data.TFRecordDataset(path, compression).as_numpy_iterator():
+        yield _example_text(record, field)
+
+
+def _example_text(record: bytes, field: str) -> bytes | Malformed:
+    try:
+        features = tf.train.Example.FromString(record).features.feature
+    except Exception:  # protobuf's DecodeError, whose module is private
+        return Malformed("no tf.train.Example", repr(record[:_SHOWN]))
+    if field not in features:
+        return Malformed(f"no field {field!r}", "features: " + ", ".join(sorted(features)))
+    values = features[field].bytes_list.value
+    return _text(values[0] if len(values) == 1 else list(values), field, features[field])
+
+
+_READERS = {
+    ".jsonl": _json_lines, ".jsonl.gz": _json_lines, ".jsonl.zst": _json_lines, ".parquet": _parquet,
+    ".array_record": _array_record, ".arrayrecord": _array_record, ".tfrecord": _tfrecord, ".tfrecord.gz": _tfrecord,
+}  # fmt: skip
