@@ -4,7 +4,11 @@ The path of a token, one module a step:
 
     text_task.py      a seqio Task whose documents are text        (tasks.py, python_stdlib.py: the built-in ones)
     registry.py       names -> Tasks and exact mixture rates
-    token_cache.py    Task -> ArrayRecord chunks of tokens, once   (vocabulary.py: what a token stands for)
+    file_source.py    the user's files as a seqio source           (record_files.py: JSON lines, Parquet, ...)
+    documents.py      a piece of a Task -> tokenised documents     (vocabulary.py: what a token stands for)
+    cache_build.py    documents -> ArrayRecord chunks of tokens, in steps that resume   (token_format.py: the files)
+    token_cache.py    opens a cache, and makes it in this process if it is not there
+    cache_job.py      makes caches on Apache Beam                  (python -m dots_jax.cache)
     token_stream.py   any slice of that stream, without loading the rest
     packing.py        a slice -> one training sequence             (numpy only)
     order.py          (seed, index) -> (task, epoch, window)       (numpy only)

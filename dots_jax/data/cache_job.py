@@ -7,6 +7,7 @@ workers (a disk, NFS, or a mounted bucket), so an interrupted job goes on from t
 import contextlib
 import io
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ import apache_beam as beam
 import seqio
 import tqdm
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import create_runner
 
 from dots_jax.config import CacheConfig, DataConfig, UserError
 from dots_jax.data import cache_build, token_cache
@@ -24,6 +26,7 @@ from dots_jax.data.registry import check_split, get_task, import_tasks, task_voc
 from dots_jax.data.token_format import Manifest
 
 RUNNER = "--runner=FnApiRunner"  # Beam's own default would download a binary first
+_LOCAL_RUNNERS = ("FnApiRunner", "DirectRunner", "BundleBasedDirectRunner", "PrismRunner")
 _POLL_SECONDS = 0.5
 # Around a sentence for the user, since a runner hands on the text of a worker's error, and not the error.
 _SENTENCE = "\N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}dots_jax: %s\N{RIGHT-POINTING DOUBLE ANGLE QUOTATION MARK}"
@@ -148,10 +151,19 @@ def _beam_options(flags: Sequence[str]) -> PipelineOptions:
     try:
         with contextlib.redirect_stderr(said):  # argparse prints before it exits
             options = PipelineOptions(list(flags))
-            options.get_all_options()
+            known, given = options.get_all_options(), options.get_all_options(retain_unknown_options=True)
     except SystemExit:
         reason = said.getvalue().strip().split("error: ")[-1]
         raise UserError(f"CacheConfig.beam holds a flag that Beam does not take: {reason}.") from None
+    unknown = sorted(given.keys() - known.keys())
+    if unknown and known["runner"] in _LOCAL_RUNNERS:  # others have flags that only their servers know
+        raise UserError(f"CacheConfig.beam holds --{unknown[0]}, which is no flag of Beam's {known['runner']}.")
+    try:
+        create_runner(known["runner"])
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UserError(
+            f"CacheConfig.beam: there is no runner {known['runner']!r} here ({' '.join(str(error).split())[:200]})."
+        ) from None
     return options
 
 
@@ -164,6 +176,7 @@ def _progress(building: Path, kind: str) -> Iterator[None]:
     plan = cache_build.Plan.read(building)
     number = len(plan.pieces) if kind == "pieces" else plan.shards
     what = {"pieces": ("tokenising", " files"), "shards": ("writing", " shards")}[kind]
+    pause = 0.1 if sys.stderr.isatty() else 30  # seconds between lines of a log
     stop = threading.Event()
 
     def watch(bar: tqdm.tqdm) -> None:
@@ -173,7 +186,7 @@ def _progress(building: Path, kind: str) -> Iterator[None]:
             if stopped:
                 return
 
-    with tqdm.tqdm(desc=f"{what[0]} {plan.task} {plan.split}", total=number, unit=what[1]) as bar:
+    with tqdm.tqdm(desc=f"{what[0]} {plan.task} {plan.split}", total=number, unit=what[1], mininterval=pause) as bar:
         thread = threading.Thread(target=watch, args=[bar])
         thread.start()
         try:

@@ -9,12 +9,11 @@ A record that cannot be used becomes a `Malformed` in its place: what follows is
 """
 
 import gzip
-import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import pyarrow
 import pyarrow.parquet
@@ -82,15 +81,38 @@ def _json_lines(path: str, field: str) -> Iterator[bytes | Malformed]:
         if path.endswith(".gz"):
             lines = gzip.GzipFile(fileobj=file)
         elif path.endswith(".zst"):
-            # A file may be several frames, as parallel compressors write it.
-            lines = io.BufferedReader(
-                zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True), 1 << 20
-            )
+            lines = _lines(_zstd_blocks(file))
         else:
             lines = file
         for line in lines:
             if line.strip():
                 yield _json_text(line, field)
+
+
+def _zstd_blocks(file: BinaryIO) -> Iterator[bytes]:
+    """The text of a file of one frame or more. zstandard's own reader takes a file that breaks off for a whole one."""
+    decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)  # `zstd --long=31` too
+    frame, inside = decompressor.decompressobj(), False
+    while data := file.read(1 << 18):
+        while data:
+            yield frame.decompress(data)
+            data, inside = frame.unused_data, not frame.eof
+            if frame.eof:
+                frame = decompressor.decompressobj()
+    if inside:
+        raise EOFError("the file ends inside a zstd frame")
+
+
+def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    pending = []  # pieces of one line, joined once: a line may be longer than many blocks
+    for block in blocks:
+        first, *others = block.split(b"\n")
+        pending.append(first)
+        if others:
+            yield b"".join(pending)
+            yield from others[:-1]
+            pending = others[-1:]
+    yield b"".join(pending)
 
 
 def _json_text(line: bytes, field: str) -> bytes | Malformed:
