@@ -44,21 +44,18 @@ def vocabulary_of(tokenizer: str | None):
         return seqio.ByteVocabulary(extra_ids=0)
     from tokenizers import Tokenizer
 
-    class Vocabulary(seqio.ByteVocabulary):
-        """Just enough of a vocabulary for the job."""
+    model = Tokenizer.from_file(tokenizer)
 
-        model = Tokenizer.from_file(tokenizer)
-        eos_id = property(lambda self: 0)
-        _base_vocab_size = property(lambda self: self.model.get_vocab_size())
-        token_bytes = None
+    class Vocabulary(seqio.PassThroughVocabulary):
+        """Just enough of one for the job."""
 
         def encode(self, text):
-            return self.model.encode(text, add_special_tokens=False).ids
+            return model.encode(text, add_special_tokens=False).ids
 
         def encode_batch(self, texts):
-            return [e.ids for e in self.model.encode_batch_fast(texts, add_special_tokens=False)]
+            return [encoding.ids for encoding in model.encode_batch_fast(texts, add_special_tokens=False)]
 
-    return Vocabulary(extra_ids=0)
+    return Vocabulary(model.get_vocab_size(), eos_id=0)
 
 
 def bare_loop(corpus: Path, vocabulary) -> int:
