@@ -1,19 +1,14 @@
 """`python -m dots_jax.cache`: the same bytes whoever works and whatever happens, and one sentence for what is wrong."""
 
-import gzip
 import json
 import shutil
 import subprocess
 import sys
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
 import seqio
 import tensorflow as tf
-import zstandard
-from array_record.python import array_record_module
 
 from dots_jax import gin_cli
 from dots_jax.cache import main
@@ -216,82 +211,10 @@ def test_worker_processes(corpus, expected, tmp_path, process_env):
     (tmp_path / "killing_tasks.py").write_text(MODULE)
     env = {**process_env, "PYTHONPATH": f"{process_env['PYTHONPATH']}:{tmp_path}", "CORPUS": str(corpus / "*.jsonl")}
     flags = "('--direct_num_workers=2', '--direct_running_mode=multi_processing')"
-    bindings = arguments(
-        tmp_path / "c", "DataConfig.tasks_modules = ('killing_tasks',)", f"CacheConfig.beam = {flags}"
-    )
+    bindings = arguments(tmp_path / "c", "DataConfig.tasks_modules = ('killing_tasks',)", f"CacheConfig.beam = {flags}")
     subprocess.run([sys.executable, "-m", "dots_jax.cache", *bindings], env=env, check=True)
     add_task(corpus / "*.jsonl")
     assert files_of(directory_of(tmp_path / "c")) == expected
-
-
-# --- formats ----------------------------------------------------------------------------------------------------------
-
-
-def example(text):
-    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()]))
-    return tf.train.Example(features=tf.train.Features(feature={"content": feature})).SerializeToString()
-
-
-def lines(texts):
-    return "".join(json.dumps({"content": text}) + "\n" for text in texts).encode()
-
-
-def write_array_record(path, texts):
-    writer = array_record_module.ArrayRecordWriter(str(path))
-    for text in texts:
-        writer.write(example(text))
-    writer.close()
-
-
-def write_tfrecord(path, texts, compression=None):
-    with tf.io.TFRecordWriter(str(path), compression) as writer:
-        for text in texts:
-            writer.write(example(text))
-
-
-def zstd_frames(texts):
-    compressor = zstandard.ZstdCompressor()
-    return compressor.compress(lines(texts[:20])) + compressor.compress(lines(texts[20:]))
-
-
-FORMATS = {
-    "jsonl": lambda path, texts: path.write_bytes(lines(texts)),
-    "jsonl.gz": lambda path, texts: path.write_bytes(gzip.compress(lines(texts))),
-    "jsonl.zst": lambda path, texts: path.write_bytes(zstd_frames(texts)),
-    "parquet": lambda path, texts: pyarrow.parquet.write_table(pyarrow.table({"content": texts}), path, row_group_size=7),
-    "array_record": write_array_record,
-    "tfrecord": write_tfrecord,
-    "tfrecord.gz": lambda path, texts: write_tfrecord(path, texts, "GZIP"),
-}
-
-
-@pytest.mark.parametrize("ending", FORMATS)
-def test_formats(tmp_path, ending):
-    FORMATS[ending](tmp_path / f"a.{ending}", TEXTS[1])
-    add_task(tmp_path / f"*.{ending}", field="content")
-    assert sorted(texts_of(tmp_path / "c")) == sorted(TEXTS[1])
-    source = seqio.TaskRegistry.get(TASK).source
-    read = [text["text"].decode() for text in source.get_dataset("train", shuffle=False).as_numpy_iterator()]
-    assert read == TEXTS[1]
-
-
-def test_seqio_shares_the_files(corpus):
-    source = FileSource({"train": str(corpus / "*.jsonl")})
-    shares = [source.get_dataset("train", shuffle=False, shard_info=seqio.ShardInfo(i, 4)) for i in range(4)]
-    assert [len(list(share)) for share in shares] == [80, 80, 40, 40]
-    assert len(list(source.get_dataset("train", shuffle=True, seed=1))) == 240
-
-
-@pytest.mark.parametrize("ending", ["jsonl.gz", "jsonl.zst", "parquet", "array_record", "tfrecord", "tfrecord.gz"])
-def test_a_damaged_file_is_counted(tmp_path, ending):
-    FORMATS[ending](tmp_path / f"a.{ending}", TEXTS[1])
-    FORMATS[ending](tmp_path / f"b.{ending}", TEXTS[2])
-    broken = tmp_path / f"b.{ending}"
-    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
-    add_task(tmp_path / f"*.{ending}", field="content")
-    assert command(tmp_path / "c", "CacheConfig.max_malformed = 0.5") == 0
-    assert set(TEXTS[1]) <= set(texts_of(tmp_path / "c"))
-    assert open_stream(TASK, "train", tmp_path / "c").manifest.malformed == {"damaged file": 1}
 
 
 # --- what is malformed ------------------------------------------------------------------------------------------------

@@ -42,9 +42,11 @@ FLOORS = {
     "training.report": (FLOOR_3, MATH | {"tqdm"}),
     "inference": (FLOOR_3, MATH | {"flax"}),
     "interop": (FLOOR_3, MATH | {"flax", "safetensors", "orbax"}),
-    "data": (FLOOR_0, {"numpy", "seqio", "tensorflow", "tensorflow_datasets", "array_record", "tqdm"}),
-    "data.record_files": (FLOOR_0, {"tensorflow", "array_record", "pyarrow", "zstandard"}),
-    "data.cache_job": ((*FLOOR_0, "data"), {"apache_beam", "seqio", "tqdm"}),
+    "data": (
+        FLOOR_0,
+        {"numpy", "seqio", "tensorflow", "tensorflow_datasets", "array_record", "tqdm"}
+        | {"apache_beam", "pyarrow", "zstandard"},
+    ),
     "curation": (FLOOR_0, ANYTHING),
     "training.loop": (FLOOR_4, ANYTHING),
     "evaluation": (FLOOR_4, ANYTHING),
@@ -57,6 +59,8 @@ ONLY_IN = {
     "gin": {"gin_cli"},
     "absl.flags": {"gin_cli"},
     "apache_beam": {"data.cache_job", "curation"},  # importing it takes seconds, and training needs none of it
+    "pyarrow": {"data.record_files", "curation"},
+    "zstandard": {"data.record_files", "curation"},
     "orbax": {"training.checkpoint", "interop", "inference", "evaluation"},
 }
 # And names that only the named modules may use.
