@@ -142,7 +142,7 @@ def tokenise(building: Path, index: int, samples: int, bar: bool = False) -> Non
         stream, desc=f"tokenising {plan.task} {plan.split}", unit=" docs", disable=None if bar else True
     ):
         keys.append(_key(order, documents))
-        run.append(document.tokens.astype(plan.token_dtype))
+        run.append(document.tokens.astype(plan.token_dtype, copy=False))
         documents += 1
         num_tokens += len(document.tokens)
         run_tokens += len(document.tokens)

@@ -140,6 +140,8 @@ def _sentences() -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
+        if "KeyboardInterrupt" in str(error):
+            raise KeyboardInterrupt from None
         found = re.search(_SENTENCE % "(.*?)", str(error), re.DOTALL)
         if found:
             raise UserError(found[1]) from error

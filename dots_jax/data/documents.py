@@ -15,6 +15,7 @@ from dots_jax.data.file_source import FileSource
 from dots_jax.data.record_files import Malformed
 from dots_jax.data.registry import task_vocabulary
 from dots_jax.data.text_task import plain_text_field
+from dots_jax.data.token_format import token_dtype
 
 _BATCH = 256  # texts that are encoded together
 
@@ -75,10 +76,16 @@ def _good(texts: Iterable[bytes | Malformed], on_malformed: Callable[[Malformed]
 
 
 def _encoded(texts: Iterator[bytes], vocabulary: seqio.Vocabulary, what: str) -> Iterator[Document]:
-    """The task's preprocessors, without the detour through tf.data."""
+    """The task's preprocessors, without the detour through tf.data. A batch is one array, since documents are short."""
+    end, dtype = np.array([vocabulary.eos_id]), token_dtype(vocabulary.vocab_size)
     while batch := list(islice(texts, _BATCH)):
-        for ids in vocabularies.encode_batch(vocabulary, batch):
-            yield Document(_checked(np.append(ids, vocabulary.eos_id), vocabulary, what))
+        ids = vocabularies.encode_batch(vocabulary, batch)
+        together = np.concatenate([part for one in ids for part in (one, end)])
+        together = _checked(together, vocabulary, what).astype(dtype)
+        start = 0
+        for one in ids:
+            yield Document(together[start : start + len(one) + 1])
+            start += len(one) + 1
 
 
 def _checked(tokens: np.ndarray, vocabulary: seqio.Vocabulary, what: str) -> np.ndarray:
