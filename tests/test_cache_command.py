@@ -249,7 +249,7 @@ def sentence(capsys, cache_dir, *bindings, flags=()):
     return error[0]
 
 
-def test_too_many_malformed(tmp_path, capsys):
+def test_too_many_malformed(tmp_path, capsys, monkeypatch):
     write_jsonl(tmp_path / "in", TEXTS, BAD * 5)
     add_task(tmp_path / "in" / "*.jsonl")
     said = sentence(capsys, tmp_path / "c")
@@ -257,10 +257,8 @@ def test_too_many_malformed(tmp_path, capsys):
     samples = said.split("; ")[1].split(" shows")[0]
     assert len(open(samples).readlines()) == 30
     assert not directory_of(tmp_path / "c").exists()
-    write_jsonl(tmp_path / "in", TEXTS)
-    seqio.TaskRegistry.remove(TASK)
-    add_task(tmp_path / "in" / "*.jsonl")
-    assert command(tmp_path / "c") == 0
+    monkeypatch.setattr(cache_build, "documents_of", None)  # what was done is not done again
+    assert command(tmp_path / "c", "CacheConfig.max_malformed = 0.2") == 0
 
 
 def test_a_wrong_field_is_found_at_once(corpus, tmp_path, capsys, monkeypatch):
@@ -284,7 +282,7 @@ def test_nothing_to_learn_from(tmp_path, capsys, content, message):
     (tmp_path / "a.jsonl").write_text(content)
     add_task(tmp_path / "a.jsonl")
     assert message in sentence(capsys, tmp_path / "c")
-    assert not list((tmp_path / "c").rglob("*.building"))
+    assert not list((tmp_path / "c").rglob("manifest.json"))
 
 
 def test_names_and_flags_that_do_not_exist(corpus, tmp_path, capsys):
@@ -310,6 +308,14 @@ def test_a_folder_that_cannot_be_written(corpus, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(cache_build, "_write_run", full)
     assert "No space left on device" in sentence(capsys, tmp_path / "c")  # from a worker
+
+
+def test_a_file_that_vanishes(tmp_path, capsys):
+    write_jsonl(tmp_path / "in", TEXTS)
+    add_task(tmp_path / "in" / "*.jsonl")
+    seqio.TaskRegistry.get(TASK).source.files("train")
+    (tmp_path / "in" / "part-4.jsonl").unlink()
+    assert "part-4.jsonl cannot be read: No such file" in sentence(capsys, tmp_path / "c")  # from a worker
 
 
 def test_an_error_in_a_worker_is_one_sentence(corpus, tmp_path, capsys):

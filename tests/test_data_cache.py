@@ -7,9 +7,10 @@ import threading
 import numpy as np
 import pytest
 import seqio
+import tensorflow as tf
 
 from dots_jax.config import UserError
-from dots_jax.data import cache_build, token_cache, token_format
+from dots_jax.data import cache_build, cache_plan, text_task, token_cache, token_format
 from dots_jax.data.text_task import register_text_task
 from dots_jax.data.token_cache import open_stream
 from dots_jax.data.token_source import TokenSource
@@ -96,9 +97,19 @@ def test_an_interrupted_build_is_taken_up(tmp_path, monkeypatch, step):
     assert not directory.with_name(".train.building").exists()
 
 
+def test_work_by_other_preprocessors_is_thrown_away(tmp_path, monkeypatch):
+    source = seqio.TaskRegistry.get(TASK).source
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(cache_build, "finish", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        open_stream(TASK, "train", tmp_path)
+    seqio.TaskRegistry.remove(TASK)
+    text_task.add_text_task(TASK, source, keep=lambda example: tf.strings.length(example["text"]) > 6)
+    assert sorted(documents_of(open_stream(TASK, "train", tmp_path))) == sorted(t for t in TEXTS if len(t) > 6)
+
+
 def test_work_on_another_plan_is_thrown_away(tmp_path, monkeypatch):
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
-        m.setattr(cache_build, "DOCUMENT_ORDER_SEED", 7)
+        m.setattr(cache_plan, "DOCUMENT_ORDER_SEED", 7)
         m.setattr(cache_build, "finish", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
         open_stream(TASK, "train", tmp_path)
     assert sorted(documents_of(open_stream(TASK, "train", tmp_path))) == sorted(TEXTS)

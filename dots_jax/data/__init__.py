@@ -6,7 +6,7 @@ The path of a token, one module a step:
     registry.py       names -> Tasks and exact mixture rates
     file_source.py    the user's files as a seqio source           (record_files.py: JSON lines, Parquet, ...)
     documents.py      a piece of a Task -> tokenised documents     (vocabulary.py: what a token stands for)
-    cache_build.py    documents -> ArrayRecord chunks of tokens, in steps that resume   (token_format.py: the files)
+    cache_build.py    documents -> ArrayRecord chunks of tokens, in steps that resume   (cache_plan.py, token_format.py)
     token_cache.py    opens a cache, and makes it in this process if it is not there
     cache_job.py      makes caches on Apache Beam                  (python -m dots_jax.cache)
     token_stream.py   any slice of that stream, without loading the rest

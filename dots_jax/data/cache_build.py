@@ -1,9 +1,9 @@
 """How one token cache is made, in steps that any number of workers can share, repeat and resume.
 
-    plan       lists the source's pieces and fixes everything that the bytes depend on
-    tokenise   one piece -> runs: its documents, sorted by the hash that orders the stream
+    plan         lists the source's pieces and fixes everything that the bytes depend on (cache_plan.py)
+    tokenise     one piece -> runs: its documents, sorted by the hash that orders the stream
     write_shard  the s-th part of the hashes, out of all runs -> one file of the cache
-    finish     counts, manifest, provenance
+    finish       counts, manifest, provenance
 
     <building>/plan.json
                pieces/00003.json  00003-000.{keys,ends,tokens}.npy    the runs of piece 3; the JSON says it is whole
@@ -15,13 +15,11 @@ moment, steps may run twice and at the same time, and the cache has the same byt
 cache_job.py on Apache Beam. Workers meet in <building>, which must be one folder for all of them.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import heapq
 import json
 import os
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -34,84 +32,13 @@ from array_record.python import array_record_module
 from dots_jax.config import UserError
 from dots_jax.data import token_format as fmt
 from dots_jax.data import vocabulary as vocabularies
-from dots_jax.data.documents import documents_of, pieces_of
+from dots_jax.data.cache_plan import Plan, appears, read_json, write_json
+from dots_jax.data.documents import documents_of
 from dots_jax.data.file_source import FileSource
 from dots_jax.data.record_files import Malformed
 from dots_jax.data.registry import get_task, task_vocabulary
 
-# Of the order of documents in the stream. Not the run's seed: the cache serves every run, whose own order is order.py.
-DOCUMENT_ORDER_SEED = 0
 RUN_TOKENS = 1 << 25  # tokenised documents in memory at a time; some 0.4 GB a worker
-SHARD_BYTES = 512 << 20  # of text for each file; a worker holds one file's tokens, up to four bytes for each
-_COMPRESSED = (".gz", ".zst", ".parquet")
-_COMPRESSION = 4  # what text shrinks by, roughly
-
-
-# --- the plan -------------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Everything the bytes of a cache depend on. pieces: [name, bytes] of each."""
-
-    format: int
-    task: str
-    split: str
-    source: str
-    fingerprint: str | None
-    vocabulary: str
-    eos_id: int
-    token_dtype: str
-    chunk_tokens: int
-    document_order_seed: int
-    shards: int
-    pieces: list[list]
-
-    @classmethod
-    def read(cls, building: Path) -> "Plan":
-        return cls(**json.loads((building / "plan.json").read_text()))
-
-
-def plan(task: seqio.Task, split: str, source: str, shards: int = 0, chunk_tokens: int = fmt.CHUNK_TOKENS) -> Plan:
-    """The plan of a cache. source: its identity. shards: files; 0: by the size of the source.
-
-    Raises UserError for a source whose files are not there.
-    """
-    vocabulary = task_vocabulary(task)
-    pieces = pieces_of(task, split)
-    if shards == 0:
-        text = sum(p.size * (_COMPRESSION if p.name.endswith(_COMPRESSED) else 1) for p in pieces)
-        shards = max(1, -(-text // SHARD_BYTES))
-    return Plan(
-        format=fmt.FORMAT, task=task.name, split=split, source=source,
-        fingerprint=task.source.fingerprint(split) if isinstance(task.source, FileSource) else None,
-        vocabulary=vocabularies.identity(vocabulary), eos_id=vocabulary.eos_id,
-        token_dtype=fmt.token_dtype(vocabulary.vocab_size), chunk_tokens=chunk_tokens,
-        document_order_seed=DOCUMENT_ORDER_SEED, shards=shards, pieces=[list(piece) for piece in pieces],
-    )  # fmt: skip
-
-
-def begin(building: Path, new: Plan) -> bool:
-    """Makes the folders; True if work on the same plan is there already, to go on from. Else the folder must be new."""
-    for name in ("pieces", "shards", "cache"):
-        (building / name).mkdir(parents=True, exist_ok=True)
-    if (building / "plan.json").exists():
-        return True
-    _write_json(building / "plan.json", dataclasses.asdict(new))
-    return False
-
-
-def same_plan(building: Path, new: Plan) -> bool:
-    try:
-        return Plan.read(building) == new
-    except (OSError, ValueError, TypeError):
-        return False
-
-
-def unfinished(building: Path, kind: str, number: int) -> list[int]:
-    """Which of so many `pieces` or `shards` are not done yet."""
-    done = {path.stem for path in (building / kind).glob("*.json")}
-    return [i for i in range(number) if f"{i:05d}" not in done]
 
 
 # --- step 1: a piece becomes runs -----------------------------------------------------------------------------------
@@ -149,7 +76,7 @@ def tokenise(building: Path, index: int, samples: int, bar: bool = False) -> Non
         if run_tokens >= RUN_TOKENS:
             flush()
     flush()
-    _write_json(done, {
+    write_json(done, {
         "name": name, "size": size, "sha256": _source_checksum(task, plan.split, index), "runs": runs,
         "documents": documents, "tokens": num_tokens, "bytes": None if lengths is None else num_bytes,
         "malformed": malformed.counts, "samples": malformed.samples(),
@@ -174,7 +101,7 @@ def _write_run(stem: Path, keys: list[int], documents: list[np.ndarray], lengths
     tokens = np.concatenate([documents[i] for i in order])
     ends = np.cumsum([len(documents[i]) for i in order], dtype=np.int64)
     for name, array in (("keys", keys[order]), ("ends", ends), ("tokens", tokens)):
-        with _appears(stem.with_name(f"{stem.name}.{name}.npy")) as path, open(path, "wb") as file:
+        with appears(stem.with_name(f"{stem.name}.{name}.npy")) as path, open(path, "wb") as file:
             np.save(file, array)
     if lengths is None:
         return 0
@@ -228,7 +155,7 @@ def write_shard(building: Path, shard: int) -> None:
     row = {"name": name, "tokens": sum(map(len, documents)), "documents": len(documents), "size": 0, "sha256": ""}
     if documents:
         row |= write_file(building / "cache" / name, documents, plan.token_dtype, plan.chunk_tokens)
-    _write_json(done, row)
+    write_json(done, row)
 
 
 def _shard_documents(building: Path, plan: Plan, shard: int) -> list[np.ndarray]:
@@ -236,7 +163,7 @@ def _shard_documents(building: Path, plan: Plan, shard: int) -> list[np.ndarray]
     low, high = (-(-(s << 64) // plan.shards) for s in (shard, shard + 1))
     keys, documents = [], []
     for index in range(len(plan.pieces)):
-        for run in range(_read_json(building / "pieces" / f"{index:05d}.json")["runs"]):
+        for run in range(read_json(building / "pieces" / f"{index:05d}.json")["runs"]):
             stem = f"{building}/pieces/{index:05d}-{run:03d}"
             # Mapped, so that a search and a slice read a few pages of a run and not all of it.
             run_keys, ends, tokens = (
@@ -257,7 +184,7 @@ def _shard_documents(building: Path, plan: Plan, shard: int) -> list[np.ndarray]
 
 def write_file(path: Path, documents: Iterable[np.ndarray], token_dtype: str, chunk_tokens: int) -> dict:
     """Writes one file of a cache; returns its size and sha256. documents: int [n + 1] each, closed by its end token."""
-    with _appears(path) as unfinished_path:
+    with appears(path) as unfinished_path:
         writer = array_record_module.ArrayRecordWriter(str(unfinished_path), fmt.WRITER_OPTIONS)
         try:
             for tokens, ends in _chunks(documents, token_dtype, chunk_tokens):
@@ -313,14 +240,16 @@ def finish(building: Path, samples: int) -> fmt.Manifest:
     """Completes <building>/cache out of what the steps left: the manifest last."""
     plan = Plan.read(building)
     pieces, cache = _pieces(building, plan), building / "cache"
-    files = [_read_json(building / "shards" / f"{shard:05d}.json") for shard in range(plan.shards)]
+    files = [read_json(building / "shards" / f"{shard:05d}.json") for shard in range(plan.shards)]
     _write_samples(cache / fmt.MALFORMED, pieces, samples)
     fields = ("name", "size", "sha256", "documents", "tokens", "malformed")
-    _write_json(cache / fmt.PROVENANCE, {
+    write_json(cache / fmt.PROVENANCE, {
         "source": plan.source, "fingerprint": plan.fingerprint,
         "files": [{name: piece[name] for name in fields} for piece in pieces],
     })  # fmt: skip
-    fixed = {name: value for name, value in dataclasses.asdict(plan).items() if name not in ("shards", "pieces")}
+    fixed = {
+        name: value for name, value in dataclasses.asdict(plan).items() if name not in ("shards", "code", "pieces")
+    }
     manifest = fmt.Manifest(
         **fixed,
         documents=sum(piece["documents"] for piece in pieces),
@@ -334,7 +263,7 @@ def finish(building: Path, samples: int) -> fmt.Manifest:
 
 
 def _pieces(building: Path, plan: Plan) -> list[dict]:
-    return [_read_json(building / "pieces" / f"{index:05d}.json") for index in range(len(plan.pieces))]
+    return [read_json(building / "pieces" / f"{index:05d}.json") for index in range(len(plan.pieces))]
 
 
 def _malformed_counts(pieces: list[dict]) -> dict[str, int]:
@@ -346,28 +275,5 @@ def _write_samples(path: Path, pieces: list[dict], samples: int | None = None) -
     rows = sorted([*sample, piece["name"]] for piece in pieces for sample in piece["samples"])[:samples]
     if rows:
         lines = [json.dumps({"file": name, "reason": why, "begins": begins}) for _, why, begins, name in rows]
-        with _appears(path) as unfinished_path:
+        with appears(path) as unfinished_path:
             unfinished_path.write_text("\n".join(lines) + "\n")
-
-
-# --- files ----------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _appears(path: Path) -> Iterator[Path]:
-    """A path to write to; what is there in the end appears as `path` at once. Two writers may do so at the same time."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _write_json(path: Path, value) -> None:
-    with _appears(path) as unfinished_path:
-        unfinished_path.write_text(json.dumps(value, indent=1) + "\n")
-
-
-def _read_json(path: Path):
-    return json.loads(path.read_text())

@@ -21,7 +21,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import create_runner
 
 from dots_jax.config import CacheConfig, DataConfig, UserError
-from dots_jax.data import cache_build, token_cache
+from dots_jax.data import cache_build, cache_plan, token_cache
 from dots_jax.data.registry import check_split, get_task, import_tasks, task_vocabulary
 from dots_jax.data.token_format import Manifest
 
@@ -175,7 +175,7 @@ def _beam_options(flags: Sequence[str]) -> PipelineOptions:
 @contextlib.contextmanager
 def _progress(building: Path, kind: str) -> Iterator[None]:
     """A bar of finished pieces or shards, from the files themselves: the same for every runner."""
-    plan = cache_build.Plan.read(building)
+    plan = cache_plan.Plan.read(building)
     number = len(plan.pieces) if kind == "pieces" else plan.shards
     what = {"pieces": ("tokenising", " files"), "shards": ("writing", " shards")}[kind]
     pause = 0.1 if sys.stderr.isatty() else 30  # seconds between lines of a log
@@ -184,7 +184,7 @@ def _progress(building: Path, kind: str) -> Iterator[None]:
     def watch(bar: tqdm.tqdm) -> None:
         while True:
             stopped = stop.wait(_POLL_SECONDS)
-            bar.update(number - len(cache_build.unfinished(building, kind, number)) - bar.n)
+            bar.update(number - len(cache_plan.unfinished(building, kind, number)) - bar.n)
             if stopped:
                 return
 
@@ -201,7 +201,7 @@ def _progress(building: Path, kind: str) -> Iterator[None]:
 def _plan_table(config: CacheConfig, todo: list[tuple[seqio.Task, str]]) -> str:
     lines = [f"{'task':<28}{'split':<14}{'source files':>14}{'MB':>12}{'shards':>9}"]
     for task, split in todo:
-        plan = cache_build.plan(task, split, token_cache.source_identity(task, split), config.shards)
+        plan = cache_plan.plan(task, split, token_cache.source_identity(task, split), config.shards)
         megabytes = sum(size for _, size in plan.pieces) / 1e6
         lines.append(f"{task.name:<28}{split:<14}{len(plan.pieces):>14,}{megabytes:>12,.1f}{plan.shards:>9,}")
     return "\n".join(lines)

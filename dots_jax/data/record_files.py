@@ -43,11 +43,13 @@ def check_format(path: str | Path) -> None:
 def read_texts(path: str | Path, field: str) -> Iterator[bytes | Malformed]:
     """The text of every record of a file, as UTF-8, in the order of the file, in memory that does not grow.
 
-    A file that breaks off or is damaged ends with a Malformed "damaged file". Raises OSError for one that is not there.
+    A file that breaks off or is damaged ends with a Malformed "damaged file". Raises UserError for one that cannot be opened.
     """
     reader = next(read for ending, read in _READERS.items() if str(path).endswith(ending))
-    with open(path, "rb"):
-        pass  # what is missing or forbidden is no damage
+    try:
+        open(path, "rb").close()
+    except OSError as error:  # is missing or forbidden, which is no damage
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     try:
         yield from reader(str(path), field)
     except (

@@ -19,7 +19,7 @@ import seqio
 import tensorflow as tf
 
 from dots_jax.config import CacheConfig, UserError
-from dots_jax.data import cache_build
+from dots_jax.data import cache_build, cache_plan
 from dots_jax.data import token_format as fmt
 from dots_jax.data import vocabulary as vocabularies
 from dots_jax.data.file_source import FileSource
@@ -101,23 +101,15 @@ def make_cache(
             return
         prepare(task, cache_dir)
         look_first(task, split, max_malformed)
-        plan = cache_build.plan(task, split, source_identity(task, split), shards)
-        if building.exists() and not cache_build.same_plan(building, plan):
-            shutil.rmtree(building)  # of other files, or for another vocabulary
-        cache_build.begin(building, plan)
-        try:
-            tokenise = functools.partial(cache_build.tokenise, samples=samples)
-            for_each(tokenise, building, cache_build.unfinished(building, "pieces", len(plan.pieces)))
-            cache_build.check_pieces(building, max_malformed)
-            for_each(cache_build.write_shard, building, cache_build.unfinished(building, "shards", plan.shards))
-            cache_build.finish(building, samples)
-        except UserError:
-            # The mend may change what the task does, which no plan can see. The samples of what was malformed stay.
-            for name in ("plan.json", "pieces", "shards", "cache"):
-                _remove(building / name)
-            with contextlib.suppress(OSError):
-                building.rmdir()
-            raise
+        plan = cache_plan.plan(task, split, source_identity(task, split), shards)
+        if building.exists() and not cache_plan.same_plan(building, plan):
+            shutil.rmtree(building)  # of other files, for another vocabulary, or by other preprocessors
+        cache_plan.begin(building, plan)
+        tokenise = functools.partial(cache_build.tokenise, samples=samples)
+        for_each(tokenise, building, cache_plan.unfinished(building, "pieces", len(plan.pieces)))
+        cache_build.check_pieces(building, max_malformed)
+        for_each(cache_build.write_shard, building, cache_plan.unfinished(building, "shards", plan.shards))
+        cache_build.finish(building, samples)
         (building / "cache").rename(directory)
         shutil.rmtree(building)
 
@@ -161,13 +153,6 @@ def _one_builder(path: Path) -> Iterator[None]:
     with open(path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
