@@ -152,6 +152,19 @@ def test_the_stream_does_not_depend_on_the_number_of_files(corpus, tmp_path):
     assert len(open_stream(TASK, "train", tmp_path / "500").manifest.files) < 240
 
 
+@pytest.mark.parametrize("shards, files", [(None, 4), (2, 2)])
+def test_work_begun_with_another_number_of_files(corpus, expected, tmp_path, monkeypatch, shards, files):
+    add_task(corpus / "*.jsonl")
+    task = seqio.TaskRegistry.get(TASK)
+    with monkeypatch.context() as m, pytest.raises(TypeError):
+        m.setattr(cache_build, "finish", None)
+        token_cache.make_cache(task, "train", tmp_path, token_cache.one_after_the_other, shards=4)
+    monkeypatch.setattr(cache_build, "documents_of", None)  # nothing is tokenised again
+    token_cache.make_cache(task, "train", tmp_path, token_cache.one_after_the_other, shards=shards)
+    assert len(open_stream(TASK, "train", tmp_path).manifest.files) == files
+    assert (files_of(directory_of(tmp_path)) == expected) == (files == 4)
+
+
 def test_seqio_preprocessors_give_the_same_as_the_fast_path(corpus, expected, tmp_path):
     add_task(corpus / "*.jsonl", keep=lambda example: tf.constant(True))
     task = seqio.TaskRegistry.get(TASK)

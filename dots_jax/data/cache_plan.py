@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,19 +85,26 @@ def _code(value) -> str:
     return source
 
 
-def begin(building: Path, new: Plan) -> None:
-    """Makes the folders, unless work on the same plan is there already, to go on from."""
+def begin(building: Path, new: Plan, any_shards: bool = False) -> Plan:
+    """Makes the folder of a plan and returns the plan in force.
+
+    Work that is there is gone on with if it is of the same plan, else thrown away. Pieces do not depend on the number of
+    shards, so with another number only what was written of them goes; any_shards: the number of the work there is fine.
+    """
+    try:
+        old = Plan.read(building)
+    except (OSError, ValueError, TypeError):
+        old = None
+    if old is None or dataclasses.replace(old, shards=new.shards) != new:
+        shutil.rmtree(building, ignore_errors=True)
+    elif any_shards or old.shards == new.shards:
+        return old
+    for name in ("shards", "cache"):
+        shutil.rmtree(building / name, ignore_errors=True)
     for name in ("pieces", "shards", "cache"):
         (building / name).mkdir(parents=True, exist_ok=True)
-    if not (building / "plan.json").exists():
-        write_json(building / "plan.json", dataclasses.asdict(new))
-
-
-def same_plan(building: Path, new: Plan) -> bool:
-    try:
-        return Plan.read(building) == new
-    except (OSError, ValueError, TypeError):
-        return False
+    write_json(building / "plan.json", dataclasses.asdict(new))
+    return new
 
 
 def unfinished(building: Path, kind: str, number: int) -> list[int]:

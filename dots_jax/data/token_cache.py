@@ -46,7 +46,7 @@ def open_stream(task_name: str, split: str, cache_dir: str | Path) -> TokenStrea
     check_split(task, split)
     directory = cache_directory(task, split, cache_dir)
     if not directory.exists():
-        make_cache(task, split, cache_dir, one_after_the_other)
+        make_cache(task, split, cache_dir, one_after_the_other, shards=None)
     return TokenStream(directory, check_cache(task, split, directory))
 
 
@@ -87,12 +87,13 @@ def check_cache(task: seqio.Task, split: str, directory: Path) -> fmt.Manifest:
 
 
 def make_cache(
-    task: seqio.Task, split: str, cache_dir: str | Path, for_each: ForEach, *, shards: int = _DEFAULTS.shards,
+    task: seqio.Task, split: str, cache_dir: str | Path, for_each: ForEach, *, shards: int | None = _DEFAULTS.shards,
     max_malformed: float = _DEFAULTS.max_malformed, samples: int = _DEFAULTS.malformed_samples,
 ) -> None:  # fmt: skip
     """Makes the cache of a split unless it is there. Its bytes depend on `shards`, not on for_each or interruptions.
 
-    The other arguments are those of CacheConfig. Raises UserError as open_stream does, and for too many malformed.
+    The other arguments are those of CacheConfig; shards None: as 0, but work begun with any number is taken up.
+    Raises UserError as open_stream does, and for too many malformed.
     """
     directory = cache_directory(task, split, cache_dir)
     building = directory.with_name(f".{split}.building")
@@ -101,10 +102,8 @@ def make_cache(
             return
         prepare(task, cache_dir)
         look_first(task, split, max_malformed)
-        plan = cache_plan.plan(task, split, source_identity(task, split), shards)
-        if building.exists() and not cache_plan.same_plan(building, plan):
-            shutil.rmtree(building)  # of other files, for another vocabulary, or by other preprocessors
-        cache_plan.begin(building, plan)
+        plan = cache_plan.plan(task, split, source_identity(task, split), shards or 0)
+        plan = cache_plan.begin(building, plan, any_shards=shards is None)
         tokenise = functools.partial(cache_build.tokenise, samples=samples)
         for_each(tokenise, building, cache_plan.unfinished(building, "pieces", len(plan.pieces)))
         cache_build.check_pieces(building, max_malformed)
