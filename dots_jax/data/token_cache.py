@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import functools
+import hashlib
 import itertools
 import re
 import shutil
@@ -64,7 +65,10 @@ def source_identity(task: seqio.Task, split: str) -> str:
     if hasattr(source, "identity"):
         return source.identity
     if isinstance(source, seqio.TfdsDataSource):
-        return str(source.tfds_dataset.resolved_tfds_name())
+        name = str(source.tfds_dataset.resolved_tfds_name(split))
+        part = str(source.tfds_dataset._map_split(split))  # seqio says nowhere else what a split stands for
+        # Hashed: a folder's name cannot tell train[:5%] from train[5%:].
+        return name if part == split else f"{name}-{hashlib.sha256(part.encode()).hexdigest()[:8]}"
     return type(source).__name__
 
 
