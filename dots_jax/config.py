@@ -560,6 +560,36 @@ class EvalConfig:
         return dataclasses.replace(self, mesh=mesh)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """Everything `python -m dots_jax.cache` needs.
+
+    tasks: to tokenise; a mixture stands for all its tasks. splits: of each; empty: all that a task has.
+    shards: files of each cache; 0: one for about every 512 MB of text. The stream is the same for any number.
+    max_malformed: the share of records, from 0 to 1, above which the job stops. malformed_samples: of each cache, kept
+      beside it. beam: flags for Apache Beam, as ('--runner=DataflowRunner', '--project=...'); empty: this machine.
+    """
+
+    tasks: tuple[str, ...]
+    splits: tuple[str, ...] = ()
+    shards: int = 0
+    max_malformed: float = 0.01
+    malformed_samples: int = 100
+    beam: tuple[str, ...] = ()
+    data: DataConfig = DataConfig()
+
+    def __post_init__(self):
+        _check_types(self)
+        _require(len(self.tasks) > 0, "CacheConfig.tasks must name at least one task or mixture.")
+        _require(self.shards >= 0, f"CacheConfig.shards must not be negative, but is {self.shards}.")
+        _require(
+            0 <= self.max_malformed <= 1, f"CacheConfig.max_malformed must be in [0, 1], but is {self.max_malformed}."
+        )
+        _require(self.malformed_samples >= 0, "CacheConfig.malformed_samples must not be negative.")
+        for flag in self.beam:
+            _require(flag.startswith("--"), f"CacheConfig.beam holds {flag!r}, but flags begin with --.")
+
+
 def check_seq_len(where: str, seq_len: int, model: ModelConfig) -> None:
     _require(
         seq_len <= model.max_seq_len,

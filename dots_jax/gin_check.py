@@ -99,7 +99,7 @@ def check_use(config_class: type, bindings: list[Binding]) -> None:
     """
     root = config_class.__name__
     if not any(binding.name == root and not binding.scope for binding in bindings):
-        others = sorted({binding.name for binding in bindings} & {"TrainConfig", "EvalConfig"})
+        others = sorted({binding.name for binding in bindings} & {"TrainConfig", "EvalConfig", "CacheConfig"} - {root})
         instead = f" They set {others[0]}: are they for another command?" if others else ""
         raise UserError(f"The gin files set nothing of {root}, which this command builds.{instead}")
     reached: dict[tuple[tuple[str, ...], str], None] = {}

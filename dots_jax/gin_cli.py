@@ -55,33 +55,39 @@ _DEBUG = ("--debug", "-debug", "--debug=true")  # looked for before the flags ar
 
 
 def run(
-    config_class: type | None, main, *extra_flags: Flag, argv: list[str] | None = None, only_reads_config: bool = False
-) -> typing.NoReturn:
+    config_class: type | None, main, *extra_flags: Flag, argv: list[str] | None = None,
+    only_reads_config: bool = False, workdir: bool = True,
+) -> typing.NoReturn:  # fmt: skip
     """Run one command and exit.
 
     `main(config, options)` gets the config and a namespace with `workdir` (None only in a dry run), `debug`, one
     attribute per extra flag, `gin_text` (all files and bindings as given, includes written out) and `operative_text`
     (every setting in force). Both texts can be given as --gin_file again and build an equal config.
     The number `main` returns, if any, is the exit status. only_reads_config: of a command that needs neither --workdir nor
-    TensorFlow. A command without a gin file has no config_class: its `main(options)` gets its own flags and `debug`.
+    TensorFlow. workdir: whether the command has that flag. A command without a gin file has no config_class: its
+    `main(options)` gets its own flags and `debug`.
     """
     if not any(argument in _DEBUG for argument in (sys.argv if argv is None else argv)):
         # When a read or write fails, orbax's other threads print tracebacks beside the error that it raises.
         python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
         sys.unraisablehook = lambda _: None
-    sys.exit(execute(config_class, main, *extra_flags, argv=argv, only_reads_config=only_reads_config))
+    sys.exit(execute(
+        config_class, main, *extra_flags, argv=argv, only_reads_config=only_reads_config, workdir=workdir
+    ))  # fmt: skip
 
 
 def execute(
-    config_class: type | None, main, *extra_flags: Flag, argv: list[str] | None = None, only_reads_config: bool = False
-) -> int:
+    config_class: type | None, main, *extra_flags: Flag, argv: list[str] | None = None,
+    only_reads_config: bool = False, workdir: bool = True,
+) -> int:  # fmt: skip
     """`run` without the exit: returns the status."""
     argv = list(sys.argv if argv is None else argv)
     debug = any(argument in _DEBUG for argument in argv[1:])
     if not debug:
         logging.set_verbosity(logging.FATAL)  # what a library logs as an error it also raises: it becomes our one line
     try:
-        options = _parse_flags(argv, extra_flags, config_class is not None, needs_workdir=not only_reads_config)
+        has_workdir = workdir and config_class is not None and not only_reads_config
+        options = _parse_flags(argv, extra_flags, config_class is not None, has_workdir)
         if options is None:  # --help
             return 0
         if config_class is None:
@@ -143,7 +149,7 @@ _DEBUG_FLAG = Flag("debug", bool, "show tracebacks and warnings of the libraries
 
 
 def _parse_flags(
-    argv: list[str], extra_flags: tuple[Flag, ...], needs_gin: bool, needs_workdir: bool
+    argv: list[str], extra_flags: tuple[Flag, ...], needs_gin: bool, has_workdir: bool
 ) -> types.SimpleNamespace | None:
     """The flags of this command alone: a private registry keeps out those that other libraries define."""
     registry = flags.FlagValues()
@@ -152,9 +158,8 @@ def _parse_flags(
         flags.DEFINE_multi_string(
             "gin_bindings", [], 'one more setting, as in "TrainConfig.seed = 1"; may be repeated', flag_values=registry
         )
-        extra_flags = (_WORKDIR_FLAG, *extra_flags)
     flags.DEFINE_bool("help", False, "show this text and stop", flag_values=registry)
-    for flag in (_DEBUG_FLAG, *extra_flags):
+    for flag in ((_WORKDIR_FLAG,) if has_workdir else ()) + (_DEBUG_FLAG, *extra_flags):
         if flag.kind is bool:
             flags.DEFINE_bool(flag.name, flag.default, flag.help, flag_values=registry)
         elif flag.kind is int:
@@ -180,7 +185,7 @@ def _parse_flags(
         return types.SimpleNamespace(**values)
     if not values["gin_file"]:
         raise UserError("Missing --gin_file: say what to run, as in --gin_file=gin/tiny.gin.")
-    if needs_workdir and not values["workdir"] and not values.get("dry_run"):
+    if has_workdir and not values["workdir"] and not values.get("dry_run"):
         raise UserError("Missing --workdir: say where the run lives, as in --workdir=runs/tiny.")
     return types.SimpleNamespace(**values)
 

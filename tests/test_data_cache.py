@@ -7,9 +7,10 @@ import threading
 import numpy as np
 import pytest
 import seqio
+import tensorflow as tf
 
 from dots_jax.config import UserError
-from dots_jax.data import token_cache, token_format
+from dots_jax.data import cache_build, cache_plan, text_task, token_cache, token_format
 from dots_jax.data.text_task import register_text_task
 from dots_jax.data.token_cache import open_stream
 from dots_jax.data.token_source import TokenSource
@@ -43,13 +44,13 @@ def test_holds_every_document_once_in_a_fixed_order(tmp_path):
 
 def test_made_once(tmp_path, monkeypatch):
     open_stream(TASK, "train", tmp_path)
-    monkeypatch.setattr(token_cache, "write_cache", lambda *a, **k: pytest.fail("made again"))
+    monkeypatch.setattr(cache_build, "write_shard", lambda *a, **k: pytest.fail("made again"))
     open_stream(TASK, "train", tmp_path)
 
 
 def test_many_builders_at_once_make_it_once(tmp_path, monkeypatch):
-    built, write = [], token_cache.write_cache
-    monkeypatch.setattr(token_cache, "write_cache", lambda *a, **k: (built.append(1), write(*a, **k)))
+    built, write = [], cache_build.write_shard
+    monkeypatch.setattr(cache_build, "write_shard", lambda *a, **k: (built.append(1), write(*a, **k)))
     streams, start = [], threading.Barrier(4)
 
     def open_one():
@@ -70,21 +71,49 @@ def test_other_documents_under_the_same_name_get_their_own_cache(tmp_path):
     assert documents_of(open_stream(TASK, "train", tmp_path)) == ["changed"]
 
 
-def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
-    def interrupted(directory, *args, **kwargs):
-        (directory / "tokens-00000.array_record").write_bytes(b"half")
+def files_of(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("step", ["tokenise", "write_shard", "finish"])
+def test_an_interrupted_build_is_taken_up(tmp_path, monkeypatch, step):
+    whole = open_stream(TASK, "train", tmp_path / "whole")
+
+    def interrupted(building, *args, **kwargs):
+        (building / "pieces" / "00000-000.keys.npy").write_bytes(b"half")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
-        m.setattr(token_cache, "write_cache", interrupted)
-        open_stream(TASK, "train", tmp_path)
+        m.setattr(cache_build, step, interrupted if step == "tokenise" else lambda *a, **k: 1 / 0)
+        try:
+            open_stream(TASK, "train", tmp_path)
+        except ZeroDivisionError:
+            raise KeyboardInterrupt from None
     directory = token_cache.cache_directory(seqio.TaskRegistry.get(TASK), "train", tmp_path)
-    assert not directory.exists() and not list(directory.parent.iterdir())
-    killed = directory.parent / ".train.building-x"  # what SIGKILL leaves: no `finally` ran
-    killed.mkdir()
-    (killed / "tokens-00000.array_record").write_bytes(b"half")
+    assert not directory.exists()
+    if step != "tokenise":
+        monkeypatch.setattr(cache_build, "tokenise", lambda *a, **k: pytest.fail("tokenised again"))
+    assert files_of(open_stream(TASK, "train", tmp_path)._directory) == files_of(whole._directory)
+    assert not directory.with_name(".train.building").exists()
+
+
+def test_work_by_other_preprocessors_is_thrown_away(tmp_path, monkeypatch):
+    source = seqio.TaskRegistry.get(TASK).source
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(cache_build, "finish", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        open_stream(TASK, "train", tmp_path)
+    seqio.TaskRegistry.remove(TASK)
+    text_task.add_text_task(TASK, source, keep=lambda example: tf.strings.length(example["text"]) > 6)
+    assert sorted(documents_of(open_stream(TASK, "train", tmp_path))) == sorted(t for t in TEXTS if len(t) > 6)
+
+
+def test_work_on_another_plan_is_thrown_away(tmp_path, monkeypatch):
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(cache_plan, "DOCUMENT_ORDER_SEED", 7)
+        m.setattr(cache_build, "finish", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        open_stream(TASK, "train", tmp_path)
     assert sorted(documents_of(open_stream(TASK, "train", tmp_path))) == sorted(TEXTS)
-    assert not killed.exists()
+    assert open_stream(TASK, "train", tmp_path).manifest.document_order_seed == 0
 
 
 def manifest_of(stream):
@@ -103,8 +132,8 @@ def truncate(stream):
 
 DAMAGES = {
     "no manifest": (lambda s: manifest_of(s).unlink(), "has no manifest.json"),
-    "half a manifest": (lambda s: manifest_of(s).write_text('{"format": 1,'), "damaged manifest.json"),
-    "a field too few": (lambda s: manifest_of(s).write_text('{"format": 1}'), "damaged manifest.json"),
+    "half a manifest": (lambda s: manifest_of(s).write_text('{"format": 2,'), "damaged manifest.json"),
+    "a field too few": (lambda s: manifest_of(s).write_text('{"format": 2}'), "damaged manifest.json"),
     "a newer format": (lambda s: edit_manifest(s, format=99), "format 99"),
     "a file too few": (lambda s: (s._directory / "tokens-00000.array_record").unlink(), "is missing"),
     "half a file": (truncate, "1000 bytes instead of"),
@@ -146,7 +175,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise RuntimeError("INTERNAL: No space left on device; writing x at byte 65536")  # as array_record says it
 
-    monkeypatch.setattr(token_cache, "write_cache", full)
+    monkeypatch.setattr(cache_build, "write_file", full)
     with pytest.raises(UserError, match="No space left on device"):
         open_stream(TASK, "train", tmp_path)
 

@@ -10,10 +10,13 @@ from golden.make_chat import CONVERSATIONS
 
 from dots_jax.config import UserError
 from dots_jax.data import chat, evaluation, packing, token_cache
+from dots_jax.data.cache_build import write_file
 from dots_jax.data.chat_task import ChatTask, add_chat_task
+from dots_jax.data.documents import Document
 from dots_jax.data.sequences import MixtureSequences
 from dots_jax.data.text_task import BYTES, DocumentsSource, register_text_task
-from dots_jax.data.token_cache import open_stream, write_cache
+from dots_jax.data.token_cache import open_stream
+from dots_jax.data.token_format import FORMAT, Manifest
 from dots_jax.data.token_stream import TokenStream
 from dots_jax.data.tokenizer import TokenizerVocabulary
 
@@ -223,16 +226,9 @@ def test_only_what_is_learned_is_scored(add_task, vocab, tmp_path):
     assert baselines["unigram"] == 0  # every learned byte is "b"
 
 
-def test_a_cache_from_before_there_were_weights(add_task, vocab, tmp_path):
-    """Opens as it did; and a task that turned into one of conversations does not take it for its own."""
+def test_a_task_that_turned_into_one_of_conversations_does_not_take_the_old_cache(add_task, vocab, tmp_path):
     register_text_task(TASK, {"train": [json.dumps(GOOD)], "validation": [json.dumps(GOOD)]}, vocab)
-    stream = open_stream(TASK, "train", tmp_path)
-    path = stream._directory / "manifest.json"
-    fields = json.loads(path.read_text())
-    assert fields.pop("weighted") is False
-    path.write_text(json.dumps(fields))
-    old = open_stream(TASK, "train", tmp_path)
-    np.testing.assert_array_equal(old.sequence(0, 8)["tokens"], stream.sequence(0, 8)["tokens"])
+    open_stream(TASK, "train", tmp_path)
     seqio.TaskRegistry.remove(TASK)
     add_task([GOOD])
     with pytest.raises(UserError, match="was not one of conversations: delete"):
@@ -246,10 +242,18 @@ def test_weights_through_chunks_of_any_size(tmp_path):
     for chunk_tokens in (1, 7, 8, 100):
         directory = tmp_path / str(chunk_tokens)
         directory.mkdir()
-        write_cache(
-            directory, documents, BYTES, task="t", split="train", source="s", chunk_tokens=chunk_tokens,
-            chunks_per_file=5, weights=weights,
-        )  # fmt: skip
+        files = []
+        for start in range(0, len(documents), 7):
+            here = [Document(*pair) for pair in zip(documents[start : start + 7], weights[start : start + 7])]
+            row = {"name": f"tokens-{start}.array_record", "tokens": sum(len(d.tokens) for d in here)}
+            files.append(
+                row | {"documents": len(here)} | write_file(directory / row["name"], here, "<u2", chunk_tokens)
+            )
+        Manifest(
+            format=FORMAT, task="t", split="train", source="s", fingerprint=None, vocabulary="bytes", eos_id=1,
+            token_dtype="<u2", chunk_tokens=chunk_tokens, document_order_seed=0, weighted=True,
+            documents=len(documents), tokens=sum(map(len, documents)), bytes=None, malformed={}, files=files,
+        ).write(directory)  # fmt: skip
         stream = TokenStream(directory)
         tokens, ends, bits = stream._read(0, stream.num_tokens)
         np.testing.assert_array_equal(bits, np.concatenate(weights))

@@ -83,7 +83,7 @@ def test_uses_of_one_data_set_have_caches_of_their_own(tmp_path):
         folders.add(cache_directory(seqio.TaskRegistry.get("one"), "train", tmp_path))
     assert len(folders) == 4
     register(config(plain))
-    assert source_identity(seqio.TaskRegistry.get("one")) == "wikipedia/20230601.zh:1.0.0"
+    assert source_identity(seqio.TaskRegistry.get("one"), "train") == "wikipedia/20230601.zh:1.0.0"
 
 
 def test_tfds_that_is_not_there_is_named_and_not_asked_for(tmp_path, monkeypatch):

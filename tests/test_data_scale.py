@@ -85,7 +85,8 @@ MAKE = """
 import json, sys
 import seqio
 from dots_jax.data import text_task, token_format as fmt, vocabulary
-from dots_jax.data.token_cache import DOCUMENT_ORDER_SEED, cache_directory
+from dots_jax.data.cache_plan import DOCUMENT_ORDER_SEED
+from dots_jax.data.token_cache import cache_directory
 
 folder, tokens = sys.argv[1], json.loads(sys.argv[2])
 for name in tokens:
@@ -93,16 +94,19 @@ for name in tokens:
 seqio.MixtureRegistry.add("scale_all", [(name, 1.0 + i) for i, name in enumerate(tokens)])
 """
 WRITE = """
-chunk, per_file = fmt.CHUNK_TOKENS, fmt.CHUNKS_PER_FILE
+chunk, per_file = fmt.CHUNK_TOKENS, fmt.CHUNK_TOKENS * 16384
 for name, number in tokens.items():
     where = cache_directory(seqio.TaskRegistry.get(name), "train", folder)
     where.mkdir(parents=True)
     (where / "empty").touch()  # all files are this one: none is opened before it is read
-    chunks = -(-number // chunk)
-    files = [{"name": "empty", "chunks": min(per_file, chunks - at), "sha256": f"{at:064}", "size": 0}
-             for at in range(0, chunks, per_file)]
-    fmt.Manifest(fmt.FORMAT, name, "train", "made up", vocabulary.identity(text_task.BYTES), 1, "<u2", chunk, per_file,
-                 DOCUMENT_ORDER_SEED, number // 1000, number, number, files).write(where)
+    files = [{"name": "empty", "tokens": min(per_file, number - at), "documents": 1, "sha256": f"{at:064}", "size": 0}
+             for at in range(0, number, per_file)]
+    fmt.Manifest(
+        format=fmt.FORMAT, task=name, split="train", source="made up", fingerprint=None,
+        vocabulary=vocabulary.identity(text_task.BYTES), eos_id=1, token_dtype="<u2", chunk_tokens=chunk,
+        document_order_seed=DOCUMENT_ORDER_SEED, weighted=False, documents=number // 1000, tokens=number, bytes=number,
+        malformed={}, files=files,
+    ).write(where)
 """
 OPEN = """
 import resource, time

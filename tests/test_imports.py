@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 def requirements(name: str = "requirements.txt") -> list[Requirement]:
     lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
-    return [Requirement(line) for line in lines if line and not line.startswith("-r")]
+    return [Requirement(line) for line in lines if line and not line.startswith("-")]
 
 
 def normal(name: str) -> str:
@@ -26,6 +26,7 @@ MODULES = [
     "jax", "flax.nnx", "optax", "orbax.checkpoint",
     "tensorflow", "tensorflow_text", "tensorflow_datasets", "seqio", "array_record.python.array_record_module",
     "tokenizers",
+    "apache_beam", "google_crc32c", "pyarrow.parquet", "zstandard",
     "gin", "absl.flags", "clu.metric_writers", "tensorboard.backend.event_processing.event_accumulator", "tqdm",
     "matplotlib.pyplot",
 ]  # fmt: skip

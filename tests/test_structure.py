@@ -43,19 +43,26 @@ FLOORS = {
     "training.report": ((*FLOOR_3, "planning.schedule"), MATH | {"tqdm"}),
     "inference": (FLOOR_3, MATH | {"flax"}),
     "interop": (FLOOR_3, MATH | {"flax", "safetensors", "orbax"}),
-    "data": (FLOOR_0, {"numpy", "seqio", "tensorflow", "tensorflow_datasets", "array_record", "tokenizers", "tqdm"}),
+    "data": (
+        FLOOR_0,
+        {"numpy", "seqio", "tensorflow", "tensorflow_datasets", "array_record", "tokenizers", "tqdm"}
+        | {"apache_beam", "pyarrow", "zstandard"},
+    ),
     "curation": (FLOOR_0, ANYTHING),
     "training.loop": (FLOOR_4, ANYTHING),
     "evaluation": (FLOOR_4, ANYTHING),
     "planning": (FLOOR_4, ANYTHING),
     "planning.schedule": ((*FLOOR_1, "planning"), set()),  # the run's header shows the same tables
 }
-COMMANDS = {"gin_cli", "train", "train_tokenizer", "eval", "generate", "convert", "plan", "curate"}
+COMMANDS = {"gin_cli", "train", "train_tokenizer", "eval", "cache", "generate", "convert", "plan", "curate"}
 
 # A library that only the named modules may import, lest it spread.
 ONLY_IN = {
     "gin": {"gin_cli"},
     "absl.flags": {"gin_cli"},
+    "apache_beam": {"data.cache_job", "curation"},  # importing it takes seconds, and training needs none of it
+    "pyarrow": {"data.record_files", "curation"},
+    "zstandard": {"data.record_files", "curation"},
     "orbax": {"training.checkpoint", "interop", "inference", "evaluation"},
 }
 # And names that only the named modules may use.

@@ -6,8 +6,12 @@ The path of a token, one module a step:
     mixtures.py       the sources and mixtures of a config -> Tasks and Mixtures  (tfds_source.py)
     chat_task.py      one whose documents are conversations        (chat.py: the template)
     registry.py       names -> Tasks and exact mixture rates
-    token_cache.py    Task -> ArrayRecord chunks of tokens, once   (vocabulary.py: what a token stands for;
+    file_source.py    the user's files as a seqio source           (record_files.py: JSON lines, Parquet, ...)
+    documents.py      a piece of a Task -> tokenised documents     (vocabulary.py: what a token stands for;
                                                                     tokenizer.py: tokenizer.json, tokenizer_training.py)
+    cache_build.py    documents -> ArrayRecord chunks of tokens, in steps that resume   (cache_plan.py, token_format.py)
+    token_cache.py    opens a cache, and makes it in this process if it is not there
+    cache_job.py      makes caches on Apache Beam                  (python -m dots_jax.cache)
     token_stream.py   any slice of that stream, without loading the rest
     packing.py        a slice -> one training sequence             (numpy only)
     order.py          (seed, index) -> (task, epoch, window)       (numpy only)

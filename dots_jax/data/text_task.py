@@ -52,6 +52,15 @@ def add_text_task(
     )
 
 
+def plain_text_field(task: seqio.Task) -> str | None:
+    """The field whose text is a document of the task as it stands, if that is all its preprocessors do; else None."""
+    steps = task.preprocessors
+    functions = [getattr(step, "func", step) for step in steps]
+    if functions != [_text_to_targets, seqio.preprocessors.tokenize, seqio.preprocessors.append_eos]:
+        return None
+    return steps[0].keywords["text_field"] if task.output_features["targets"].add_eos else None
+
+
 def register_text_task(name: str, documents: Mapping[str, Sequence[str]], vocabulary: seqio.Vocabulary = BYTES) -> None:
     """Registers, or replaces, a Task over documents in memory. documents: split -> texts; no file or network is used."""
     if name in seqio.TaskRegistry.names():

@@ -1,255 +1,171 @@
-"""Tokenises a seqio Task once into ArrayRecord chunks, and opens what was made.
+"""Opens the token cache of a seqio Task, and makes it first if it is not there.
 
-A cache appears under its name only when it is whole: it is written beside it and renamed. One process builds at a time
-(a lock that the system drops if the process dies) and the others wait and then use it.
+A cache appears under its name only when it is whole: it is made beside it (cache_build.py) and renamed. One process
+builds at a time (a lock that the system drops if the process dies) and the others wait and then use it. What a killed
+build had done is used by the next one.
 """
 
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import itertools
-import os
 import re
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import seqio
 import tensorflow as tf
-import tqdm
-from array_record.python import array_record_module
 
-from dots_jax.config import UserError
+from dots_jax.config import CacheConfig, UserError
+from dots_jax.data import cache_build, cache_plan
 from dots_jax.data import token_format as fmt
 from dots_jax.data import vocabulary as vocabularies
-from dots_jax.data.order import key
+from dots_jax.data.documents import is_weighted
+from dots_jax.data.file_source import FileSource
+from dots_jax.data.record_files import Malformed
 from dots_jax.data.registry import check_split, get_task, task_vocabulary
 from dots_jax.data.token_stream import TokenStream
-
-# Of the order of documents in the stream. Not the run's seed: the cache serves every run, whose own order is order.py.
-DOCUMENT_ORDER_SEED = 0
 
 # TensorFlow only moves text and integers here; it must not take an accelerator's memory from the model.
 with contextlib.suppress(RuntimeError, ValueError):
     tf.config.set_visible_devices([], "GPU")
+
+# Does step(building, number) for every number, in any order and on any workers.
+ForEach = Callable[[Callable[[Path, int], None], Path, Sequence[int]], None]
+_DEFAULTS = CacheConfig(tasks=("any",))
 
 
 def open_stream(task_name: str, split: str, cache_dir: str | Path) -> TokenStream:
     """The token stream of a split of a registered Task; made first, with a progress bar, if it is not there.
 
     Raises UserError for an unknown task or split, an empty data set, a cache that is damaged or made with another
-    vocabulary, and a folder or disk that cannot be written.
+    vocabulary or of other files, and a folder or disk that cannot be written.
     """
     task = get_task(task_name)
     check_split(task, split)
     directory = cache_directory(task, split, cache_dir)
     if not directory.exists():
-        with _write_errors(cache_dir), _one_builder(Path(cache_dir)):
-            if not directory.exists():  # else another process made it while this one waited
-                _build(task, split, Path(cache_dir), directory)
-    manifest = fmt.Manifest.read(directory)
-    expected = vocabularies.identity(task_vocabulary(task))
-    if manifest.vocabulary != expected:
-        raise UserError(
-            f"The token cache {directory} was made with {manifest.vocabulary}, but task {task_name!r} now uses "
-            f"{expected}: choose another DataConfig.cache_dir, or delete that folder."
-        )
-    if manifest.weighted != is_weighted(task):
-        raise UserError(
-            f"The token cache {directory} was made when task {task_name!r} "
-            f"{'was' if manifest.weighted else 'was not'} one of conversations: delete that folder and it is made again."
-        )
-    return TokenStream(directory, manifest)
-
-
-def is_weighted(task: seqio.Task) -> bool:
-    """Whether the Task says of each token if it is learned, in `weights` beside its `targets`, as chat_task.ChatTask."""
-    return getattr(task, "weighted", False)
+        make_cache(task, split, cache_dir, one_after_the_other, shards=None)
+    return TokenStream(directory, check_cache(task, split, directory))
 
 
 def cache_directory(task: seqio.Task, split: str, cache_dir: str | Path) -> Path:
     """Where the cache of a split is. Another version of the source has another folder, so neither is taken for both."""
-    source = re.sub(r"[^\w.-]+", "_", source_identity(task))
+    source = re.sub(r"[^\w.-]+", "_", source_identity(task, split))
     return Path(cache_dir) / "tokens" / task.name / source / split
 
 
-def source_identity(task: seqio.Task) -> str:
-    """The data a Task reads: a source's own `identity`, the TFDS name, or else the kind of source."""
+def source_identity(task: seqio.Task, split: str) -> str:
+    """The data a Task reads: a source's own identity, the TFDS name, or else the kind of source."""
     source = task.source
+    if isinstance(source, FileSource):
+        return source.split_identity(split)
     if hasattr(source, "identity"):
         return source.identity
     if isinstance(source, seqio.TfdsDataSource):
-        return str(source.tfds_dataset.resolved_tfds_name())
+        name = str(source.tfds_dataset.resolved_tfds_name(split))
+        part = str(source.tfds_dataset._map_split(split))  # seqio says nowhere else what a split stands for
+        # Hashed: a folder's name cannot tell train[:5%] from train[5%:].
+        return name if part == split else f"{name}-{hashlib.sha256(part.encode()).hexdigest()[:8]}"
     return type(source).__name__
 
 
-def _build(task: seqio.Task, split: str, cache_dir: Path, directory: Path) -> None:
-    if hasattr(task.source, "prepare_under"):
-        task.source.prepare_under(cache_dir)
-    vocabulary = task_vocabulary(task)
-    documents, weights = _shuffled_documents(task, split, vocabulary)
-    if sum(len(document) - 1 for document in documents) == 0:
-        what = "no documents" if not documents else "only empty documents"
-        raise UserError(f"Task {task.name!r} has {what} in its split {split!r}: there is nothing to learn from.")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{split}.building-"
-    for left_by_a_killed_build in directory.parent.glob(f"{prefix}*"):
-        shutil.rmtree(left_by_a_killed_build, ignore_errors=True)
-    building = Path(tempfile.mkdtemp(prefix=prefix, dir=directory.parent))
-    try:
-        write_cache(
-            building, documents, vocabulary, task=task.name, split=split, source=source_identity(task), weights=weights
+def check_cache(task: seqio.Task, split: str, directory: Path) -> fmt.Manifest:
+    """The manifest of a cache that fits the task as it is now. Source files that are not here are not missed."""
+    manifest = fmt.Manifest.read(directory)
+    expected = vocabularies.identity(task_vocabulary(task))
+    if manifest.vocabulary != expected:
+        raise UserError(
+            f"The token cache {directory} was made with {manifest.vocabulary}, but task {task.name!r} now uses "
+            f"{expected}: choose another DataConfig.cache_dir, or delete that folder."
         )
-        building.chmod(0o755)  # mkdtemp's 0700 would hide the cache from other users
-        building.rename(directory)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    if manifest.weighted != is_weighted(task):
+        raise UserError(
+            f"The token cache {directory} was made when task {task.name!r} "
+            f"{'was' if manifest.weighted else 'was not'} one of conversations: delete that folder and it is made again."
+        )
+    found = task.source.fingerprint(split) if isinstance(task.source, FileSource) else None
+    if found not in (None, manifest.fingerprint):
+        raise UserError(
+            f"The token cache {directory} was made of other files than {task.source.globs[split]!r} has now "
+            f"({fmt.PROVENANCE} lists them): choose another DataConfig.cache_dir, or delete that folder."
+        )
+    return manifest
 
 
-def _shuffled_documents(
-    task: seqio.Task, split: str, vocabulary: seqio.Vocabulary
-) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
-    """Every document, end token included, in the order of hash(seed, task, place in the source), so that neighbours
-    in a sequence are unrelated whatever the order of the source; and their weights, if the Task has them."""
-    dataset = task.get_dataset(None, split, shuffle=False, num_epochs=1, try_in_mem_cache=False)
-    dtype = fmt.token_dtype(vocabulary.vocab_size)
-    documents, weights = [], []
-    progress = tqdm.tqdm(
-        _examples(dataset, task.name, split), desc=f"tokenising {task.name} {split}", unit=" docs", disable=None
-    )
-    for number, example in enumerate(progress):
-        tokens = example["targets"]
-        if len(tokens) == 0 or tokens[-1] != vocabulary.eos_id:
-            raise UserError(
-                f"Task {task.name!r}: document {number} of {split!r} does not end with the end token "
-                f"{vocabulary.eos_id}: give its feature add_eos=True and append seqio.preprocessors.append_eos."
-            )
-        if tokens.min() < 0 or tokens.max() >= vocabulary.vocab_size:
-            raise UserError(
-                f"Task {task.name!r}: document {number} of {split!r} holds an id outside the vocabulary of "
-                f"{vocabulary.vocab_size}: check its preprocessors."
-            )
-        documents.append(tokens.astype(dtype))
-        if is_weighted(task):
-            weights.append(
-                _checked_weights(example["weights"], tokens, f"Task {task.name!r}: document {number} of {split!r}")
-            )
-    order = sorted(range(len(documents)), key=lambda i: key(DOCUMENT_ORDER_SEED, task.name, i))
-    return [documents[i] for i in order], [weights[i] for i in order] if is_weighted(task) else None
-
-
-def _checked_weights(weights: np.ndarray, tokens: np.ndarray, at: str) -> np.ndarray:
-    if weights.shape != tokens.shape or not np.isin(weights, (0, 1)).all():
-        raise UserError(f"{at} has {len(weights)} weights for {len(tokens)} tokens: give each token one, 0 or 1.")
-    return weights.astype(np.uint8)
-
-
-def _examples(dataset: tf.data.Dataset, task: str, split: str) -> Iterator[dict]:
-    """The examples; a UserError of a Python function inside tf.data, which wraps it, is one again and names the split."""
-    try:
-        yield from dataset.as_numpy_iterator()
-    except tf.errors.OpError as error:
-        sentence = re.search(r"\bUserError: (.*)", error.message)
-        if not sentence:
-            raise
-        raise UserError(sentence[1].replace(f"Task {task!r}:", f"Task {task!r}, split {split!r}:", 1)) from None
-
-
-def write_cache(
-    directory: Path, documents: Iterable[np.ndarray], vocabulary: seqio.Vocabulary, *, task: str, split: str,
-    source: str, chunk_tokens: int = fmt.CHUNK_TOKENS, chunks_per_file: int = fmt.CHUNKS_PER_FILE,
-    weights: Iterable[np.ndarray] | None = None,
+def make_cache(
+    task: seqio.Task, split: str, cache_dir: str | Path, for_each: ForEach, *, shards: int | None = _DEFAULTS.shards,
+    max_malformed: float = _DEFAULTS.max_malformed, samples: int = _DEFAULTS.malformed_samples,
 ) -> None:  # fmt: skip
-    """Writes files and manifest into an empty directory.
+    """Makes the cache of a split unless it is there. Its bytes depend on `shards`, not on for_each or interruptions.
 
-    documents: int [tokens + 1] each, in stream order, each closed by its end token; ids are never interpreted.
-    weights: 0 or 1 for each of their tokens; None: every token is learned.
+    The other arguments are those of CacheConfig; shards None: as 0, but work begun with any number is taken up.
+    Raises UserError as open_stream does, and for too many malformed.
     """
-    dtype = fmt.token_dtype(vocabulary.vocab_size)
-    lengths = _byte_lengths(vocabulary)
-    num_documents = num_tokens = num_bytes = 0
-
-    def counted():
-        nonlocal num_documents, num_tokens, num_bytes
-        for document in documents:
-            num_documents += 1
-            num_tokens += len(document)
-            num_bytes += 0 if lengths is None else int(lengths[document].sum())
-            yield document
-
-    files = _write_files(directory, _chunks(counted(), dtype, chunk_tokens, weights), chunks_per_file)
-    fmt.Manifest(
-        format=fmt.FORMAT, task=task, split=split, source=source, vocabulary=vocabularies.identity(vocabulary),
-        eos_id=vocabulary.eos_id, token_dtype=dtype, chunk_tokens=chunk_tokens, chunks_per_file=chunks_per_file,
-        document_order_seed=DOCUMENT_ORDER_SEED, documents=num_documents, tokens=num_tokens,
-        bytes=None if lengths is None else num_bytes, files=files, weighted=weights is not None,
-    ).write(directory)  # fmt: skip
+    directory = cache_directory(task, split, cache_dir)
+    building = directory.with_name(f".{split}.building")
+    with write_errors(cache_dir), _one_builder(directory.with_name(f".{split}.lock")):
+        if directory.exists():  # another process made it while this one waited
+            return
+        prepare(task, cache_dir)
+        look_first(task, split, max_malformed)
+        plan = cache_plan.plan(task, split, source_identity(task, split), shards or 0)
+        plan = cache_plan.begin(building, plan, any_shards=shards is None)
+        tokenise = functools.partial(cache_build.tokenise, samples=samples)
+        for_each(tokenise, building, cache_plan.unfinished(building, "pieces", len(plan.pieces)))
+        cache_build.check_pieces(building, max_malformed)
+        for_each(cache_build.write_shard, building, cache_plan.unfinished(building, "shards", plan.shards))
+        cache_build.finish(building, samples)
+        (building / "cache").rename(directory)
+        shutil.rmtree(building)
 
 
-def _byte_lengths(vocabulary: seqio.Vocabulary) -> np.ndarray | None:
-    try:
-        return vocabularies.token_byte_lengths(vocabulary)
-    except UserError:  # trains all the same; only bits per byte need it, and say so
-        return None
+def one_after_the_other(step: Callable, building: Path, numbers: Sequence[int]) -> None:
+    """The steps in this process, for caches that are made in passing; tokenising draws a progress bar."""
+    for number in numbers:
+        if getattr(step, "func", None) is cache_build.tokenise:
+            step(building, number, bar=True)
+        else:
+            step(building, number)
 
 
-def _chunks(
-    documents: Iterable[np.ndarray], dtype: str, chunk_tokens: int, weights: Iterable[np.ndarray] | None = None
-) -> Iterator[bytes]:
-    """The stream cut into encoded chunks."""
-    tokens, ends, filled = np.empty(chunk_tokens, dtype), [], 0
-    bits = None if weights is None else np.empty(chunk_tokens, np.uint8)
-    for document, its_bits in zip(documents, itertools.repeat(None) if weights is None else weights):
-        done = 0
-        while done < len(document):
-            taken = min(len(document) - done, chunk_tokens - filled)
-            tokens[filled : filled + taken] = document[done : done + taken]
-            if bits is not None:
-                bits[filled : filled + taken] = its_bits[done : done + taken]
-            filled += taken
-            done += taken
-            if done == len(document):
-                ends.append(filled - 1)
-            if filled == chunk_tokens:
-                yield fmt.encode_chunk(tokens, np.array(ends), bits)
-                ends, filled = [], 0
-    if filled:
-        yield fmt.encode_chunk(tokens[:filled], np.array(ends), None if bits is None else bits[:filled])
+def prepare(task: seqio.Task, cache_dir: str | Path) -> None:
+    """Lets a source that makes its own files do so, one process at a time."""
+    if hasattr(task.source, "prepare_under"):
+        with write_errors(cache_dir), _one_builder(Path(cache_dir) / ".prepare.lock"):
+            task.source.prepare_under(cache_dir)
 
 
-def _write_files(directory: Path, chunks: Iterable[bytes], chunks_per_file: int) -> list[dict]:
-    files, writer = [], None
-    for number, chunk in enumerate(chunks):
-        if number % chunks_per_file == 0:
-            if writer is not None:
-                writer.close()
-            name = f"tokens-{len(files):05d}.array_record"
-            writer = array_record_module.ArrayRecordWriter(str(directory / name), fmt.WRITER_OPTIONS)
-            files.append({"name": name, "chunks": 0})
-        writer.write(chunk)
-        files[-1]["chunks"] += 1
-    if writer is not None:
-        writer.close()
-    for file in files:
-        with open(directory / file["name"], "rb") as f:
-            file["sha256"] = hashlib.file_digest(f, "sha256").hexdigest()
-            file["size"] = os.fstat(f.fileno()).st_size
-    return files
+def look_first(task: seqio.Task, split: str, max_malformed: float, records: int = 100) -> None:
+    """Raises UserError if the first records of three files are all malformed: a wrong field name costs no hours."""
+    if not isinstance(task.source, FileSource) or max_malformed == 1:
+        return
+    files = task.source.files(split)
+    texts = [
+        text
+        for file in {files[0], files[len(files) // 2], files[-1]}
+        for text in itertools.islice(task.source.texts(file), records)
+    ]
+    if texts and all(isinstance(text, Malformed) for text in texts):
+        raise UserError(
+            f"Task {task.name!r}: none of the first records of {task.source.globs[split]!r} can be used ({texts[0].reason}; "
+            f"the record begins: {texts[0].shown}): check the field and the files."
+        )
 
 
 @contextlib.contextmanager
-def _one_builder(cache_dir: Path) -> Iterator[None]:
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with open(cache_dir / ".building.lock", "w") as lock:
+def _one_builder(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 @contextlib.contextmanager
-def _write_errors(cache_dir: str | Path) -> Iterator[None]:
+def write_errors(cache_dir: str | Path) -> Iterator[None]:
     """A folder or disk that cannot be written becomes one sentence; trouble with reading the source stays what it is."""
     try:
         yield

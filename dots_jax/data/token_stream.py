@@ -1,6 +1,8 @@
 """Random access to a token cache: any slice of the stream, reading only the chunks it lies in."""
 
+import itertools
 import threading
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,12 @@ from array_record.python import array_record_module
 from dots_jax.config import UserError
 from dots_jax.data import token_format as fmt
 from dots_jax.data.packing import Batch, num_sequences, pack, pack_weighted, whole_document_starts
+
+# Files that all streams together hold open; the system's limit is often 1024 a process.
+_MAX_OPEN = 256
+_open_files: OrderedDict[tuple[int, int], array_record_module.ArrayRecordReader] = OrderedDict()  # least recent first
+_open_lock = threading.Lock()
+_stream_numbers = itertools.count()
 
 
 class TokenStream:
@@ -28,8 +36,10 @@ class TokenStream:
         self.eos_id = self.manifest.eos_id
         self.weighted = self.manifest.weighted
         self._directory = directory
-        self._starts: dict[int, np.ndarray] = {}
-        self._readers = {}
+        self._cuts_of: dict[int, np.ndarray] = {}
+        self._number = next(_stream_numbers)
+        # Where each file begins in the stream, and the end.
+        self._starts = np.cumsum([0, *(file["tokens"] for file in self.manifest.files)], dtype=np.int64)
         self._lock = threading.Lock()
 
     def window(self, start: int, num_tokens: int) -> tuple[np.ndarray, np.ndarray]:
@@ -44,17 +54,18 @@ class TokenStream:
         end = start + num_tokens
         if not 0 <= start < end <= self.num_tokens:
             raise ValueError(f"window [{start}, {end}) is not inside a stream of {self.num_tokens} tokens.")
-        size = self.manifest.chunk_tokens
         tokens, weights = np.empty(num_tokens, np.int32), np.ones(num_tokens, np.uint8)
         document_ends = []
-        for chunk in range(start // size, (end - 1) // size + 1):
-            chunk_tokens, chunk_ends, chunk_weights = self._chunk(chunk)
-            first, last = max(start, chunk * size), min(end, (chunk + 1) * size)
-            tokens[first - start : last - start] = chunk_tokens[first - chunk * size : last - chunk * size]
+        at = start
+        while at < end:
+            chunk_start, chunk_tokens, chunk_ends, chunk_weights = self._chunk_at(at)
+            last = min(end, chunk_start + len(chunk_tokens))
+            tokens[at - start : last - start] = chunk_tokens[at - chunk_start : last - chunk_start]
             if chunk_weights is not None:
-                weights[first - start : last - start] = chunk_weights[first - chunk * size : last - chunk * size]
-            ends = chunk_ends.astype(np.int64) + chunk * size
-            document_ends.append(ends[(ends >= first) & (ends < last)] - start)
+                weights[at - start : last - start] = chunk_weights[at - chunk_start : last - chunk_start]
+            ends = chunk_ends.astype(np.int64) + chunk_start
+            document_ends.append(ends[(ends >= at) & (ends < last)] - start)
+            at = last
         return tokens, np.concatenate(document_ends), weights
 
     def num_sequences(self, seq_len: int) -> int:
@@ -85,28 +96,44 @@ class TokenStream:
 
     def _cuts(self, seq_len: int) -> np.ndarray:
         """Where the sequences of a weighted stream begin. Reads the whole stream once: conversations are few beside text."""
-        if seq_len not in self._starts:
-            size = self.manifest.chunk_tokens
-            chunks = range(num_sequences(self.num_tokens, size))
-            ends = [self._chunk(chunk)[1].astype(np.int64) + chunk * size for chunk in chunks]
-            self._starts[seq_len] = whole_document_starts(np.concatenate(ends), seq_len)
-        return self._starts[seq_len]
+        if seq_len not in self._cuts_of:
+            ends, at = [], 0
+            while at < self.num_tokens:
+                chunk_start, chunk_tokens, chunk_ends, _ = self._chunk_at(at)
+                ends.append(chunk_ends.astype(np.int64) + chunk_start)
+                at = chunk_start + len(chunk_tokens)
+            self._cuts_of[seq_len] = whole_document_starts(np.concatenate(ends), seq_len)
+        return self._cuts_of[seq_len]
 
-    def _chunk(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        file, record = divmod(index, self.manifest.chunks_per_file)
-        name = self.manifest.files[file]["name"]
+    def _chunk_at(self, token: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray | None]:
+        """The chunk that holds a token of the stream: where it begins, its tokens, document ends, and weights if it has."""
+        file = int(np.searchsorted(self._starts, token, side="right")) - 1
+        file_start, file_tokens = int(self._starts[file]), self.manifest.files[file]["tokens"]
+        size = self.manifest.chunk_tokens
+        record = (token - file_start) // size
         try:
             with self._lock:
-                if file not in self._readers:
-                    path = str(self._directory / name)
-                    self._readers[file] = array_record_module.ArrayRecordReader(path, fmt.READER_OPTIONS)
-                (data,) = self._readers[file].read([record])
+                (data,) = self._reader(file).read([record])
             tokens, document_ends, weights = fmt.decode_chunk(data, self.manifest.token_dtype, self.weighted)
-            if len(tokens) != min(self.manifest.chunk_tokens, self.num_tokens - index * self.manifest.chunk_tokens):
-                raise ValueError(f"chunk {index} holds {len(tokens)} tokens")
+            if len(tokens) != min(size, file_tokens - record * size):
+                raise ValueError(f"chunk {record} holds {len(tokens)} tokens")
         except (RuntimeError, ValueError, IndexError) as error:
+            name = self.manifest.files[file]["name"]
             raise UserError(
                 f"The token cache {self._directory} is damaged: {name} cannot be read at chunk {record}: delete that "
                 "folder and it is made again."
             ) from error
-        return tokens, document_ends, weights
+        return file_start + record * size, tokens, document_ends, weights
+
+    def _reader(self, file: int) -> array_record_module.ArrayRecordReader:
+        key = (self._number, file)
+        with _open_lock:
+            reader = _open_files.pop(key, None)
+        if reader is None:
+            path = str(self._directory / self.manifest.files[file]["name"])
+            reader = array_record_module.ArrayRecordReader(path, fmt.READER_OPTIONS)
+        with _open_lock:
+            _open_files[key] = reader
+            if len(_open_files) > _MAX_OPEN:
+                _open_files.popitem(last=False)  # closed when nobody reads from it any more
+        return reader

@@ -38,3 +38,19 @@ def identity(vocabulary: seqio.Vocabulary) -> str:
         return f"{type(vocabulary).__name__}(vocab_size={vocabulary.vocab_size}, sha256={vocabulary.sha256[:12]})"
     probe = hashlib.sha256(repr(list(vocabulary.encode(_PROBE))).encode()).hexdigest()[:12]
     return f"{type(vocabulary).__name__}(vocab_size={vocabulary.vocab_size}, eos_id={vocabulary.eos_id}, probe={probe})"
+
+
+def encode_batch(vocabulary: seqio.Vocabulary, texts: list[bytes]) -> list[np.ndarray]:
+    """The ids of each text (UTF-8), without end tokens: what `vocabulary.encode` gives, at the speed of a batch.
+
+    A vocabulary of one's own may offer a method `encode_batch(list of str) -> list of ids`.
+    """
+    if hasattr(vocabulary, "encode_batch"):
+        return [
+            np.asarray(ids, np.int64)
+            for ids in vocabulary.encode_batch([text.decode(errors="replace") for text in texts])
+        ]
+    if isinstance(vocabulary, seqio.ByteVocabulary):
+        first = vocabulary.vocab_size - vocabulary.extra_ids - 256
+        return [np.frombuffer(text, np.uint8).astype(np.int64) + first for text in texts]
+    return [np.asarray(vocabulary.encode(text.decode(errors="replace")), np.int64) for text in texts]
