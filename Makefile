@@ -34,8 +34,6 @@ help:
 	@echo 'make clean      remove .venv, caches and $(WORKDIR)'
 	@echo 'Python 3.11 or 3.12; choose with PYTHON=python3.12. The first of these targets installs into .venv.'
 
-# Huge pages for large temporaries (glibc; others ignore it): a step is a tenth faster on CPUs, in the same memory.
-demo: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 demo: $(STAMP)
 	$(BIN) -m dots_jax.train --gin_file=gin/tiny.gin --workdir=$(WORKDIR)
 	$(BIN) -m dots_jax.eval --gin_file=gin/eval_tiny.gin --workdir=$(WORKDIR)

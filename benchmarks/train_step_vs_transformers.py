@@ -224,9 +224,7 @@ class Player:
 
 
 def spawn(*flags: str, **options) -> subprocess.Popen:
-    environment = {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    # Huge pages for every rival, as `make demo` has them: large temporaries otherwise cost a page fault every 4 KB.
-    environment = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} | environment
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     command = [sys.executable, "-m", "benchmarks.train_step_vs_transformers", *flags]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, **options)
 
