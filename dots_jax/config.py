@@ -59,8 +59,14 @@ def _check_types(config) -> None:
         if not _fits(value, hints[field.name]):
             raise UserError(
                 f"{type(config).__name__}.{field.name} must be {_type_name(hints[field.name])}, "
-                f"but is {value!r} ({type(value).__name__})."
+                f"but is {value!r} ({type(value).__name__}){_in_which(config, field.name)}."
             )
+
+
+def _in_which(config, field: str) -> str:
+    """Of several sections of one kind, the one that is meant."""
+    name = getattr(config, "name", None)
+    return f", in {type(config).__name__} {name!r}" if isinstance(name, str) and field != "name" else ""
 
 
 def _require(condition: bool, sentence: str) -> None:

@@ -105,7 +105,7 @@ def test_full_disk(refusal, workdir, monkeypatch):
     usage = types.SimpleNamespace(total=2**30, used=2**30 - 1000, free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     line = refusal()
-    assert f"the disk of {workdir.path} has 0.00" in line and "free some space" in line
+    assert f"the disk of {workdir.path} has 0.0 MiB" in line and "free some space" in line
 
 
 @pytest.mark.parametrize("where", ["file", "below a file", "/proc"])
@@ -145,6 +145,20 @@ def test_dry_run_says_all_and_writes_nothing(workdir, capfd, monkeypatch):
         assert words in out
     for name in ("stable", "anneal", "long"):
         assert any(line.split()[:1] == [name] for line in out.replace("stages", "").splitlines())
+    assert not workdir.path.exists()
+
+
+@pytest.mark.parametrize(
+    "binding, words",
+    [
+        ("stable/Stage.mixture = 'nowhere'", "No seqio mixture or task is named 'nowhere'"),
+        ("TrainConfig.validation = ('nowhere',)", "No seqio task is named 'nowhere'"),
+        ("ModelConfig.vocab_size = 100", "has 259 ids, but ModelConfig.vocab_size is 100"),
+    ],
+)
+def test_a_dry_run_checks_the_names(workdir, capfd, binding, words):
+    assert workdir.train(binding, flags=("--dry_run",)) == 2
+    assert words in capfd.readouterr().err
     assert not workdir.path.exists()
 
 

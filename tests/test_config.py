@@ -66,7 +66,7 @@ BAD = {
     # wrong types
     "text for int": (lambda: ModelConfig(num_layers="sixty-two"), "num_layers must be a whole number, but is 'sixty-two' (str)."),
     "float for int": (lambda: ModelConfig(num_layers=62.0), "ModelConfig.num_layers must be a whole number, but is 62.0 (float)."),
-    "float for steps": (lambda: stage(warmup_steps=2000.5), "Stage.warmup_steps must be a whole number, but is 2000.5 (float)."),
+    "float for steps": (lambda: stage(warmup_steps=2000.5), "Stage.warmup_steps must be a whole number, but is 2000.5 (float)"),
     "float for tokens": (lambda: stage(tokens=1e6), "Stage.tokens must be a whole number, but is 1000000.0"),
     "bool for int": (lambda: train(seed=True), "TrainConfig.seed must be a whole number, but is True (bool)."),
     "None for int": (lambda: train(log_every=None), "TrainConfig.log_every must be a whole number, but is None"),

@@ -27,16 +27,16 @@ def test_ledger_warnings_and_a_resumed_knotted_stage(workdir, capfd):
     rows = workdir.rows()
     for row in rows:
         assert sum(row["source_tokens"].values()) == row["tokens"]
-        assert row["epoch"].keys() == row["stage_source_tokens"].keys()
+        assert row["stage_epoch"].keys() == row["stage_source_tokens"].keys()
     stable, last = rows[24], rows[-1]
-    assert stable["source_tokens"] == stable["stage_source_tokens"] and stable["source_epochs"] == stable["epoch"]
+    assert stable["source_tokens"] == stable["stage_source_tokens"] and stable["stage_epoch"] == stable["epoch"]
     assert stable["stage"] == "stable" and last["stage"] == "long"
     assert sum(last["stage_source_tokens"].values()) == 5 * 512
     ledger = Checkpoints(str(workdir.path)).record(NUM_STEPS)["exposure"]
     assert list(ledger) == ["stable", "anneal", "long"]
     for source in ("small_prose", "small_numbers"):
         assert sum(stage[source]["tokens"] for stage in ledger.values()) == last["source_tokens"][source]
-        assert sum(stage[source]["epochs"] for stage in ledger.values()) == pytest.approx(last["source_epochs"][source])
+        assert sum(stage[source]["epochs"] for stage in ledger.values()) == pytest.approx(last["epoch"][source])
     # what the plan said is what was read, to within a few sequences
     assert abs(ledger["stable"]["small_prose"]["tokens"] - 0.7 * rows[24]["tokens"]) <= 3 * 32
 

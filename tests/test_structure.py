@@ -49,7 +49,8 @@ FLOORS = {
         | {"apache_beam", "pyarrow", "zstandard"},
     ),
     "curation": (FLOOR_0, ANYTHING),
-    "training.loop": (FLOOR_4, ANYTHING),
+    "training.loop": ((*FLOOR_4, "training.preflight"), ANYTHING),
+    "training.preflight": (FLOOR_4, ANYTHING),
     "evaluation": (FLOOR_4, ANYTHING),
     "planning": (FLOOR_4, ANYTHING),
     "planning.schedule": ((*FLOOR_1, "planning"), set()),  # the run's header shows the same tables

@@ -22,7 +22,7 @@ def evaluate(config: EvalConfig, options: SimpleNamespace) -> int:
     # Which checkpoints, and of which model.
     checkpoints = _open(options.workdir)
     steps = _choose(checkpoints, config.checkpoint)
-    model = model_from_dict(checkpoints.record(steps[0])["model"])
+    model = model_from_dict(_readable_record(checkpoints, steps)["model"])
     config = config.for_devices(model, jax.device_count())
     register(config.data)
     for task in config.tasks:
@@ -69,6 +69,16 @@ def _choose(checkpoints: Checkpoints, which: str) -> list[int]:
             f"There is no checkpoint of step {step} in {checkpoints.folder}: it has {', '.join(map(str, steps))}."
         )
     return [step]
+
+
+def _readable_record(checkpoints: Checkpoints, steps: list[int]) -> dict:
+    try:
+        return checkpoints.record(steps[0])
+    except Exception as error:
+        raise UserError(
+            f"The checkpoint of step {steps[0]} in {checkpoints.folder} cannot be read: training moves it to damaged/ when it "
+            "goes on; to score another one, set EvalConfig.checkpoint to its step."
+        ) from error
 
 
 def _abstract_model(definition: Definition) -> dict:

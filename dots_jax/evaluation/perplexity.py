@@ -43,7 +43,12 @@ class Scorer:
 
 def check_task(task: str, model: ModelConfig, cache_dir: str) -> None:
     """Refuses a task that `Scorer.evaluate` could not score, and makes its token cache."""
+    check_vocabulary(task, model)
     open_stream(task, SPLIT, cache_dir)
+
+
+def check_vocabulary(task: str, model: ModelConfig) -> None:
+    """Refuses a task that does not exist, or whose vocabulary is larger than the model's."""
     size = task_vocabulary(get_task(task)).vocab_size
     if size > model.vocab_size:
         raise UserError(f"The vocabulary of {task} has {size} ids, but ModelConfig.vocab_size is {model.vocab_size}.")

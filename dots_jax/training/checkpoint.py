@@ -198,7 +198,7 @@ class Checkpoints:
 
 
 def _first_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split("See full TensorStore details")[0].split()) or type(error).__name__
     return text if len(text) <= 200 else text[:200] + " ..."
 
 
@@ -242,6 +242,6 @@ def check_disk(workdir: str, checkpoint_bytes: int) -> None:
     free = shutil.disk_usage(workdir).free
     if free < checkpoint_bytes:
         raise UserError(
-            f"A checkpoint takes {checkpoint_bytes / 2**30:.2f} GiB, and the disk of {workdir} has {free / 2**30:.2f} GiB left: "
+            f"A checkpoint takes {checkpoint_bytes / 2**20:,.1f} MiB, and the disk of {workdir} has {free / 2**20:,.1f} MiB left: "
             "free some space, or choose another --workdir."
         )

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dots_jax.config import TrainConfig, UserError, check_ids, to_dict
+from dots_jax.config import TrainConfig, UserError, to_dict
 from dots_jax.data.loader import Prefetcher
 from dots_jax.data.mixtures import register
 from dots_jax.data.registry import registered_rates
 from dots_jax.data.sequences import MixtureSequences
-from dots_jax.evaluation.perplexity import Scorer, check_task, once_per_process, table
+from dots_jax.evaluation.perplexity import Scorer, once_per_process, table
 from dots_jax.model.accounting import flops_per_token
 from dots_jax.parallel.mesh import batch_sharding, make_mesh
 from dots_jax.parallel.topology import peak_flops
@@ -28,6 +28,7 @@ from dots_jax.training.checkpoint import Checkpoints, check_disk, check_same_mod
 from dots_jax.training.exposure import Exposure, total
 from dots_jax.training.metrics import MetricsLog, to_row
 from dots_jax.training.optimizer import make_optimizer
+from dots_jax.training.preflight import check_names, check_workdir, open_stages
 from dots_jax.training.report import Progress, header
 from dots_jax.training.stages import Schedule, StepPlan
 from dots_jax.training.state import Definition, TrainState, abstract_state, bytes_per_device, init_state
@@ -104,15 +105,17 @@ def train(config: TrainConfig, options: SimpleNamespace) -> int:
     sizes = known_sizes(config.data)
     if chief:
         print(header(config, schedule, bytes_per_device(abstract), peak, peak_source, rates, sizes), flush=True)
+    check_names(config)
     if options.dry_run:
         _warn_of_repeats(config, schedule, rates, sizes)
+        check_workdir(config, options.workdir)
         return 0
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
     check_disk(options.workdir, size // jax.process_count())
 
     # Open the data of every stage, and of the validation, now: an error in the last one must not wait for a month.
     sequences: list[MixtureSequences] = []
-    once_per_process(lambda: sequences.__init__(_open_stages(config)))
+    once_per_process(lambda: sequences.__init__(open_stages(config)))
     sizes = {task: Size(tokens) for stage in sequences for task, tokens in stage.tokens.items()}
     _warn_of_repeats(config, schedule, rates, sizes)
 
@@ -154,26 +157,6 @@ def _warn_of_repeats(config: TrainConfig, schedule: Schedule, rates: Rates, size
     if jax.process_index() == 0:
         for warning in repeats(uses(schedule, rates, sizes), config.data.max_epochs):
             print(warning, flush=True)
-
-
-def _open_stages(config: TrainConfig) -> list[MixtureSequences]:
-    opened = [
-        MixtureSequences(
-            stage.mixture, stage.seq_len, config.seed, config.data.cache_dir, salt=stage.name, untie=stage.untie
-        )
-        for stage in config.stages
-    ]
-    for stage, sequences in zip(config.stages, opened):
-        if sequences.vocab_size > config.model.vocab_size:
-            raise UserError(
-                f"Stage {stage.name!r}: the vocabulary of {stage.mixture} has {sequences.vocab_size} ids, but "
-                f"ModelConfig.vocab_size is {config.model.vocab_size}: raise it."
-            )
-        if stage.untie:
-            check_ids(f"Stage {stage.name!r}", stage.untie, sequences.vocab_size, config.model)
-    for task in config.validation:
-        check_task(task, config.model, config.data.cache_dir)
-    return opened
 
 
 def _check_resumable(record: dict, run: Run, workdir: str) -> None:
@@ -319,10 +302,10 @@ class _Reporter:
         return to_row(
             step, metrics, mean_load=load.mean(axis=1), tokens=self._run.schedule.tokens_before(step),
             learning_rate=np.float32(plan.learning_rate), stage=plan.stage.name, stage_index=plan.stage_index,
-            epoch={source: part["epochs"] for source, part in here.items()},
-            stage_source_tokens={source: part["tokens"] for source, part in here.items()},
+            epoch={source: part["epochs"] for source, part in run.items()},
             source_tokens={source: part["tokens"] for source, part in run.items()},
-            source_epochs={source: part["epochs"] for source, part in run.items()}, **timing,
+            stage_epoch={source: part["epochs"] for source, part in here.items()},
+            stage_source_tokens={source: part["tokens"] for source, part in here.items()}, **timing,
         )  # fmt: skip
 
     def _warn(self, step: int, metrics: dict) -> None:
@@ -383,6 +366,8 @@ def _validate(run: Run, state: TrainState, log: MetricsLog) -> None:
 def _say_goodbye(run: Run, reached: int) -> None:
     kept = ", ".join(f"{step:,}" for step in run.checkpoints.steps())
     total = run.schedule.num_steps
+    if run.last_step < reached:
+        print(f"note        --max_steps={run.last_step:,} was passed before: nothing was trained", flush=True)
     print(
         f"finished    {reached:,} of {total:,} steps; checkpoints of steps {kept} in {run.checkpoints.folder}",
         flush=True,
