@@ -34,6 +34,7 @@ from dots_jax.training.state import Definition, TrainState, abstract_state, byte
 from dots_jax.training.step import jit_train_step
 
 STOP_SIGNALS = (signal.SIGTERM,)
+STOPPED = 75  # exit status of a supervised run that SIGTERM ended early: "try again", as in sysexits.h
 
 
 @dataclasses.dataclass
@@ -87,7 +88,7 @@ class Run:
 def train(config: TrainConfig, options: SimpleNamespace) -> int:
     """Runs `config` in options.workdir, from its newest checkpoint if there is one. Returns the exit status.
 
-    options: workdir, gin_text, operative_text, dry_run, max_steps (None: to the end).
+    options: workdir, gin_text, operative_text, dry_run, max_steps (None: to the end), supervised.
     """
     # Check everything that can be checked before anything is written, made or compiled.
     started = time.perf_counter()
@@ -147,7 +148,7 @@ def train(config: TrainConfig, options: SimpleNamespace) -> int:
                 _validate(run, state, log)
         if chief:
             _say_goodbye(run, reached)
-    return 0
+    return STOPPED if options.supervised and reached < last_step else 0
 
 
 def _warn_of_repeats(config: TrainConfig, schedule: Schedule, rates: Rates, sizes: dict[str, Size]) -> None:
