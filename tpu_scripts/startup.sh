@@ -175,7 +175,7 @@ start() {
   # sends SIGTERM to the loop below alone, which passes it on and waits for the checkpoint.
   systemctl reset-failed $UNIT 2>/dev/null || true
   systemd-run --quiet --collect --unit=$UNIT --property=KillMode=mixed --property=TimeoutStopSec=600 \
-    --setenv=DOTS_ROOT="$ROOT" bash "$ROOT/startup.sh" run
+    --setenv=DOTS_ROOT="$ROOT" --setenv=HOME=/root bash "$ROOT/startup.sh" run
   say "training is starting; log: $ROOT/train.log"
 }
 
