@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import signal
 import threading
 import time
@@ -26,6 +25,7 @@ from dots_jax.planning.schedule import Rates, Size, declared_rates, known_sizes,
 from dots_jax.training.batches import put_batch
 from dots_jax.training.checkpoint import Checkpoints, check_disk, check_same_model, disk_errors
 from dots_jax.training.exposure import Exposure, total
+from dots_jax.training.folders import folder
 from dots_jax.training.metrics import MetricsLog, to_row
 from dots_jax.training.optimizer import make_optimizer
 from dots_jax.training.report import Progress, header
@@ -204,8 +204,7 @@ def _check_resumable(record: dict, run: Run, workdir: str) -> None:
 
 def _write_config(options: SimpleNamespace) -> None:
     for name, text in (("config.gin", options.gin_text), ("operative_config.gin", options.operative_text)):
-        with open(os.path.join(options.workdir, name), "w", encoding="utf-8") as file:
-            file.write(text)
+        (folder(options.workdir) / name).write_text(text)
 
 
 # --- the steps --------------------------------------------------------------------------------------------------------
@@ -246,6 +245,7 @@ def _steps(run: Run, optimizer, state: TrainState, first_step: int, log: Metrics
                 stopping = stop.requested(step)
                 if step % config.checkpoint.every_steps == 0 or step == run.last_step or stopping:
                     reporter.flush()  # a run that must stop for its losses must not save first
+                    log.sync()
                     run.checkpoints.save(step, state, run.record(step))
                 if stopping:
                     progress.note(
