@@ -51,7 +51,9 @@ MAX_STEPS = Flag("max_steps", int, "stop after this global step, with a checkpoi
 DISTRIBUTED = Flag("distributed", str, "several processes: auto, or ADDRESS:PORT,PROCESS,PROCESSES")
 DRY_RUN = Flag("dry_run", bool, "check everything, print the plan and stop; needs no --workdir", False)
 DEVICES = Flag("devices", str, "refuse to run on any others: PLATFORM:NUMBER, as in tpu:128")
-SUPERVISED = Flag("supervised", bool, "exit statuses for what starts it again: 2 needs a person, 75 SIGTERM, 1 the rest", False)
+SUPERVISED = Flag(
+    "supervised", bool, "tell by the exit status whether to start it again: 2 no, 1 and 75 (SIGTERM) yes", False
+)
 
 _SUPERVISED = ("--supervised", "-supervised", "--supervised=true")
 _DEBUG = ("--debug", "-debug", "--debug=true")  # looked for before the flags are parsed, which may fail
