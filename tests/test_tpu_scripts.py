@@ -149,7 +149,11 @@ def test_watch_asks_again_after_every_preemption(cloud):
 
 
 def test_watch_sees_a_slice_that_is_gone_though_the_request_is_active(cloud):
-    cloud.now(state=["ACTIVE", "ACTIVE", "ABSENT"], nodes={"dots": ["PREEMPTED", 2]})
+    cloud.now(state=["ACTIVE", "ABSENT"], nodes={"dots": ["PREEMPTED", 2]})
+    assert cloud.pod("create").returncode == 0
+    assert cloud.calls() == ["delete dots", "create dots"]
+    states = ["PROVISIONING", "ACTIVE", "ABSENT"]
+    cloud.now(state=states, nodes={"dots": ["PREEMPTED", 2]})
     assert cloud.pod("create", "--watch").returncode == 0
     assert cloud.calls() == ["delete dots", "create dots"]
 
