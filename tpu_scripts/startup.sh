@@ -42,6 +42,7 @@ try() {
   return 1
 }
 
+# shellcheck disable=SC2329  # `try` calls it
 metadata() { curl --silent --show-error --fail --max-time 20 -H 'Metadata-Flavor: Google' "$METADATA/$1"; }
 
 # --- what to do -------------------------------------------------------------------------------------------------------
@@ -217,6 +218,7 @@ run() {
     began=$SECONDS
     "${COMMAND[@]}" 9>&- &
     child=$!
+    [[ -z $stopping ]] || kill -TERM "$child" # it came while there was no child yet
     status=0
     wait "$child" || status=$?
     while kill -0 "$child" 2>/dev/null; do # a signal ended the wait, not the training
@@ -305,4 +307,8 @@ main() {
   esac
 }
 
-main "$@"
+# In braces: bash has read all of this before it begins, and `pod launch` may replace this file while it runs.
+{
+  main "$@"
+  exit
+}
