@@ -30,7 +30,7 @@ help:
 	@echo 'make demo       train gin/tiny.gin on 2 CPU cores and evaluate it, in $(WORKDIR)'
 	@echo 'make test       the tests; offline after installation'
 	@echo 'make test-slow  the slow tests; installs torch and transformers as well'
-	@echo 'make lint       ruff'
+	@echo 'make lint       ruff and shellcheck'
 	@echo 'make clean      remove .venv, caches and $(WORKDIR)'
 	@echo 'Python 3.11 or 3.12; choose with PYTHON=python3.12. The first of these targets installs into .venv.'
 
@@ -47,6 +47,7 @@ test-slow: $(STAMP_DEV)
 lint: $(STAMP_DEV)
 	$(BIN) -m ruff check .
 	$(BIN) -m ruff format --check .
+	$(VENV)/bin/shellcheck -x tpu_scripts/*
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache $(WORKDIR)

@@ -50,7 +50,12 @@ class Flag:
 MAX_STEPS = Flag("max_steps", int, "stop after this global step, with a checkpoint")
 DISTRIBUTED = Flag("distributed", str, "several processes: auto, or ADDRESS:PORT,PROCESS,PROCESSES")
 DRY_RUN = Flag("dry_run", bool, "check everything, print the plan and stop; needs no --workdir", False)
+DEVICES = Flag("devices", str, "refuse to run on any others: PLATFORM:NUMBER, as in tpu:128")
+SUPERVISED = Flag(
+    "supervised", bool, "tell by the exit status whether to start it again: 2 no, 1 and 75 (SIGTERM) yes", False
+)
 
+_SUPERVISED = ("--supervised", "-supervised", "--supervised=true")
 _DEBUG = ("--debug", "-debug", "--debug=true")  # looked for before the flags are parsed, which may fail
 
 
@@ -110,7 +115,9 @@ def execute(
         if debug:
             traceback.print_exc()
         print("error: " + _sentence(error), file=sys.stderr, flush=True)
-        return 2
+        # Whatever starts the run again needs to know whether that can help; a person reads the sentence.
+        can_pass = getattr(error, "can_pass", not isinstance(error, UserError))
+        return 1 if can_pass and any(argument in _SUPERVISED for argument in argv[1:]) else 2
 
 
 def _load_tensorflow_quietly() -> None:

@@ -125,9 +125,8 @@ class Workdir:
         """The train command in this process; returns its exit status."""
         from dots_jax import gin_cli, train
 
-        extra = (gin_cli.MAX_STEPS, gin_cli.DRY_RUN, gin_cli.DISTRIBUTED)
         argv = ["train", *self._arguments(self.gin, bindings, flags)]
-        return gin_cli.execute(train.TrainConfig, train.main, *extra, argv=argv)
+        return gin_cli.execute(train.TrainConfig, train.main, *train.FLAGS, argv=argv)
 
     def evaluate(self, *bindings: str, flags: tuple[str, ...] = ()) -> int:
         from dots_jax import eval as eval_command

@@ -1,6 +1,7 @@
 """Where parameters land: the rule table, its errors, dots.llm1 on 512 devices, and gathers inside shard_map."""
 
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,30 @@ def test_mesh_takes_the_devices_that_are_left():
     assert make_mesh(MeshConfig(data=1, fsdp=1, expert=1)).size == 1
     with pytest.raises(UserError, match="needs 16 devices, but there are 8"):
         MeshConfig(data=16).resolve(8)
+
+
+class _Tpu(SimpleNamespace):
+    platform = "tpu"
+
+
+@pytest.mark.parametrize("shape, axis", [((2, 2, 2), 0), ((4, 2, 1), 0), ((1, 4, 2), 1), ((3, 2, 2), 1)])
+def test_slices_lie_along_data_or_fsdp(monkeypatch, shape, axis):
+    """jax.make_mesh knows the wires of one slice; two slices meet on one axis only."""
+
+    def one_slice(shape, names, *, devices, axis_types):
+        assert len({device.slice_index for device in devices}) == 1
+        return SimpleNamespace(devices=np.array(devices, object).reshape(shape))
+
+    monkeypatch.setattr(jax, "make_mesh", one_slice)
+    half = int(np.prod(shape)) // 2
+    devices = [_Tpu(slice_index=index, number=number) for number in range(half) for index in (1, 0)]
+    placed = meshes._over_slices(shape, devices)
+    assert placed.shape == shape
+    for number, part in enumerate(np.split(placed, 2, axis=axis)):
+        assert {device.slice_index for device in part.flat} == {number}
+        assert sorted(device.number for device in part.flat) == list(range(half))
+    with pytest.raises(UserError, match="There are 2 slices, but MeshConfig.data = 1 and MeshConfig.fsdp = 3"):
+        meshes._over_slices((1, 3, 2), devices)
 
 
 @pytest.mark.parametrize(

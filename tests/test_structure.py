@@ -39,7 +39,7 @@ FLOORS = {
     "training.stages": (FLOOR_1, MATH),
     "training.exposure": (FLOOR_1, set()),
     "model": (FLOOR_2, MATH | {"flax"}),
-    "training": (FLOOR_3, MATH | {"flax", "optax", "orbax", "clu", "absl"}),
+    "training": (FLOOR_3, MATH | {"flax", "optax", "orbax", "clu", "absl", "etils"}),
     "training.report": ((*FLOOR_3, "planning.schedule"), MATH | {"tqdm"}),
     "inference": (FLOOR_3, MATH | {"flax"}),
     "interop": (FLOOR_3, MATH | {"flax", "safetensors", "orbax"}),

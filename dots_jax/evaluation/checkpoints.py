@@ -12,6 +12,7 @@ from dots_jax.data.mixtures import register
 from dots_jax.evaluation.perplexity import Scorer, check_task, table
 from dots_jax.parallel.mesh import make_mesh
 from dots_jax.training.checkpoint import Checkpoints
+from dots_jax.training.folders import folder
 from dots_jax.training.state import Definition
 
 INIT_STD = 1.0  # of arrays that are never made: the parameters come from the checkpoint
@@ -52,7 +53,7 @@ def evaluate(config: EvalConfig, options: SimpleNamespace) -> int:
 
 
 def _open(workdir: str) -> Checkpoints:
-    if not os.path.isdir(os.path.join(workdir, "checkpoints")):
+    if not (folder(workdir) / "checkpoints").is_dir():
         raise UserError(f"There are no checkpoints in {workdir}: give the --workdir of a training run.")
     return Checkpoints(workdir)
 
@@ -91,14 +92,10 @@ def _abstract_model(definition: Definition) -> dict:
 
 def _write(workdir: str, results: dict[int, dict[str, dict[str, float]]]) -> None:
     """`eval.json` (step -> task -> metrics; steps evaluated before stay) and TensorBoard scalars."""
-    path = os.path.join(workdir, "eval.json")
-    before = {}
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            before = json.load(file)
-    with open(path + ".new", "w", encoding="utf-8") as file:
-        json.dump(before | {str(step): tasks for step, tasks in results.items()}, file, indent=1)
-    os.replace(path + ".new", path)
+    path, new = folder(workdir) / "eval.json", folder(workdir) / "eval.json.new"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    new.write_text(json.dumps(before | {str(step): tasks for step, tasks in results.items()}, indent=1))
+    new.replace(path)
     board = metric_writers.SummaryWriter(os.path.join(workdir, "tensorboard"))
     for step, tasks in results.items():
         for task, metrics in tasks.items():

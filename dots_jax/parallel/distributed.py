@@ -5,6 +5,12 @@ import jax
 from dots_jax.config import UserError
 
 
+class NotTogetherError(UserError):
+    """The processes did not find each other: the same command may well succeed a minute later."""
+
+    can_pass = True
+
+
 def initialize(distributed: str | None) -> None:
     """Joins the processes of one run, before anything touches a device.
 
@@ -20,6 +26,8 @@ def initialize(distributed: str | None) -> None:
     if distributed != "auto":
         try:
             address, process, processes = distributed.split(",")
+            if ":" not in address:
+                raise ValueError
             arguments = {"coordinator_address": address, "process_id": int(process), "num_processes": int(processes)}
         except ValueError:
             raise UserError(
@@ -28,4 +36,27 @@ def initialize(distributed: str | None) -> None:
     try:
         jax.distributed.initialize(**arguments)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"The processes of --distributed={distributed} did not find each other: {error}") from error
+        kind = UserError if isinstance(error, ValueError) else NotTogetherError
+        raise kind(f"The processes of --distributed={distributed} did not find each other: {error}") from error
+
+
+def require_devices(devices: str | None) -> None:
+    """Refuses to go on unless the run has exactly these devices, all processes together.
+
+    devices: PLATFORM:NUMBER, as in `tpu:128`; None asks nothing. Without it jax would take the CPU where it finds no TPU,
+      and a pod without one of its hosts would be a smaller pod.
+
+    Raises:
+      UserError: the run has others.
+    """
+    if not devices:
+        return
+    platform, _, number = devices.partition(":")
+    if not platform or not number.isdecimal():
+        raise UserError(f"--devices must be PLATFORM:NUMBER, as in tpu:128, but is {devices}.")
+    found = jax.devices()
+    if (found[0].platform, len(found)) != (platform, int(number)):
+        raise UserError(
+            f"--devices={devices}, but this run has {len(found)} {found[0].platform} device(s), of {jax.process_count()} "
+            "process(es): mend the machines, or say what it should run on."
+        )

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from dots_jax.config import MeshConfig
+from dots_jax.config import MeshConfig, UserError
 
 BATCH_AXES = ("data", "fsdp", "expert")
 
@@ -32,8 +32,29 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     shape = (config.data, config.fsdp, config.expert)
     # Auto, not Explicit (the default of jax.make_mesh): shard_map over some axes and the compiler's choice elsewhere.
     if len(devices) == config.size and devices[0].platform == "tpu":
-        return jax.make_mesh(shape, BATCH_AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
+        return Mesh(_over_slices(shape, devices), BATCH_AXES, axis_types=(AxisType.Auto,) * 3)
     return Mesh(np.array(devices[: config.size]).reshape(shape), BATCH_AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def _over_slices(shape: tuple[int, int, int], devices: list[jax.Device]) -> np.ndarray:
+    """TPUs in the shape of a mesh. Slices, whose network is far slower, lie along `data`, or along `fsdp` if they must.
+
+    Raises:
+      UserError: neither axis is a multiple of the slices.
+    """
+    slices = sorted({getattr(device, "slice_index", 0) or 0 for device in devices})
+    axis = next((axis for axis in (0, 1) if shape[axis] % len(slices) == 0), None)
+    if axis is None:
+        raise UserError(
+            f"There are {len(slices)} slices, but MeshConfig.data = {shape[0]} and MeshConfig.fsdp = {shape[1]}: make one of "
+            "them a multiple, best MeshConfig.data."
+        )
+    inner = [size // len(slices) if i == axis else size for i, size in enumerate(shape)]
+    parts = []
+    for index in slices:
+        own = [device for device in devices if (getattr(device, "slice_index", 0) or 0) == index]
+        parts.append(jax.make_mesh(inner, BATCH_AXES, devices=own, axis_types=(AxisType.Auto,) * 3).devices)
+    return np.concatenate(parts, axis=axis)
 
 
 def parameter_spec(logical: tuple[str, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:

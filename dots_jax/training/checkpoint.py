@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 import shutil
 import sys
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from dots_jax.config import CheckpointConfig, ModelConfig, UserError, to_dict
+from dots_jax.training.folders import folder, in_bucket
 from dots_jax.training.state import TrainState
 
 
@@ -74,7 +74,7 @@ class Checkpoints:
     ):
         """is_milestone: of a step; without it the checkpoints are only read."""
         config = config or CheckpointConfig()
-        self.folder = pathlib.Path(os.path.abspath(workdir)) / "checkpoints"
+        self.folder = folder(workdir) / "checkpoints"
         self._writes = is_milestone is not None
         policies = [ocp.checkpoint_managers.LatestN(n=config.keep_last)]
         if is_milestone:
@@ -180,9 +180,9 @@ class Checkpoints:
         self._manager.close()
         if jax.process_index() == 0:
             target = self.folder.parent / "damaged" / str(step)
-            shutil.rmtree(target, ignore_errors=True)
+            target.rmtree(missing_ok=True)
             target.parent.mkdir(exist_ok=True)
-            shutil.move(self.folder / str(step), target)
+            (self.folder / str(step)).rename(target)
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
 
@@ -228,7 +228,19 @@ def disk_errors(workdir: str):
 
 
 def check_disk(workdir: str, checkpoint_bytes: int) -> None:
-    """Refuses a workdir that cannot be written, or whose disk has no room for one more checkpoint."""
+    """Refuses a workdir that cannot be written, or whose disk has no room for one more checkpoint. Buckets have room."""
+    if in_bucket(workdir):
+        probe = folder(workdir) / f".probe-{jax.process_index()}"
+        try:
+            probe.parent.mkdir(parents=True, exist_ok=True)
+            probe.write_text("x")
+            probe.unlink()
+        except Exception as error:  # noqa: BLE001  every kind of bucket has errors of its own
+            raise UserError(
+                f"The workdir {workdir} cannot be written ({_first_line(error)}): is there such a bucket, and may this "
+                "machine's account write to it?"
+            ) from error
+        return
     try:
         os.makedirs(workdir, exist_ok=True)
         probe = os.path.join(workdir, ".probe")

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import signal
 import threading
 import time
@@ -26,6 +25,7 @@ from dots_jax.planning.schedule import Rates, Size, declared_rates, known_sizes,
 from dots_jax.training.batches import put_batch
 from dots_jax.training.checkpoint import Checkpoints, check_disk, check_same_model, disk_errors
 from dots_jax.training.exposure import Exposure, total
+from dots_jax.training.folders import folder
 from dots_jax.training.metrics import MetricsLog, to_row
 from dots_jax.training.optimizer import make_optimizer
 from dots_jax.training.preflight import check_names, check_workdir, open_stages
@@ -35,6 +35,7 @@ from dots_jax.training.state import Definition, TrainState, abstract_state, byte
 from dots_jax.training.step import jit_train_step
 
 STOP_SIGNALS = (signal.SIGTERM,)
+STOPPED = 75  # exit status of a supervised run that SIGTERM ended early: "try again", as in sysexits.h
 
 
 @dataclasses.dataclass
@@ -88,7 +89,7 @@ class Run:
 def train(config: TrainConfig, options: SimpleNamespace) -> int:
     """Runs `config` in options.workdir, from its newest checkpoint if there is one. Returns the exit status.
 
-    options: workdir, gin_text, operative_text, dry_run, max_steps (None: to the end).
+    options: workdir, gin_text, operative_text, dry_run, max_steps (None: to the end), supervised.
     """
     # Check everything that can be checked before anything is written, made or compiled.
     started = time.perf_counter()
@@ -150,7 +151,7 @@ def train(config: TrainConfig, options: SimpleNamespace) -> int:
                 _validate(run, state, log)
         if chief:
             _say_goodbye(run, reached)
-    return 0
+    return STOPPED if options.supervised and reached < last_step else 0
 
 
 def _warn_of_repeats(config: TrainConfig, schedule: Schedule, rates: Rates, sizes: dict[str, Size]) -> None:
@@ -186,8 +187,7 @@ def _check_resumable(record: dict, run: Run, workdir: str) -> None:
 
 def _write_config(options: SimpleNamespace) -> None:
     for name, text in (("config.gin", options.gin_text), ("operative_config.gin", options.operative_text)):
-        with open(os.path.join(options.workdir, name), "w", encoding="utf-8") as file:
-            file.write(text)
+        (folder(options.workdir) / name).write_text(text)
 
 
 # --- the steps --------------------------------------------------------------------------------------------------------
@@ -228,6 +228,7 @@ def _steps(run: Run, optimizer, state: TrainState, first_step: int, log: Metrics
                 stopping = stop.requested(step)
                 if step % config.checkpoint.every_steps == 0 or step == run.last_step or stopping:
                     reporter.flush()  # a run that must stop for its losses must not save first
+                    log.sync()
                     run.checkpoints.save(step, state, run.record(step))
                 if stopping:
                     progress.note(

@@ -2,10 +2,14 @@
 
 import json
 import os
+import tempfile
+import time
 from collections.abc import Iterator
 
 import numpy as np
 from clu import metric_writers
+
+from dots_jax.training.folders import folder, in_bucket
 
 # Scalars of a row that go to TensorBoard under a folder of their own.
 _FOLDERS = {
@@ -27,13 +31,22 @@ class MetricsLog:
     """Writes rows. Opening it drops the rows past `step`: a run that resumes there writes them again.
 
     What a killed run or a machine without power left unfinished is dropped as well.
+
+    In a bucket nothing can be appended to: the rows gather on this machine, and all of them are copied there at each
+    `sync`, and about once a minute.
     """
 
     def __init__(self, workdir: str, step: int, write: bool = True):
-        self._file = self._board = None
+        self._file = self._board = self._bucket = None
         if not write:
             return
         path = os.path.join(workdir, "metrics.jsonl")
+        if in_bucket(workdir):
+            self._bucket, self._scratch = folder(workdir) / "metrics.jsonl", tempfile.TemporaryDirectory()
+            path = os.path.join(self._scratch.name, "metrics.jsonl")
+            self._synced, self._seconds = time.monotonic(), 0.0
+            if self._bucket.exists():
+                self._bucket.copy(path)
         rows = [line for line, row in _whole_rows(path) if row["step"] <= step]
         # Beside and renamed: a kill in mid-write must not cost the history.
         with open(path + ".new", "w", encoding="utf-8") as file:
@@ -47,6 +60,9 @@ class MetricsLog:
             return
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
+        # Not more than a fiftieth of the time, however long the history has become.
+        if self._bucket is not None and time.monotonic() - self._synced > max(60.0, 50 * self._seconds):
+            self.sync()
         scalars = {}
         for name, value in row.items():
             if isinstance(value, list):
@@ -57,6 +73,14 @@ class MetricsLog:
                 scalars[f"{_FOLDERS.get(name, 'train')}/{name}"] = float(value)
         self._board.write_scalars(row["step"], scalars)
 
+    def sync(self) -> None:
+        """When this returns, a machine that vanishes takes no row along."""
+        if self._file is None or self._bucket is None:
+            return
+        started = time.monotonic()
+        folder(self._file.name).copy(self._bucket, overwrite=True)
+        self._synced, self._seconds = time.monotonic(), time.monotonic() - started
+
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """More scalars for TensorBoard alone."""
         if self._board is not None:
@@ -64,9 +88,12 @@ class MetricsLog:
 
     def close(self) -> None:
         if self._file is not None:
+            self.sync()
             self._file.close()
             self._board.close()
             self._file = None
+            if self._bucket is not None:
+                self._scratch.cleanup()
 
 
 def _whole_rows(path: str) -> Iterator[tuple[str, dict]]:

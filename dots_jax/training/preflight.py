@@ -1,13 +1,13 @@
 """What a run checks of its names, its workdir and its data before anything is compiled."""
 
 import contextlib
-import os
 
 from dots_jax.config import TrainConfig, UserError, check_ids
 from dots_jax.data.registry import get_rates, get_task, task_vocabulary
 from dots_jax.data.sequences import MixtureSequences
 from dots_jax.evaluation.perplexity import check_task, check_vocabulary
 from dots_jax.training.checkpoint import Checkpoints, check_same_model
+from dots_jax.training.folders import folder
 
 
 def check_names(config: TrainConfig) -> None:
@@ -27,7 +27,7 @@ def check_names(config: TrainConfig) -> None:
 
 def check_workdir(config: TrainConfig, workdir: str | None) -> None:
     """For a dry run: whether what the workdir holds is of this model."""
-    if workdir and os.path.isdir(os.path.join(workdir, "checkpoints")):
+    if workdir and (folder(workdir) / "checkpoints").is_dir():
         with contextlib.closing(Checkpoints(workdir)) as checkpoints:
             if record := checkpoints.newest_record():
                 check_same_model(record["model"], config.model, f"The workdir {workdir}")

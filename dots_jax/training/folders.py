@@ -1,0 +1,14 @@
+"""Where a run lives: a folder of this machine, or of a bucket (`gs://bucket/runs/one`)."""
+
+import os
+
+from etils import epath
+
+
+def folder(workdir: str) -> epath.Path:
+    """The absolute path of a workdir; it has pathlib's methods, in a bucket too."""
+    return epath.Path(workdir if in_bucket(workdir) else os.path.abspath(workdir))
+
+
+def in_bucket(workdir: str) -> bool:
+    return "://" in str(workdir)
