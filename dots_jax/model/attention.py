@@ -41,11 +41,16 @@ class Attention(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x_BTD: jax.Array, rope: tuple[jax.Array, jax.Array], segments_BT: jax.Array) -> jax.Array:
+        return self.outwards(kernels.attention(*self.inwards(x_BTD, rope), segments_BT))
+
+    def inwards(self, x_BTD: jax.Array, rope: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """q, k and v of each token, [B, T, N, H], normalised and rotated."""
         q_BTNH = jnp.einsum("BTD,DNH->BTNH", x_BTD, self.wq_DNH[...].astype(self.dtype))
         k_BTNH = jnp.einsum("BTD,DNH->BTNH", x_BTD, self.wk_DNH[...].astype(self.dtype))
         v_BTNH = jnp.einsum("BTD,DNH->BTNH", x_BTD, self.wv_DNH[...].astype(self.dtype))
         q_BTNH, k_BTNH, v_BTNH = checkpoint_name((q_BTNH, k_BTNH, v_BTNH), "qkv")
-        q_BTNH = apply_rope(self.q_norm(q_BTNH), rope)
-        k_BTNH = apply_rope(self.k_norm(k_BTNH), rope)
-        y_BTNH = kernels.attention(q_BTNH, k_BTNH, v_BTNH, segments_BT)
+        return apply_rope(self.q_norm(q_BTNH), rope), apply_rope(self.k_norm(k_BTNH), rope), v_BTNH
+
+    def outwards(self, y_BTNH: jax.Array) -> jax.Array:
+        """What the heads found, back in the residual stream: [B, T, D]."""
         return checkpoint_name(jnp.einsum("BTNH,NHD->BTD", y_BTNH, self.wo_NHD[...].astype(self.dtype)), "attended")
