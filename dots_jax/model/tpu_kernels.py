@@ -67,8 +67,6 @@ def _backward(transpose_w, interpret, saved, dy_RF):
         left.T, right, sizes_E, w_EDF.dtype, _tiling(left.shape[0], left.shape[1], right.shape[1], sizes_E.shape[0]),
         interpret=interpret,
     )  # fmt: skip
-    # Together: or the compiler leaves dw to the end of the layer, with nothing left to hide its way home behind.
-    dx_RD, dw_EDF = jax.lax.optimization_barrier((dx_RD, dw_EDF))
     return dx_RD, dw_EDF, np.zeros(sizes_E.shape, jax.dtypes.float0)
 
 
