@@ -43,7 +43,7 @@ def _tiling(rows: int, contracted: int, columns: int, experts: int) -> tuple[int
     """Tiles of rows, of the contracted axis and of columns. An expert's last tile of rows is partly another's, and is
     worked on twice: so few rows for each expert want small tiles. Columns of 1408 divide dots.llm1's experts evenly."""
     wide = lambda n: next((t for t in (1408, 1024, 512, 256, 128) if n % t == 0), n)
-    return (min(rows, 512 if rows >= 1024 * experts else 256), wide(contracted), wide(columns))
+    return (min(rows, 512 if rows >= 3072 * experts else 256), wide(contracted), wide(columns))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
