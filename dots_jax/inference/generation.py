@@ -32,17 +32,27 @@ def slots_for(needed: int) -> int:
     return max(FIRST_SLOTS, 1 << (needed - 1).bit_length())
 
 
+def whole_batch(rows: int, mesh: Mesh) -> int:
+    """The next size of batch that the mesh can split; what is too much are rows without work."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    return -(-rows // parts) * parts
+
+
+def padded_prompts(prompts: Sequence[Sequence[int]], batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens [batch, chunks * size], zeros behind each prompt, and the lengths; rows without a prompt count one token."""
+    longest = max(len(prompt) for prompt in prompts)
+    tokens, lengths = np.zeros((batch, -(-longest // size) * size), np.int32), np.ones(batch, np.int32)
+    for row, prompt in enumerate(prompts):
+        tokens[row, : len(prompt)], lengths[row] = prompt, len(prompt)
+    return tokens, lengths
+
+
 class Generator:
     """Generates with one model; compiled once for each shape of batch and size of cache."""
 
     def __init__(self, config: ModelConfig, dtype: str, mesh: Mesh, weights: Weights, sampling: Sampling = Sampling()):
         self.config, self.mesh, self.weights, self.sampling = config, mesh, weights, sampling
         self.decoder = Decoder(config, dtype, mesh)
-
-    def batch_size(self, rows: int) -> int:
-        """The next size that the mesh can split; the rest are rows without work."""
-        parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-        return -(-rows // parts) * parts
 
     def generate(
         self, prompts: Sequence[Sequence[int]], row_numbers: Sequence[int], max_new_tokens: int, stop_ids: Sequence[int],
@@ -54,16 +64,17 @@ class Generator:
         row_numbers: of the prompts in the whole input, for `sampling`. The caller may send True at any time for a row that
         need not go on: `generator.send([bool, ...])`.
         """
-        batch = self.batch_size(len(prompts))
-        lengths = np.ones(batch, np.int32)
-        lengths[: len(prompts)] = [len(prompt) for prompt in prompts]
+        batch = whole_batch(len(prompts), self.mesh)
+        size = chunk_size(batch, max(len(prompt) for prompt in prompts))
+        tokens, lengths = padded_prompts(prompts, batch, size)
         budget = np.minimum(max_new_tokens, self.config.max_seq_len - lengths)
         budget[len(prompts) :] = 0
         rows = np.zeros(batch, np.int32)
         rows[: len(prompts)] = row_numbers
         lengths, budget, rows = (jax.device_put(a, rows_sharding(self.mesh)) for a in (lengths, budget, rows))
 
-        cache, x_BD, prefilled = self.prefill(prompts, lengths)
+        cache, x_BD = self.prefill(tokens, lengths, size)
+        prefilled = tokens.shape[1]
         stop_ids = jnp.asarray(sorted(stop_ids) or [-1], jnp.int32)
         token_B, done_B = self._first(self.weights, x_BD, rows, stop_ids, budget)
         news, ended = [[int(t)] for t in jax.device_get(token_B)[: len(prompts)]], np.zeros(batch, bool)
@@ -88,24 +99,18 @@ class Generator:
             news = [[int(t) for t in o[v]] for o, v in zip(out, valid)][: len(prompts)]
             count += calls
 
-    def prefill(self, prompts: Sequence[Sequence[int]], lengths_B: jax.Array) -> tuple[Cache, jax.Array, int]:
-        """The prompts' cache, the hidden state of each one's last token [B, D], and the slots that are taken."""
-        batch, longest = lengths_B.shape[0], max(len(prompt) for prompt in prompts)
-        size = chunk_size(batch, longest)
-        chunks = -(-longest // size)
-        tokens = np.zeros((batch, chunks * size), np.int32)
-        for row, prompt in zip(tokens, prompts):
-            row[: len(prompt)] = prompt
+    def prefill(self, tokens_BT: np.ndarray, lengths_B: jax.Array, size: int) -> tuple[Cache, jax.Array]:
+        """The prompts' cache, filled in chunks of `size`, and the hidden state of each one's last token [B, D]."""
+        batch = tokens_BT.shape[0]
         cache = self.decoder.empty_cache(batch, slots_for(size))
-        x_BD = jax.device_put(
-            jnp.zeros((batch, self.config.hidden_size), self.decoder.dtype), rows_sharding(self.mesh)
-        )
-        for start in range(0, chunks * size, size):
+        x_BD = jnp.zeros((batch, self.config.hidden_size), self.decoder.dtype)
+        x_BD = jax.device_put(x_BD, rows_sharding(self.mesh))
+        for start in range(0, tokens_BT.shape[1], size):
             if start + size > cache.slots:
                 cache = self.decoder.grow(cache, slots_for(start + size))
-            chunk = jax.device_put(tokens[:, start : start + size], rows_sharding(self.mesh))
+            chunk = jax.device_put(tokens_BT[:, start : start + size], rows_sharding(self.mesh))
             x_BD, cache = self._prefill_chunk(self.weights, cache, x_BD, chunk, start, lengths_B)
-        return cache, x_BD, chunks * size
+        return cache, x_BD
 
     # --- what is compiled ---------------------------------------------------------------------------------------------
 
