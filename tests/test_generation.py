@@ -84,7 +84,9 @@ def full_logits(case, tokens) -> np.ndarray:
 
 
 def test_greedy_tokens_are_those_of_transformers(generator, transformers_said):
-    assert len({len(p) for p in transformers_said["prompts"]}) == 4 and any(0 in p for p in transformers_said["prompts"])
+    assert len({len(p) for p in transformers_said["prompts"]}) == 4 and any(
+        0 in p for p in transformers_said["prompts"]
+    )
     assert run(generator, transformers_said["prompts"], 64) == transformers_said["new_tokens"]
 
 
@@ -102,8 +104,8 @@ def test_eight_devices_give_the_same_tokens(data, expert, transformers_said):
     stack = generator.weights.experts["w_down_EFD"]
     assert stack.sharding.shard_shape(stack.shape)[1] == 8 // expert  # each device holds its own experts only
     # Three prompts of four: one row of the batch is without work.
-    new = run(generator, transformers_said["prompts"][:3], 64)
-    assert new == transformers_said["new_tokens"][:3]
+    new = run(generator, transformers_said["prompts"][:3], 16)
+    assert new == [row[:16] for row in transformers_said["new_tokens"][:3]]
 
 
 @pytest.mark.slow

@@ -53,7 +53,9 @@ def test_top_k():
 def test_top_p():
     probabilities = softmax(LOGITS)  # 0.38, 0.23, 0.23, 0.14, ...
     assert_frequencies(draw(Sampling(1.0, top_p=probabilities[[0, 1, 6]].sum() - 0.01)), keep(probabilities, [0, 1, 6]))
-    assert_frequencies(draw(Sampling(1.0, top_p=probabilities[[0, 1, 6]].sum() + 0.01)), keep(probabilities, [0, 1, 2, 6]))
+    assert_frequencies(
+        draw(Sampling(1.0, top_p=probabilities[[0, 1, 6]].sum() + 0.01)), keep(probabilities, [0, 1, 2, 6])
+    )
     assert (draw(Sampling(1.0, top_p=1e-6)) == 0).all()
     # After top_k: of the two that are left, the first has 0.62.
     assert (draw(Sampling(1.0, top_k=2, top_p=0.6)) == 0).all()

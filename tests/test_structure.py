@@ -42,7 +42,10 @@ FLOORS = {
     "training": (FLOOR_3, MATH | {"flax", "optax", "orbax", "clu", "absl", "etils"}),
     "training.report": ((*FLOOR_3, "planning.schedule"), MATH | {"tqdm"}),
     "inference": (FLOOR_3, MATH | {"flax"}),
-    "inference.session": ((*FLOOR_4, "inference.vocabularies"), set()),  # what the commands do, from files and tokenizers to files
+    "inference.session": (
+        (*FLOOR_4, "inference.vocabularies"),
+        set(),
+    ),  # what the commands do, from files and tokenizers to files
     "inference.vocabularies": (FLOOR_4, set()),
     "interop": (FLOOR_3, MATH | {"flax", "safetensors", "orbax"}),
     "data": (

@@ -60,7 +60,9 @@ def _local(x_BTD, ids_BTK, gates_BTK, w_gate_up_LEDF, w_down_LEFD, layer, first_
     return y_ND.reshape(B, T, D)
 
 
-def expert_blocks(x_ND, ids_NK, gates_NK, w_gate_up_LEDF, w_down_LEFD, layer: int, first_expert, block: int) -> jax.Array:
+def expert_blocks(
+    x_ND, ids_NK, gates_NK, w_gate_up_LEDF, w_down_LEFD, layer: int, first_expert, block: int
+) -> jax.Array:
     """The sum over each token's experts held here of gate * SwiGLU(x), [N, D], in a loop over blocks of `block` rows.
 
     Each turn slices one expert's weights out of the stack and runs its rows, so a chosen expert is read once for every

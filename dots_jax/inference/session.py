@@ -158,7 +158,9 @@ def _check_flags(options: SimpleNamespace) -> None:
     if (options.prompt is not None) + bool(options.input) > 1 or not (
         options.prompt is not None or options.input or options.chat
     ):
-        raise UserError("Say what to go on from: one of --prompt=TEXT, --input=FILE.jsonl, or --chat for a conversation.")
+        raise UserError(
+            "Say what to go on from: one of --prompt=TEXT, --input=FILE.jsonl, or --chat for a conversation."
+        )
     if bool(options.input) != bool(options.output):
         raise UserError("--input and --output belong together: rows are read from the one and written to the other.")
 

@@ -83,9 +83,7 @@ class Definition:
         mesh = mesh or self.mesh
         is_variable = lambda leaf: isinstance(leaf, nnx.Variable)  # noqa: E731
         specs = jax.tree.map(
-            lambda v: v.replace(
-                NamedSharding(mesh, spec_of(v.get_metadata("logical"), v.shape, mesh))
-            ),
+            lambda v: v.replace(NamedSharding(mesh, spec_of(v.get_metadata("logical"), v.shape, mesh))),
             self._params,
             is_leaf=is_variable,
         )
