@@ -19,7 +19,7 @@ from dots_jax.inference import generation
 from dots_jax.inference.decoder import Decoder
 from dots_jax.inference.experts import expert_blocks
 from dots_jax.inference.generation import Generator
-from dots_jax.inference.sampling import Sampling
+from dots_jax.inference.sampling import GREEDY, Sampling
 from dots_jax.inference.scoring import Scorer
 from dots_jax.inference.serving import define, serving_mesh, shard_weights
 from dots_jax.interop import huggingface as hf
@@ -43,7 +43,7 @@ def make_weights(case, mesh, dtype="float32"):
     return shard_weights(define(case.config, dtype), *hf.from_hf(case.tensors, case.config), dtype, mesh)
 
 
-def make_generator(case, mesh=None, sampling=Sampling(), dtype="float32"):
+def make_generator(case, mesh=None, sampling=GREEDY, dtype="float32"):
     mesh = mesh or serving_mesh(case.config, 1)
     return Generator(case.config, dtype, mesh, make_weights(case, mesh, dtype), sampling)
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dots_jax.config import ModelConfig
 from dots_jax.inference.decoder import Cache, Decoder
-from dots_jax.inference.sampling import Sampling, sample
+from dots_jax.inference.sampling import GREEDY, Sampling, sample
 from dots_jax.inference.serving import Weights, rows_sharding
 
 # Tokens of all rows that a prefill call takes: enough for each expert to have work, and few enough for its scores.
@@ -50,7 +50,7 @@ def padded_prompts(prompts: Sequence[Sequence[int]], batch: int, size: int) -> t
 class Generator:
     """Generates with one model; compiled once for each shape of batch and size of cache."""
 
-    def __init__(self, config: ModelConfig, dtype: str, mesh: Mesh, weights: Weights, sampling: Sampling = Sampling()):
+    def __init__(self, config: ModelConfig, dtype: str, mesh: Mesh, weights: Weights, sampling: Sampling = GREEDY):
         self.config, self.mesh, self.weights, self.sampling = config, mesh, weights, sampling
         self.decoder = Decoder(config, dtype, mesh)
 

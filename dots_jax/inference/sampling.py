@@ -30,6 +30,9 @@ class Sampling:
             raise UserError(f"--seed must be in [0, 2**31), but is {self.seed}.")
 
 
+GREEDY = Sampling()
+
+
 def sample(logits_BV: jax.Array, sampling: Sampling, rows_B: jax.Array, index: jax.Array) -> jax.Array:
     """The next token of each row, int32 [B]. rows_B: each row's number in the whole input; index: of the token in its row."""
     if sampling.temperature == 0:
