@@ -6,6 +6,7 @@ the mesh's `expert` axis, rows of the batch over `data` and `fsdp`.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -30,6 +31,7 @@ SERVING_RULES: dict[str, str | None] = {
     "heads": "expert",
     "head_dim": None,
     "router": None,
+    "norm": None,
 }
 ROWS = ("data", "fsdp")  # the mesh axes over which rows of a batch lie
 INIT_STD = 1.0  # of arrays that are never made: the parameters come from a checkpoint
@@ -58,11 +60,12 @@ def serving_mesh(config: ModelConfig, num_devices: int | None = None) -> Mesh:
     return make_mesh(MeshConfig(data=len(devices) // expert, fsdp=1, expert=expert), devices)
 
 
-def serving_spec(logical: tuple[str, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """The PartitionSpec of a parameter; an axis that its mesh axis does not divide stays whole."""
+def serving_spec(logical: tuple[str, ...], shape: tuple[int, ...], axis_sizes: Mapping[str, int]) -> PartitionSpec:
+    """The PartitionSpec of a parameter, as `parameter_spec` is for training; an axis that its mesh axis does not divide
+    stays whole."""
     names = (None,) * (len(shape) - len(logical)) + tuple(logical)
     axes = [SERVING_RULES[name] if name else None for name in names]
-    return PartitionSpec(*(a if a and size % mesh.shape[a] == 0 else None for a, size in zip(axes, shape)))
+    return PartitionSpec(*(a if a and size % axis_sizes[a] == 0 else None for a, size in zip(axes, shape)))
 
 
 def rows_sharding(mesh: Mesh) -> NamedSharding:
