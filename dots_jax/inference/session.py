@@ -113,14 +113,14 @@ def _run(generator, prompts, numbers, options, stops, vocabulary, per_call, show
 
 
 def _stream(generator, tokens, options, stops, vocabulary) -> str:
-    """Writes the text that follows to the terminal as it comes; without a tokenizer the ids, at the end."""
+    """Writes the text that follows to the terminal as it comes."""
 
     def show(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
 
-    ((new, text),) = _run(generator, [tokens], [0], options, stops, vocabulary, TOKENS_PER_STREAMED_CALL, show)
-    print(flush=True) if vocabulary else print(*new, flush=True)
+    ((_, text),) = _run(generator, [tokens], [0], options, stops, vocabulary, TOKENS_PER_STREAMED_CALL, show)
+    print(flush=True)
     return text
 
 
