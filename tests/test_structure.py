@@ -42,7 +42,7 @@ FLOORS = {
     "training": (FLOOR_3, MATH | {"flax", "optax", "orbax", "clu", "absl", "etils"}),
     "training.report": ((*FLOOR_3, "planning.schedule"), MATH | {"tqdm"}),
     "inference": (FLOOR_3, MATH | {"flax"}),
-    "interop": (FLOOR_3, MATH | {"flax", "safetensors", "orbax"}),
+    "interop": (FLOOR_3, MATH | {"orbax", "tensorstore", "etils", "tqdm"}),
     "data": (
         FLOOR_0,
         {"numpy", "seqio", "tensorflow", "tensorflow_datasets", "array_record", "tokenizers", "tqdm"}

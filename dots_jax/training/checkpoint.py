@@ -56,9 +56,23 @@ def _named_checksums(items: dict) -> dict[str, int]:
 
 
 def _verify(items: dict, record: dict) -> None:
-    for name, checksum in _named_checksums(items).items():
+    saved_dtypes = record.get("dtypes", {})  # of a converted checkpoint; a run restores what it saved
+
+    def as_saved(path, leaf):
+        name = jax.tree_util.keystr(path)
+        dtype = jnp.dtype(saved_dtypes.get(name, leaf.dtype))
+        if dtype.itemsize > leaf.dtype.itemsize:
+            raise ValueError(f"the array {name} is {dtype} and cannot be checked as {leaf.dtype}: cast it afterwards")
+        return leaf.astype(dtype)  # bfloat16 that was widened to float32 comes back bit for bit
+
+    for name, checksum in _named_checksums(jax.tree_util.tree_map_with_path(as_saved, items)).items():
         if record["checksums"].get(name) != checksum:
             raise ValueError(f"the array {name} is not the one that was saved")
+
+
+def with_checksum(record: dict) -> dict:
+    """The record with the checksum of itself, which whoever reads it compares."""
+    return record | {"checksum": _record_checksum(record)}
 
 
 def _record_checksum(record: dict) -> str:
@@ -101,8 +115,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         items = _items(state)
-        record = record | {"checksums": _named_checksums(items)}
-        record["checksum"] = _record_checksum(record)
+        record = with_checksum(record | {"checksums": _named_checksums(items)})
         arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         self._manager.save(step, args=ocp.args.Composite(**arguments, record=ocp.args.JsonSave(record)))
 
@@ -212,7 +225,7 @@ def check_same_model(saved: dict, config: ModelConfig, where: str) -> None:
 
 
 @contextlib.contextmanager
-def disk_errors(workdir: str):
+def disk_errors(workdir: str, what: str = "The workdir"):
     """A disk that fills up or goes away in the middle of a run becomes one sentence, whoever was writing."""
     try:
         yield
@@ -222,7 +235,7 @@ def disk_errors(workdir: str):
         if reason is None or isinstance(error, UserError):
             raise
         raise UserError(
-            f"The workdir {workdir} can no longer be written ({reason}). The checkpoints that are whole stay as they were: "
+            f"{what} {workdir} can no longer be written ({reason}). The checkpoints that are whole stay as they were: "
             "mend that and start the same command again."
         ) from error
 
