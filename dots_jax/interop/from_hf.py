@@ -20,6 +20,7 @@ from dots_jax.interop.layout import Layout, Piece, Unit, checksum, layouts, name
 from dots_jax.interop.progress import byte_bar
 from dots_jax.interop.safetensors_files import DTYPES, SafetensorsFolder
 from dots_jax.interop.stored_model import UnitWriter, finish_checkpoint, finish_model
+from dots_jax.interop.tokenizer_files import check_vocabulary, copy_files, found
 from dots_jax.training.checkpoint import check_disk, disk_errors, with_checksum
 from dots_jax.training.folders import folder, in_bucket
 
@@ -38,6 +39,7 @@ def from_hf(source_path: str, target_path: str) -> str:
     source = SafetensorsFolder(source_path)
     config = config_from_hf(source.config)
     plan = layouts(config, check_tensors(source, config))
+    check_vocabulary(source.path, config.vocab_size)
     target = folder(target_path)
     total = sum(layout.num_bytes for layout in plan)
     step = target / "checkpoints" / str(STEP)
@@ -47,7 +49,8 @@ def from_hf(source_path: str, target_path: str) -> str:
     work = _Work(target_path, source.fingerprint)
     done = work.open()
     if jax.process_index() == 0:
-        check_disk(target_path, total + SPARE_BYTES - sum(unit.num_bytes for unit in units(plan) if unit.name in done))
+        left = total - sum(unit.num_bytes for unit in units(plan) if unit.name in done)
+        check_disk(target_path, left + SPARE_BYTES, "The folder", "another DST")
     with disk_errors(target_path, "The folder"):
         _write_units(source, config, units(plan), work, done)
         work.barrier("units written")
@@ -107,7 +110,7 @@ class _Work:
         """Makes the folders, or finds them as this conversion left them. Returns unit -> checksum of what is done."""
         plan, text = self.folder / "plan.json", json.dumps({"format": 1, "source": self._fingerprint})
         if jax.process_index() == 0 and not plan.exists():
-            check_disk(self._target, 0)
+            check_disk(self._target, 0, "The folder", "another DST")
             for path in (self.folder / "units", self.step / "model"):
                 path.mkdir(parents=True, exist_ok=True)
             _write_whole(plan, text)
@@ -218,7 +221,11 @@ def _finish(
         "dtypes": {layout.key: layout.dtype.name for layout in plan},
         "checksums": sums,
         "source": {"fingerprint": source.fingerprint, "config": source.config, "files": source.files},
+        "tokenizer": found(source.path),
     }  # fmt: skip
+    if found(source.path):
+        (target / "tokenizer").mkdir(exist_ok=True)
+        copy_files(source.path, target / "tokenizer")
     finish_checkpoint(work.step, with_checksum(record))
     if work.step.parent == work.folder:
         (target / "checkpoints").mkdir(exist_ok=True)

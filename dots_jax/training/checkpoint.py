@@ -240,7 +240,7 @@ def disk_errors(workdir: str, what: str = "The workdir"):
         ) from error
 
 
-def check_disk(workdir: str, checkpoint_bytes: int) -> None:
+def check_disk(workdir: str, checkpoint_bytes: int, what: str = "The workdir", mend: str = "another --workdir") -> None:
     """Refuses a workdir that cannot be written, or whose disk has no room for one more checkpoint. Buckets have room."""
     if in_bucket(workdir):
         probe = folder(workdir) / f".probe-{jax.process_index()}"
@@ -250,7 +250,7 @@ def check_disk(workdir: str, checkpoint_bytes: int) -> None:
             probe.unlink()
         except Exception as error:  # noqa: BLE001  every kind of bucket has errors of its own
             raise UserError(
-                f"The workdir {workdir} cannot be written ({_first_line(error)}): is there such a bucket, and may this "
+                f"{what} {workdir} cannot be written ({_first_line(error)}): is there such a bucket, and may this "
                 "machine's account write to it?"
             ) from error
         return
@@ -261,12 +261,10 @@ def check_disk(workdir: str, checkpoint_bytes: int) -> None:
             file.write("x")
         os.remove(probe)
     except OSError as error:
-        raise UserError(
-            f"The workdir {workdir} cannot be written ({error.strerror}): choose another --workdir."
-        ) from error
+        raise UserError(f"{what} {workdir} cannot be written ({error.strerror}): choose {mend}.") from error
     free = shutil.disk_usage(workdir).free
     if free < checkpoint_bytes:
         raise UserError(
             f"A checkpoint takes {checkpoint_bytes / 2**20:,.1f} MiB, and the disk of {workdir} has {free / 2**20:,.1f} MiB left: "
-            "free some space, or choose another --workdir."
+            f"free some space, or choose {mend}."
         )
