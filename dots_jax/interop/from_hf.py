@@ -6,7 +6,8 @@ a conversion that was stopped goes on where it was. Everything is written to `DS
 """
 
 import json
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -19,13 +20,14 @@ from dots_jax.interop.huggingface_config import config_from_hf
 from dots_jax.interop.layout import Layout, Piece, Unit, checksum, layouts, names_of, units
 from dots_jax.interop.progress import byte_bar
 from dots_jax.interop.safetensors_files import DTYPES, SafetensorsFolder
-from dots_jax.interop.stored_model import UnitWriter, finish_checkpoint, finish_model
+from dots_jax.interop.stored_model import Batch, UnitWriter, finish_checkpoint, finish_model
 from dots_jax.interop.tokenizer_files import check_vocabulary, copy_files, found
 from dots_jax.training.checkpoint import check_disk, disk_errors, with_checksum
 from dots_jax.training.folders import folder, in_bucket
 
 STEP = 0
 KIND = "converted"  # of the record: no training run
+BATCH_BYTES = 128 * 2**20  # committed at once; two of them are in memory
 THREADS = 4  # each holds a piece and its copies
 SPARE_BYTES = 64 * 2**20  # beside the arrays: databases' own files
 
@@ -143,7 +145,7 @@ def _write_whole(path: epath.Path, text: str) -> None:
 def _write_units(
     source: SafetensorsFolder, config: ModelConfig, all_units: list[Unit], work: _Work, done: dict
 ) -> None:
-    """This process's share. The pieces of several units are in flight; a unit counts when all of its pieces are there."""
+    """This process's share. A unit counts when all of its pieces are on the disk."""
     mine = all_units[jax.process_index() :: jax.process_count()]
     before = sum(unit.num_bytes for unit in mine if unit.name in done)
     total = sum(unit.num_bytes for unit in mine)
@@ -154,34 +156,48 @@ def _write_units(
         for unit in mine:
             if unit.name in done:
                 continue
-            writer = UnitWriter(work.step / "model", unit)
-            writer.begin()
-            names = names_of(unit.layout, config)
-            value, waiting = 0, set()
             try:
-                for piece in unit.pieces:
-                    if len(waiting) > THREADS:
-                        finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                        value += _sum(finished, bar)
-                    waiting.add(threads.submit(_convert, source, config, unit.layout, names, piece, writer))
-                value += _sum(waiting, bar)
+                value = _write_unit(source, config, unit, work, threads, bar)
             except BaseException:
                 threads.shutdown(wait=False, cancel_futures=True)
                 raise
             work.write(unit, value % 2**32)
 
 
-def _sum(futures: set[Future], bar) -> int:
-    value = 0
-    for future in futures:
-        part, num_bytes = future.result()
-        value += part
-        bar.update(num_bytes)
+def _write_unit(
+    source: SafetensorsFolder, config: ModelConfig, unit: Unit, work: _Work, threads: ThreadPoolExecutor, bar
+) -> int:
+    """Returns the checksum when all of it is on the disk. While one batch is committed the next one is read."""
+    writer, names, value, before = UnitWriter(work.step / "model", unit), names_of(unit.layout, config), 0, None
+    writer.begin()
+    for pieces in _batches(unit):
+        batch = writer.batch()
+        futures = [threads.submit(_convert, source, config, unit.layout, names, piece, batch) for piece in pieces]
+        for future in futures:
+            part, num_bytes = future.result()
+            value += part
+            bar.update(num_bytes)
+        if before:
+            before.result()
+        before = batch.commit()
+    before.result()
     return value
 
 
+def _batches(unit: Unit) -> Iterator[list[Piece]]:
+    pieces, taken = [], 0
+    for piece in unit.pieces:
+        pieces.append(piece)
+        taken += unit.layout.piece_bytes(piece)
+        if taken >= BATCH_BYTES:
+            yield pieces
+            pieces, taken = [], 0
+    if pieces:
+        yield pieces
+
+
 def _convert(
-    source: SafetensorsFolder, config: ModelConfig, layout: Layout, names: dict, piece: Piece, writer: UnitWriter
+    source: SafetensorsFolder, config: ModelConfig, layout: Layout, names: dict, piece: Piece, batch: Batch
 ) -> tuple[int, int]:
     """Reads, turns and writes one piece; returns its checksum and its bytes."""
     row = layout.row
@@ -189,7 +205,7 @@ def _convert(
         array = np.empty(layout.shape, layout.dtype)
         for index, theirs in names.items():
             array[index] = slice_from_theirs(row, tuple(source.read(name) for name in theirs), config)
-        writer.write((), 0, 0, array)
+        batch.write((), 0, 0, array)
         return checksum(array), array.nbytes
     # Rows of their matrix: so many for each step along our first output axis.
     rows = their_shape(row, config)[0] * len(row.theirs) // layout.inner[layout.axis]
@@ -201,7 +217,7 @@ def _convert(
     theirs = tuple(part.astype(layout.dtype, copy=False) for part in theirs)
     value = sum(checksum(part) for part in theirs)
     array = slice_from_theirs(row, theirs, config)
-    writer.write(piece.index, layout.axis, piece.start, array)
+    batch.write(piece.index, layout.axis, piece.start, array)
     return value, array.nbytes
 
 

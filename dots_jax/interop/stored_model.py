@@ -19,7 +19,7 @@ from orbax.checkpoint import type_handlers
 
 from dots_jax.interop.layout import Layout, Unit
 
-CACHE_BYTES = 2**30  # of decoded chunks, for readers of chunks that hold more than they ask for
+CACHE_BYTES = 2**29  # of decoded chunks, for readers of chunks that hold more than they ask for
 _MODEL_HANDLER, _RECORD_HANDLER = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
 
 
@@ -40,12 +40,27 @@ class UnitWriter:
         )  # fmt: skip
         self._store = ts.open(ts.Spec(spec), create=True, open=True, context=context).result()
 
+    def batch(self) -> "Batch":
+        return Batch(self._store)
+
+
+class Batch:
+    """Parts of an array that are committed together: the database makes a new version at every commit."""
+
+    def __init__(self, store: ts.TensorStore):
+        self._transaction = ts.Transaction()
+        self._store = store.with_transaction(self._transaction)
+
     def write(self, index: tuple[int, ...], axis: int, start: int, array: np.ndarray) -> None:
-        """A part of the slice at `index` that begins at `start` along its axis `axis`. Returns when it is on the disk."""
+        """A part of the slice at `index` that begins at `start` along its axis `axis`. The array may be used again then."""
         store = self._store[index] if index else self._store
         where = tuple(slice(0, size) for size in array.shape)
         where = where[:axis] + (slice(start, start + array.shape[axis]),) + where[axis + 1 :]
         store[where].write(array).result()
+
+    def commit(self) -> ts.Future:
+        """Begins to put it on the disk."""
+        return self._transaction.commit_async()
 
 
 def _info(model: epath.Path, name: str, context: ts.Context) -> type_handlers.ParamInfo:

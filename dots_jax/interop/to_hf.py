@@ -19,7 +19,6 @@ from jax.experimental import multihost_utils
 
 from dots_jax.config import UserError, model_from_dict
 from dots_jax.interop import layout as layouts
-from dots_jax.interop.huggingface import slice_to_theirs
 from dots_jax.interop.huggingface_config import config_to_hf
 from dots_jax.interop.progress import byte_bar
 from dots_jax.interop.safetensors_files import INDEX
@@ -295,8 +294,7 @@ def _read(source: Source, layout: layouts.Layout, tensor: Export, start: int, st
     store = source.reader.array(layout.name)
     first = tensor.number * (layout.inner[layout.axis] // len(tensor.row.theirs))
     where = (slice(None),) * layout.axis + (slice(first + start, first + stop),)
-    ours = store[(*tensor.index, *where)].read().result()
-    value = layouts.checksum(ours)
-    one = tensor.row._replace(theirs=(tensor.name,))
-    (theirs,) = slice_to_theirs(one, ours.astype(tensor.dtype, copy=False))
-    return np.ascontiguousarray(theirs), value
+    # Their axes are ours, outputs first; tensorstore turns while it copies.
+    turned = (*range(layout.axis, len(layout.inner)), *range(layout.axis))
+    rows = store[(*tensor.index, *where)].transpose(turned).read(order="C").result()
+    return rows.astype(tensor.dtype, copy=False), layouts.checksum(rows)

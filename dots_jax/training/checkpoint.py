@@ -215,13 +215,15 @@ def _first_line(error: Exception) -> str:
     return text if len(text) <= 200 else text[:200] + " ..."
 
 
-def check_same_model(saved: dict, config: ModelConfig, where: str) -> None:
+def check_same_model(
+    saved: dict, config: ModelConfig, where: str, mend: str = "Use another --workdir, or the old settings."
+) -> None:
     """Refuses to continue a run with another architecture, and says what differs."""
     now = to_dict(config)
     names = sorted(n for n in saved.keys() | now.keys() if saved.get(n) != now.get(n))
     if names:
         differences = ", ".join(f"{n} was {saved.get(n)} and is now {now.get(n)}" for n in names)
-        raise UserError(f"{where} holds another model: {differences}. Use another --workdir, or the old settings.")
+        raise UserError(f"{where} holds another model: {differences}. {mend}")
 
 
 @contextlib.contextmanager
