@@ -124,12 +124,12 @@ def _tokenizer(source: Source, tokenizer: str | None) -> epath.Path | None:
 
 
 def _config(source: Source, files: dict[str, list[Export]]) -> dict:
-    """Our model, and the fields of the config it came with that change nothing in it (token ids, initializer_range, ...)."""
-    came_with = source.record.get("source", {}).get("config", {})
+    """config.json. The one that the weights came with says the same in its own way, and has fields that change nothing in
+    the model (token ids, initializer_range, ...): what it says stays."""
+    ours, came_with = config_to_hf(source.config), source.record.get("source", {}).get("config", {})
     dtype = next(t for part in files.values() for t in part if t.name == "model.embed_tokens.weight").dtype.name
-    return (
-        came_with | config_to_hf(source.config) | {"dtype": dtype, "torch_dtype": dtype}
-    )  # of transformers 5, and of 4
+    kept = {name: value for name, value in came_with.items() if value is not None or name not in ours}
+    return ours | kept | {"dtype": dtype, "torch_dtype": dtype}  # of transformers 5, and of 4
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
