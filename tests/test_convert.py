@@ -146,7 +146,7 @@ def test_files_and_index(tmp_path, monkeypatch):
     tensors = random_tensors()
     write(tmp_path / "hf", tensors, hf_config(CONFIG), files=2)
     assert convert("from_hf", tmp_path / "hf", tmp_path / "dst") == 0
-    assert convert("to_hf", tmp_path / "dst", tmp_path / "back", "--max_shard_size=20KB") == 0
+    assert convert("to_hf", tmp_path / "dst", tmp_path / "back", "--max_shard_size=30KB") == 0
     index = json.loads((tmp_path / "back" / "model.safetensors.index.json").read_text())
     files = sorted(path.name for path in (tmp_path / "back").glob("*.safetensors"))
     assert len(files) > 3 and set(index["weight_map"].values()) == set(files)
@@ -156,7 +156,7 @@ def test_files_and_index(tmp_path, monkeypatch):
             names = list(opened.keys())
             assert {name for name, where in index["weight_map"].items() if where == file} == set(names)
             part = {name: opened.get_tensor(name) for name in names}
-            assert sum(t.nbytes for t in part.values()) <= 20_000
+            assert sum(t.nbytes for t in part.values()) <= 30_000
             found |= part
     assert found.keys() == tensors.keys()
     for name, tensor in tensors.items():

@@ -15,7 +15,7 @@ from test_convert import abstract_model, assert_same_tensors, restore, small_chu
 from test_multiprocess import free_port, outputs
 
 from dots_jax.config import MeshConfig
-from dots_jax.interop import from_hf, stored_model, to_hf
+from dots_jax.interop import from_hf, safetensors_files, stored_model, to_hf
 
 # The command with chunks, pieces and units as small as this model, and a pause after each.
 SMALL = """
@@ -216,3 +216,34 @@ def test_a_damaged_checkpoint_is_not_exported(tmp_path, source, capfd):
     assert convert("to_hf", tmp_path / "dst", tmp_path / "out") == 2
     assert "params.head.w_DV" in only_error(capfd)
     assert not (tmp_path / "out").exists()
+
+
+def test_as_in_a_bucket(tmp_path, source, monkeypatch, process_env):
+    """No renames, no appending: written in place, visible only with the last file. Here the bucket is a folder; what
+    tensorstore does with gs:// is not seen by any test."""
+    for module in (from_hf, to_hf, safetensors_files):
+        monkeypatch.setattr(module, "in_bucket", lambda path: True)
+    target, out = tmp_path / "dst", tmp_path / "out"
+    finish = from_hf.finish_checkpoint
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(from_hf, "finish_checkpoint", killed)
+    assert convert("from_hf", source, target) == 130
+    assert (target / "checkpoints" / "0" / "model" / "manifest.ocdbt").exists()
+    assert not (target / "checkpoints" / "0" / "commit_success.txt").exists()
+    monkeypatch.setattr(from_hf, "finish_checkpoint", finish)
+    assert convert("from_hf", source, target) == 0
+    assert not (target / "conversion.partial").exists()
+    assert_whole(target)
+
+    monkeypatch.setattr(to_hf, "complete", killed)
+    assert convert("to_hf", target, out, "--max_shard_size=100KB") == 130
+    assert not (out / "config.json").exists() and not (out / "model.safetensors.index.json").exists()
+    monkeypatch.undo()
+    for module in (from_hf, to_hf, safetensors_files):
+        monkeypatch.setattr(module, "in_bucket", lambda path: True)
+    assert convert("to_hf", target, out, "--max_shard_size=100KB") == 0
+    assert convert("from_hf", out, tmp_path / "again") == 0
+    assert_whole(tmp_path / "again")

@@ -4,6 +4,7 @@ Tensors are dealt to files in the order of transformers' module names; inside a 
 sorts by name. All offsets are known before the first byte is read.
 """
 
+import itertools
 import json
 import math
 import re
@@ -59,20 +60,28 @@ def _module_order(name: str) -> tuple:
     return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
 
 
+def _kept_as_one(tensor: Export) -> tuple:
+    """The experts of a layer are three tensors there: down, gate and up."""
+    return (tensor.row.ours, tensor.index[0], tensor.number) if len(tensor.index) > 1 else (tensor.name,)
+
+
 def split(tensors: list[Export], max_bytes: int) -> dict[str, list[Export]]:
-    """File -> its tensors in the order of their bytes. A tensor above max_bytes has a file of its own."""
+    """File -> its tensors in the order of their bytes. What transformers keeps as one tensor stays together, in a file of
+    its own if it is larger than max_bytes."""
     parts: list[list[Export]] = []
     current: list[Export] = []
     size = 0
-    for tensor in tensors:
-        if tensor.num_bytes > max_bytes:
-            parts.append([tensor])
+    for _, group in itertools.groupby(tensors, key=_kept_as_one):
+        group = list(group)
+        num_bytes = sum(tensor.num_bytes for tensor in group)
+        if num_bytes > max_bytes:
+            parts.append(group)
             continue
-        if size + tensor.num_bytes > max_bytes:
+        if size + num_bytes > max_bytes:
             parts.append(current)
             current, size = [], 0
-        current.append(tensor)
-        size += tensor.num_bytes
+        current += group
+        size += num_bytes
     if current:
         parts.append(current)
     in_file = lambda tensor: (-tensor.dtype.itemsize, tensor.name)
