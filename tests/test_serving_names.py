@@ -5,14 +5,18 @@ vLLM (vllm/model_executor/models/dots1.py), SGLang (python/sglang/srt/models/dot
 for is exported, that they know every tensor that is exported, and that the config has every field that they read.
 """
 
+import math
 import re
+from types import SimpleNamespace
 
 import pytest
 from hf_checkpoint import CONFIG, shapes
 
 from dots_jax.config import dots_llm1
+from dots_jax.interop.from_hf import check_tensors
 from dots_jax.interop.huggingface_config import config_to_hf
-from dots_jax.interop.layout import DTYPES
+from dots_jax.interop.layout import DTYPES, layouts, names_of, units
+from dots_jax.interop.safetensors_files import Tensor
 from dots_jax.interop.safetensors_layout import exports, split
 
 # --- the complete model, without data ---------------------------------------------------------------------------------
@@ -30,6 +34,32 @@ def test_every_name_of_the_released_index():
     assert sum(tensor.num_bytes for tensor in tensors) == 2 * 142_774_373_888 + 4 * 7_808
     assert list(files) == [f"model-{n:05d}-of-00006.safetensors" for n in range(1, 7)]
     assert all(sum(tensor.num_bytes for tensor in part) <= 50 * 10**9 for part in files.values())
+
+
+def test_every_tensor_of_the_released_index_finds_its_place():
+    """The other way: names, shapes and dtypes pass the checks of from_hf, and its units hold all their bytes once, in
+    chunks and pieces that fit into memory."""
+    config = dots_llm1()
+    entries = {
+        name: Tensor("file", "F32" if name.endswith("bias") else "BF16", shape, 0, 0)
+        for name, shape in shapes(config).items()
+    }
+    assert check_tensors(SimpleNamespace(tensors=entries), config) == DTYPES["bfloat16"]
+    plan = layouts(config, DTYPES["bfloat16"])
+    named = [name for layout in plan for names in names_of(layout, config).values() for name in names]
+    assert len(named) == len(set(named)) and set(named) == entries.keys()
+    work = units(plan)
+    assert sum(unit.num_bytes for unit in work) == 2 * 142_774_373_888 + 4 * 7_808
+    assert len({unit.name for unit in work}) == len(work)
+    for layout in plan:
+        assert math.prod(layout.chunk) * layout.dtype.itemsize <= 4 * 2**20
+        assert all(size % part == 0 for size, part in zip(layout.shape, layout.chunk, strict=True))
+        assert layout.chunk == layout.shape or layout.chunk[: len(layout.stack)] == (1,) * len(layout.stack)
+        covered = sum(layout.piece_bytes(piece) for piece in layout.pieces())
+        assert covered == layout.num_bytes
+        assert max(layout.piece_bytes(piece) for piece in layout.pieces()) <= 180 * 10**6
+    experts = next(layout for layout in plan if layout.name.endswith("experts.w_gate_up_EDF"))
+    assert experts.chunk == (1, 1, 512, 2816)  # eight hosts along fsdp read nothing twice
 
 
 # --- vLLM and SGLang --------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -22,6 +23,8 @@ import orbax.checkpoint as ocp
 from dots_jax.config import CheckpointConfig, ModelConfig, UserError, to_dict
 from dots_jax.training.folders import folder, in_bucket
 from dots_jax.training.state import TrainState
+
+CHUNK_BYTES = 64 * 2**20  # of an array on the disk
 
 
 @dataclasses.dataclass
@@ -41,6 +44,13 @@ def _checksums(tree) -> list[jax.Array]:
         return jnp.sum(jax.lax.bitcast_convert_type(leaf, unsigned[leaf.dtype.itemsize]).astype(jnp.uint32))
 
     return [one(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def _save_args(leaf: jax.Array) -> ocp.SaveArgs:
+    """Large shards are stored in chunks, so that a reader of one layer does not read them all: by layers if it has a layer
+    axis, and by what shards it."""
+    large = math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize > CHUNK_BYTES
+    return ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES, shard_axes=(0,) if large and leaf.ndim > 2 else ())
 
 
 def _items(state: TrainState) -> dict[str, dict]:
@@ -116,7 +126,9 @@ class Checkpoints:
             return
         items = _items(state)
         record = with_checksum(record | {"checksums": _named_checksums(items)})
-        arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        arguments = {
+            name: ocp.args.StandardSave(item, save_args=jax.tree.map(_save_args, item)) for name, item in items.items()
+        }
         self._manager.save(step, args=ocp.args.Composite(**arguments, record=ocp.args.JsonSave(record)))
 
     def record(self, step: int) -> dict:
