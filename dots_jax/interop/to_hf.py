@@ -151,7 +151,8 @@ class _Work:
     def open(self, total: int) -> None:
         plan = self._journal / "plan.json"
         if jax.process_index() == 0:
-            if self.target.exists() and (not self.target.is_dir() or any(self.target.iterdir())) and not plan.exists():
+            taken = self.target.exists() and (not self.target.is_dir() or any(self.target.iterdir()))
+            if taken and (self.local or not plan.exists()):  # in a bucket the export itself is there
                 raise UserError(f"{self._path} exists and is not empty: choose another folder, or delete it.")
             there = sum(entry.stat().length for entry in self.folder.iterdir()) if self.folder.exists() else 0
             check_disk(str(self.folder), max(0, total - there), "The folder", "another DST")
