@@ -183,7 +183,7 @@ def test_a_real_full_disk(tmp_path, source, process_env):
             assert done.returncode == 2 and "Traceback" not in done.stderr
             assert last.startswith("error: The folder") and "No space left on device" in last
             assert not (argv[2] / whole).exists() if whole else not argv[2].exists()
-        subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
+        subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
         for argv in (("from_hf", source, disk / "dst"), ("to_hf", disk / "dst", disk / "out")):
             process = start(process_env, *argv)
             assert process.communicate()[1] is not None and process.returncode == 0
