@@ -511,7 +511,9 @@ class CheckpointConfig:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything `python -m dots_jax.train` needs. validation: tasks scored when the run ends, `validation_sequences`
-    sequences of each at most (0: all). log_every: steps between rows of metrics."""
+    sequences of each at most (0: all). log_every: steps between rows of metrics. initial_checkpoint: a folder of
+    `convert from_hf`, or another run's workdir: a new run begins with its newest weights and router biases (fine-tuning),
+    and with a new optimizer; empty: with random ones."""
 
     model: ModelConfig
     stages: tuple[Stage, ...]
@@ -526,6 +528,7 @@ class TrainConfig:
     validation_sequences: int = 0
     log_every: int = 10
     seed: int = 0
+    initial_checkpoint: str = ""
 
     def __post_init__(self):
         _check_types(self)

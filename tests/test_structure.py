@@ -47,7 +47,7 @@ FLOORS = {
         set(),
     ),  # what the commands do, from files and tokenizers to files
     "inference.vocabularies": (FLOOR_4, set()),
-    "interop": (FLOOR_3, MATH | {"flax", "safetensors", "orbax"}),
+    "interop": (FLOOR_3, MATH | {"orbax", "tensorstore", "etils", "tqdm"}),
     "data": (
         FLOOR_0,
         {"numpy", "seqio", "tensorflow", "tensorflow_datasets", "array_record", "tokenizers", "tqdm"}

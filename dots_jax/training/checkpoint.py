@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -22,6 +23,8 @@ import orbax.checkpoint as ocp
 from dots_jax.config import CheckpointConfig, ModelConfig, UserError, to_dict
 from dots_jax.training.folders import folder, in_bucket
 from dots_jax.training.state import TrainState
+
+CHUNK_BYTES = 64 * 2**20  # of an array on the disk
 
 
 @dataclasses.dataclass
@@ -43,6 +46,13 @@ def _checksums(tree) -> list[jax.Array]:
     return [one(leaf) for leaf in jax.tree.leaves(tree)]
 
 
+def _save_args(leaf: jax.Array) -> ocp.SaveArgs:
+    """Large shards are stored in chunks, so that a reader of one layer does not read them all: by layers if it has a layer
+    axis, and by what shards it."""
+    large = math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize > CHUNK_BYTES
+    return ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES, shard_axes=(0,) if large and leaf.ndim > 2 else ())
+
+
 def _items(state: TrainState) -> dict[str, dict]:
     return {
         "model": {"params": state.params, "router_bias": state.router_bias},
@@ -56,9 +66,23 @@ def _named_checksums(items: dict) -> dict[str, int]:
 
 
 def _verify(items: dict, record: dict) -> None:
-    for name, checksum in _named_checksums(items).items():
+    saved_dtypes = record.get("dtypes", {})  # of a converted checkpoint; a run restores what it saved
+
+    def as_saved(path, leaf):
+        name = jax.tree_util.keystr(path)
+        dtype = jnp.dtype(saved_dtypes.get(name, leaf.dtype))
+        if dtype.itemsize > leaf.dtype.itemsize:
+            raise ValueError(f"the array {name} is {dtype} and cannot be checked as {leaf.dtype}: cast it afterwards")
+        return leaf.astype(dtype)  # bfloat16 that was widened to float32 comes back bit for bit
+
+    for name, checksum in _named_checksums(jax.tree_util.tree_map_with_path(as_saved, items)).items():
         if record["checksums"].get(name) != checksum:
             raise ValueError(f"the array {name} is not the one that was saved")
+
+
+def with_checksum(record: dict) -> dict:
+    """The record with the checksum of itself, which whoever reads it compares."""
+    return record | {"checksum": _record_checksum(record)}
 
 
 def _record_checksum(record: dict) -> str:
@@ -101,9 +125,10 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         items = _items(state)
-        record = record | {"checksums": _named_checksums(items)}
-        record["checksum"] = _record_checksum(record)
-        arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        record = with_checksum(record | {"checksums": _named_checksums(items)})
+        arguments = {
+            name: ocp.args.StandardSave(item, save_args=jax.tree.map(_save_args, item)) for name, item in items.items()
+        }
         self._manager.save(step, args=ocp.args.Composite(**arguments, record=ocp.args.JsonSave(record)))
 
     def record(self, step: int) -> dict:
@@ -202,17 +227,19 @@ def _first_line(error: Exception) -> str:
     return text if len(text) <= 200 else text[:200] + " ..."
 
 
-def check_same_model(saved: dict, config: ModelConfig, where: str) -> None:
+def check_same_model(
+    saved: dict, config: ModelConfig, where: str, mend: str = "Use another --workdir, or the old settings."
+) -> None:
     """Refuses to continue a run with another architecture, and says what differs."""
     now = to_dict(config)
     names = sorted(n for n in saved.keys() | now.keys() if saved.get(n) != now.get(n))
     if names:
         differences = ", ".join(f"{n} was {saved.get(n)} and is now {now.get(n)}" for n in names)
-        raise UserError(f"{where} holds another model: {differences}. Use another --workdir, or the old settings.")
+        raise UserError(f"{where} holds another model: {differences}. {mend}")
 
 
 @contextlib.contextmanager
-def disk_errors(workdir: str):
+def disk_errors(workdir: str, what: str = "The workdir"):
     """A disk that fills up or goes away in the middle of a run becomes one sentence, whoever was writing."""
     try:
         yield
@@ -222,12 +249,12 @@ def disk_errors(workdir: str):
         if reason is None or isinstance(error, UserError):
             raise
         raise UserError(
-            f"The workdir {workdir} can no longer be written ({reason}). The checkpoints that are whole stay as they were: "
+            f"{what} {workdir} can no longer be written ({reason}). The checkpoints that are whole stay as they were: "
             "mend that and start the same command again."
         ) from error
 
 
-def check_disk(workdir: str, checkpoint_bytes: int) -> None:
+def check_disk(workdir: str, checkpoint_bytes: int, what: str = "The workdir", mend: str = "another --workdir") -> None:
     """Refuses a workdir that cannot be written, or whose disk has no room for one more checkpoint. Buckets have room."""
     if in_bucket(workdir):
         probe = folder(workdir) / f".probe-{jax.process_index()}"
@@ -237,7 +264,7 @@ def check_disk(workdir: str, checkpoint_bytes: int) -> None:
             probe.unlink()
         except Exception as error:  # noqa: BLE001  every kind of bucket has errors of its own
             raise UserError(
-                f"The workdir {workdir} cannot be written ({_first_line(error)}): is there such a bucket, and may this "
+                f"{what} {workdir} cannot be written ({_first_line(error)}): is there such a bucket, and may this "
                 "machine's account write to it?"
             ) from error
         return
@@ -248,12 +275,10 @@ def check_disk(workdir: str, checkpoint_bytes: int) -> None:
             file.write("x")
         os.remove(probe)
     except OSError as error:
-        raise UserError(
-            f"The workdir {workdir} cannot be written ({error.strerror}): choose another --workdir."
-        ) from error
+        raise UserError(f"{what} {workdir} cannot be written ({error.strerror}): choose {mend}.") from error
     free = shutil.disk_usage(workdir).free
     if free < checkpoint_bytes:
         raise UserError(
             f"A checkpoint takes {checkpoint_bytes / 2**20:,.1f} MiB, and the disk of {workdir} has {free / 2**20:,.1f} MiB left: "
-            "free some space, or choose another --workdir."
+            f"free some space, or choose {mend}."
         )
