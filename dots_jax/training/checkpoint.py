@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -50,6 +51,25 @@ def _items(state: TrainState) -> dict[str, dict]:
     }
 
 
+# A chunk is the least that can be read of an array, and below this size not worth a request of its own.
+MIN_CHUNK_BYTES = 256 * 1024
+
+
+def save_args(path, array: jax.Array) -> ocp.SaveArgs:
+    """Cuts the stack of layers, and that of experts, so that one of them can be read without the others.
+
+    Orbax otherwise writes a shard as one chunk, or cuts its longest axes, and each chunk then holds something of every
+    expert: one expert would cost the whole stack.
+    """
+    names = {getattr(key, "key", None) for key in path}
+    stack_axes = ("moe_blocks" in names) + ("experts" in names)
+    shard = array.sharding.shard_shape(array.shape)
+    worth = [
+        axis for axis in range(stack_axes) if math.prod(shard[axis + 1 :]) * array.dtype.itemsize >= MIN_CHUNK_BYTES
+    ]
+    return ocp.SaveArgs(shard_axes=tuple(worth))
+
+
 def _named_checksums(items: dict) -> dict[str, int]:
     names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(items)]
     return dict(zip(names, map(int, jax.device_get(_checksums(items)))))
@@ -59,6 +79,11 @@ def _verify(items: dict, record: dict) -> None:
     for name, checksum in _named_checksums(items).items():
         if record["checksums"].get(name) != checksum:
             raise ValueError(f"the array {name} is not the one that was saved")
+
+
+def verify_model(model: dict, record: dict) -> None:
+    """Raises ValueError if an array of the item `model` is not the one whose checksum the record holds."""
+    _verify({"model": model}, record)
 
 
 def _record_checksum(record: dict) -> str:
@@ -103,7 +128,9 @@ class Checkpoints:
         items = _items(state)
         record = record | {"checksums": _named_checksums(items)}
         record["checksum"] = _record_checksum(record)
-        arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        # Only the model is read in parts: the optimizer's chunks may be as large as its shards.
+        cut = {"model": jax.tree_util.tree_map_with_path(save_args, items["model"])}
+        arguments = {name: ocp.args.StandardSave(item, save_args=cut.get(name)) for name, item in items.items()}
         self._manager.save(step, args=ocp.args.Composite(**arguments, record=ocp.args.JsonSave(record)))
 
     def record(self, step: int) -> dict:
@@ -167,7 +194,7 @@ class Checkpoints:
             record = self.record(step)
             item = ocp.args.StandardRestore(abstract_model)
             model = self._manager.restore(step, args=ocp.args.Composite(model=item)).model
-            _verify({"model": model}, record)
+            verify_model(model, record)
         except Exception as error:  # noqa: BLE001
             raise UserError(f"The checkpoint {self.folder / str(step)} cannot be read: {_first_line(error)}") from error
         return model

@@ -1,0 +1,58 @@
+"""A model that was restored whole from a checkpoint, on the devices of this machine."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from etils import epath
+
+from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig, UserError
+from dots_jax.model.transformer import Transformer
+from dots_jax.parallel.mesh import make_mesh
+from dots_jax.training.checkpoint import verify_model
+from dots_jax.training.state import Definition
+
+INIT_STD = 1.0  # of arrays that are never made: the parameters come from the checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class RestoredModel:
+    """params: nested dicts of arrays. router_bias: [L, E] float32. step: of the checkpoint."""
+
+    config: ModelConfig
+    definition: Definition
+    params: dict
+    router_bias: jax.Array
+    step: int
+
+    def bind(self) -> Transformer:
+        """The module with these arrays."""
+        return self.definition.bind(self.params, self.router_bias)
+
+
+def restore_model(path: epath.Path, record: dict, config: ModelConfig, dtypes: dict, dtype: str) -> RestoredModel:
+    """The model of the checkpoint at `path` on one device, computing in `dtype`. dtypes: of the stored arrays, by name.
+
+    Raises:
+      UserError: an array is missing, damaged, or of another shape than the config gives it.
+    """
+    definition = Definition(config, ComputeConfig(dtype=dtype, remat="none"), make_mesh(MeshConfig(fsdp=1)), INIT_STD)
+    shapes = dict(zip(("params", "router_bias"), definition.abstract()))
+    shardings = dict(zip(("params", "router_bias"), definition.shardings()))
+
+    def as_stored(place, leaf, sharding):
+        # Restored in the dtype of the file, so that checksums can be compared, and cast afterwards.
+        name = "/".join(str(key.key) for key in place).removeprefix("params/")
+        return jax.ShapeDtypeStruct(leaf.shape, dtypes.get(name, leaf.dtype), sharding=sharding)
+
+    abstract = jax.tree_util.tree_map_with_path(as_stored, shapes, shardings)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            model = checkpointer.restore(path / "model", abstract)
+        verify_model(model, record)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"The checkpoint {path} cannot be read: {reason}") from error
+    params = jax.tree.map(lambda array: array.astype(jnp.dtype(dtype)), model["params"])
+    return RestoredModel(config, definition, params, model["router_bias"].astype(jnp.float32), record["step"])
