@@ -14,7 +14,7 @@ from dots_jax.parallel.mesh import BATCH_AXES, parameter_spec
 from dots_jax.training.checkpoint import Checkpoints, save_args
 from dots_jax.training.state import Definition, Guard, TrainState
 
-LAYER, EXPERTS = 7, (3, 17, 64, 127)  # of the large checkpoint, what has data. Layer 7 is place 6 of the stack
+LAYER, EXPERTS = 7, (0, 1, 2, 3)  # of the large checkpoint, what has data. Layer 7 is place 6 of the stack
 
 
 def small_state(config: ModelConfig, seed: int) -> TrainState:

@@ -115,11 +115,16 @@ class OpenCheckpoint:
     def _where(self) -> epath.Path:
         return self._checkpoints or self.path
 
+    @property
+    def has_metrics(self) -> bool:
+        """Whether a training run wrote this checkpoint, and its rows are still beside it."""
+        return self._checkpoints is not None and (self._checkpoints.parent / "metrics.jsonl").exists()
+
     def metrics(self) -> list[dict]:
         """The rows of the run's metrics.jsonl, one for each logged step."""
-        path = self._checkpoints.parent / "metrics.jsonl" if self._checkpoints else None
-        if path is None or not path.exists():
+        if not self.has_metrics:
             raise UserError(f"There is no metrics.jsonl beside {self._where}: only a training run writes one.")
+        path = self._checkpoints.parent / "metrics.jsonl"
         rows = []
         for line in path.read_text().splitlines():
             try:

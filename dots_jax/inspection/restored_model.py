@@ -1,6 +1,7 @@
 """A model that was restored whole from a checkpoint, on the devices of this machine."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ class RestoredModel:
     """params: nested dicts of arrays. router_bias: [L, E] float32. step: of the checkpoint."""
 
     config: ModelConfig
+    compute: ComputeConfig
     definition: Definition
     params: dict
     router_bias: jax.Array
@@ -31,13 +33,20 @@ class RestoredModel:
         return self.definition.bind(self.params, self.router_bias)
 
 
+@functools.lru_cache(maxsize=8)
+def _definition(config: ModelConfig, dtype: str) -> tuple[Definition, ComputeConfig]:
+    """One for all checkpoints of a run, so that what was compiled for one serves the others."""
+    compute = ComputeConfig(dtype=dtype, remat="none")
+    return Definition(config, compute, make_mesh(MeshConfig(fsdp=1)), INIT_STD), compute
+
+
 def restore_model(path: epath.Path, record: dict, config: ModelConfig, dtypes: dict, dtype: str) -> RestoredModel:
     """The model of the checkpoint at `path` on one device, computing in `dtype`. dtypes: of the stored arrays, by name.
 
     Raises:
       UserError: an array is missing, damaged, or of another shape than the config gives it.
     """
-    definition = Definition(config, ComputeConfig(dtype=dtype, remat="none"), make_mesh(MeshConfig(fsdp=1)), INIT_STD)
+    definition, compute = _definition(config, dtype)
     shapes = dict(zip(("params", "router_bias"), definition.abstract()))
     shardings = dict(zip(("params", "router_bias"), definition.shardings()))
 
@@ -55,4 +64,4 @@ def restore_model(path: epath.Path, record: dict, config: ModelConfig, dtypes: d
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"The checkpoint {path} cannot be read: {reason}") from error
     params = jax.tree.map(lambda array: array.astype(jnp.dtype(dtype)), model["params"])
-    return RestoredModel(config, definition, params, model["router_bias"].astype(jnp.float32), record["step"])
+    return RestoredModel(config, compute, definition, params, model["router_bias"].astype(jnp.float32), record["step"])
