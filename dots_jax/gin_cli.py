@@ -39,12 +39,14 @@ from dots_jax.gin_check import CLASSES, MACRO, Binding, Reference, check_names, 
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """A flag of one command; `kind` is str, int (at least 1) or bool; it arrives as `options.<name>`."""
+    """A flag of one command; `kind` is str, int (at least `minimum`), float, bool, or list (of strings: the flag may be
+    repeated); it arrives as `options.<name>`."""
 
     name: str
     kind: type
     help: str
     default: typing.Any = None
+    minimum: int = 1
 
 
 MAX_STEPS = Flag("max_steps", int, "stop after this global step, with a checkpoint")
@@ -170,7 +172,11 @@ def _parse_flags(
         if flag.kind is bool:
             flags.DEFINE_bool(flag.name, flag.default, flag.help, flag_values=registry)
         elif flag.kind is int:
-            flags.DEFINE_integer(flag.name, flag.default, flag.help, lower_bound=1, flag_values=registry)
+            flags.DEFINE_integer(flag.name, flag.default, flag.help, lower_bound=flag.minimum, flag_values=registry)
+        elif flag.kind is float:
+            flags.DEFINE_float(flag.name, flag.default, flag.help, flag_values=registry)
+        elif flag.kind is list:
+            flags.DEFINE_multi_string(flag.name, flag.default, flag.help, flag_values=registry)
         else:
             flags.DEFINE_string(flag.name, flag.default, flag.help, flag_values=registry)
     try:

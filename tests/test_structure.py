@@ -51,6 +51,8 @@ FLOORS = {
     "training": (FLOOR_3, MATH | {"flax", "optax", "orbax", "clu", "absl", "etils"}),
     "training.report": ((*FLOOR_3, "planning.schedule"), MATH | {"tqdm"}),
     "inference": (FLOOR_3, MATH | {"flax"}),
+    "inference.session": ((*FLOOR_4, "inference.vocabularies"), set()),  # what the commands do, from files and tokenizers to files
+    "inference.vocabularies": (FLOOR_4, set()),
     "interop": (FLOOR_3, MATH | {"flax", "safetensors", "orbax"}),
     "inspection": (FLOOR_3, MATH | {"orbax", "etils", "tensorstore", "ml_dtypes"}),
     "data": (
@@ -180,11 +182,12 @@ def run_python(code: str, *flags: str) -> subprocess.CompletedProcess:
 
 def test_model_and_step_work_with_jax_and_flax_alone():
     """A TPU or GPU machine that only computes has no TensorFlow, seqio or gin."""
-    rooms = ["model", "training.step", "planning"]
+    rooms = ["model", "training.step", "planning", "inference"]
     present = [
         r for r in rooms if (PACKAGE / f"{r.replace('.', '/')}.py").exists() or (PACKAGE / r / "__init__.py").exists()
     ]
     names = [module_name(p) for p in SOURCES if fits(module_name(p), present)]
+    names.remove("inference.vocabularies")  # reads text
     done = run_python(BLOCK + "".join(f"import dots_jax.{name}\n" for name in names))
     assert done.returncode == 0, done.stderr
 
