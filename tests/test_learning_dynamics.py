@@ -53,6 +53,7 @@ def test_load_and_loss_of_a_domain(model, monkeypatch):
     logits_TV = (x_BTD @ model.params["head"]["w_DV"])[0]
     nll_T = -jax.nn.log_softmax(logits_TV)[jnp.arange(len(ids) - 1), jnp.asarray(ids[1:])]
 
+    monkeypatch.setattr(expert_load, "ROWS", 2)
     score = score_domains(model, {"text": ids}, seq_len=64)["text"]
     assert score.tokens == len(ids) - 1
     np.testing.assert_array_equal(score.load_LE * score.tokens, stats.load_E)
@@ -60,7 +61,6 @@ def test_load_and_loss_of_a_domain(model, monkeypatch):
     assert score.loss == pytest.approx(float(nll_T.mean()), abs=1e-5)
 
     # Many rows and batches: the same as one row at a time.
-    monkeypatch.setattr(expert_load, "ROWS", 2)
     long = TextIds().encode(TEXT * 20)
     rows = [long[i : i + 65] for i in range(0, len(long) - 1, 64)]
     whole = score_domains(model, {"long": long}, seq_len=64)["long"]

@@ -240,6 +240,25 @@ def test_restore(small, dtype):
     assert model.bind().embed.w_VD.shape == (259, 32)
 
 
+def test_a_restored_model_generates(small):
+    """Greedy: each token is the likeliest that the model gives after those before it."""
+    model = dots_jax.open_checkpoint(str(small[0])).restore()
+    prompts = [[5, 80, 90], [100, 7, 8, 9, 30, 31]]
+    new = model.generate(prompts, max_new_tokens=5)
+    assert list(map(len, new)) == [5, 5]
+    rows = [prompt + tokens for prompt, tokens in zip(prompts, new)]
+    tokens = np.zeros((2, 12), np.int32)
+    for row, ids in zip(tokens, rows):
+        row[: len(ids)] = ids
+    forward = jax.jit(lambda t: model.bind()(t, np.arange(12) + 0 * t, np.ones_like(tokens))[0])
+    likeliest = np.argmax(forward(tokens) @ model.params["head"]["w_DV"], axis=-1)
+    for row, prompt, ids in zip(likeliest, prompts, rows):
+        assert ids[len(prompt) :] == list(row[len(prompt) - 1 : len(ids) - 1])
+    drawn = [model.generate(prompts, 5, temperature=1.0, seed=seed) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert model.params["head"]["w_DV"].shape == (32, 259)  # still whole
+
+
 # --- what cannot be -----------------------------------------------------------------------------------------------------
 
 

@@ -60,9 +60,9 @@ def drift(opened: OpenCheckpoint, steps: Sequence[int] | None = None, layers=Non
         raise UserError(f"Drift is between two checkpoints, and there is one: that of step {steps[0]}.")
     moved: dict[str, list[float]] = {}
     for before, after in zip(steps, steps[1:]):
-        sums = {part: [0.0, 0.0] for part in PARTS}
+        sums, pair = {part: [0.0, 0.0] for part in PARTS}, [opened.at(step) for step in (before, after)]
         for name, piece in _pieces(opened, layers):
-            a, b = (opened.at(step).load(name, dtype="float32", **piece)[name] for step in (before, after))
+            a, b = (one.load(name, dtype="float32", **piece)[name] for one in pair)
             part = sums[part_of(name)]
             part[0] += float(np.sum(np.square(b - a), dtype=np.float64))
             part[1] += float(np.sum(np.square(a), dtype=np.float64))

@@ -43,7 +43,7 @@ def loss_curve(rows: Sequence[Mapping]) -> "Figure":
             stages[i], ((tokens[i - 1] if i else 0) / scale, 1), xycoords=("data", "axes fraction"),
             xytext=(3, -2), textcoords="offset points", va="top", fontsize=8,
         )  # fmt: skip
-    upper.legend(loc="upper right", bbox_to_anchor=(1, 0.92), frameon=False)
+    upper.legend(loc="upper right", bbox_to_anchor=(1, 0.92), edgecolor="none", framealpha=1)
     lower.plot(tokens / scale, [row["learning_rate"] for row in rows], color=_COLOURS[1])
     lower.set_ylabel("learning rate")
     lower.set_ylim(bottom=0)

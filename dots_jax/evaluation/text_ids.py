@@ -7,12 +7,13 @@ import json
 from collections.abc import Sequence
 
 from dots_jax.config import UserError
+from dots_jax.training.folders import folder
 
 FIRST_BYTE = 3  # of seqio's byte vocabulary, whose first ids are padding, end and unknown
 
 
 class TextIds:
-    """tokenizer: a Hugging Face tokenizer.json; empty: bytes."""
+    """tokenizer: a Hugging Face tokenizer.json, on a disk or in a bucket; empty: bytes."""
 
     def __init__(self, tokenizer: str = ""):
         self._tokenizer = None
@@ -21,8 +22,7 @@ class TextIds:
         import tokenizers
 
         try:
-            with open(tokenizer, encoding="utf-8") as file:
-                fields = json.load(file)
+            fields = json.loads(folder(tokenizer).read_text())
             for token in fields.get("added_tokens", []):
                 token["special"] = True  # only what is marked so can be kept from being read out of a text
             self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(fields))
@@ -37,8 +37,12 @@ class TextIds:
             return [FIRST_BYTE + byte for byte in text.encode()]
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
-        """The text of each id alone; what is no whole character is shown as U+FFFD."""
+    def decode(self, ids: Sequence[int]) -> str:
+        """Special tokens by name; what is no whole character is shown as U+FFFD."""
         if self._tokenizer is None:
-            return [bytes([i - FIRST_BYTE]).decode(errors="replace") if 0 <= i - FIRST_BYTE < 256 else "" for i in ids]
-        return [self._tokenizer.decode([i], skip_special_tokens=False) for i in ids]
+            return bytes(i - FIRST_BYTE for i in ids if 0 <= i - FIRST_BYTE < 256).decode(errors="replace")
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The text of each id alone."""
+        return [self.decode([i]) for i in ids]

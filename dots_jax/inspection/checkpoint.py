@@ -83,6 +83,14 @@ class OpenCheckpoint:
         """The settings that the run was started with; empty for a converted model."""
         return self._record.get("gin", "")
 
+    @property
+    def tokenizer(self) -> str:
+        """The tokenizer.json that a conversion put beside its checkpoint, or that the run named; empty: bytes."""
+        beside = self._checkpoints.parent / "tokenizer.json" if self._checkpoints else None
+        if beside is not None and beside.exists():
+            return str(beside)
+        return ((self._record.get("config") or {}).get("data") or {}).get("tokenizer", "")
+
     @functools.cached_property
     def steps(self) -> list[int]:
         """Steps of the checkpoints beside this one, and its own, rising."""

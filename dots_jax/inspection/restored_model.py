@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig, UserError
+from dots_jax.inference.generation import Generator
+from dots_jax.inference.sampling import Sampling
+from dots_jax.inference.serving import define, serving_mesh, shard_weights
 from dots_jax.model.transformer import Transformer
 from dots_jax.parallel.mesh import make_mesh
 from dots_jax.training.checkpoint import verify_model
@@ -31,6 +35,19 @@ class RestoredModel:
     def bind(self) -> Transformer:
         """The module with these arrays."""
         return self.definition.bind(self.params, self.router_bias)
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop_ids: Sequence[int] = (), **sampling
+    ) -> list[list[int]]:
+        """The tokens that follow each prompt. sampling: `temperature`, `top_k`, `top_p`, `seed`; by default greedy."""
+        mesh, dtype = serving_mesh(self.config, 1), self.compute.dtype
+        params = jax.tree.map(lambda array: array, self.params)  # dicts of its own, since they are emptied
+        weights = shard_weights(define(self.config, dtype), params, self.router_bias, dtype, mesh)
+        generator = Generator(self.config, dtype, mesh, weights, Sampling(**sampling))
+        new: list[list[int]] = [[] for _ in prompts]
+        for parts in generator.generate(prompts, range(len(prompts)), max_new_tokens, stop_ids):
+            new = [tokens + part for tokens, part in zip(new, parts)]
+        return new
 
 
 @functools.lru_cache(maxsize=8)
