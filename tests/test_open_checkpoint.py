@@ -11,6 +11,8 @@ import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from etils.epath import gpath
+from folder_bucket import FolderBucket, StorageServer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from synthetic_checkpoint import EXPERTS, LAYER, write_large, write_small
 
@@ -149,6 +151,24 @@ def test_reads_only_the_chunks_it_needs(small):
     assert bytes_read() - before < 1.1 * 32 * 32 * 4
 
 
+def test_a_bucket(small, monkeypatch):
+    """Opening is a handful of requests, and a part is one request of a few bytes for each chunk."""
+    workdir, states = small
+    server, fake = StorageServer(str(workdir)), FolderBucket(workdir)
+    monkeypatch.setattr(gpath._GPath, "_backend", property(lambda self: fake))
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    opened = dots_jax.open_checkpoint("gs://bucket")
+    assert opened.step == 5 and opened.steps == [3, 5] and len(server.requests) < 6
+    server.requests.clear()
+    loaded = opened.load("*experts*", layers=2, experts=[5, 1])
+    for name, array in loaded.items():
+        np.testing.assert_array_equal(array, named(states[5])[name][1, [5, 1]])
+    parts = [asked for name, asked in server.requests if "/ocdbt.process_0/d/" in name and asked]
+    assert sum(1 + int(asked.split("-")[1]) - int(asked[6:].split("-")[0]) for asked in parts) < 1.2 * 2 * 1536 * 4
+    server.shutdown()
+
+
 @pytest.mark.parametrize("limit", [1, 3000, 2**30])
 def test_any_number_of_chunks_at_a_time(small, limit, monkeypatch):
     monkeypatch.setattr("dots_jax.inspection.stored_arrays.IN_FLIGHT_BYTES", limit)
@@ -158,8 +178,9 @@ def test_any_number_of_chunks_at_a_time(small, limit, monkeypatch):
         np.testing.assert_array_equal(array, named(states[5])[name][np.ix_([1, 0], [7, 1, 2])])
 
 
-def test_a_sharded_model_is_cut_into_layers_and_experts(tmp_path):
+def test_a_sharded_model_is_cut_into_layers_and_experts(tmp_path, monkeypatch):
     """Orbax cuts each device's shard as `save_args` asks, so the chunks of a pod can be told without a pod."""
+    monkeypatch.setattr(training_checkpoint, "MIN_CHUNK_BYTES", 256 * 1024)
     mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("fsdp", "expert"))
     split = NamedSharding(mesh, PartitionSpec(None, "expert", "fsdp"))
     experts = jax.device_put(np.arange(3 * 4 * 512 * 640, dtype=np.float32).reshape(3, 4, 512, 640), split)

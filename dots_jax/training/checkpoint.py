@@ -51,15 +51,16 @@ def _items(state: TrainState) -> dict[str, dict]:
     }
 
 
-# A chunk is the least that can be read of an array, and below this size not worth a request of its own.
-MIN_CHUNK_BYTES = 256 * 1024
+# A chunk is the least that can be read of an array. Smaller than this it is not worth a request of its own, and there
+# would be millions of them.
+MIN_CHUNK_BYTES = 2**20
 
 
 def save_args(path, array: jax.Array) -> ocp.SaveArgs:
     """Cuts the stack of layers, and that of experts, so that one of them can be read without the others.
 
     Orbax otherwise writes a shard as one chunk, or cuts its longest axes, and each chunk then holds something of every
-    expert: one expert would cost the whole stack.
+    layer: one expert of dots.llm1, 0.07 GB, would cost 68 GB (of a mesh of fsdp 16 x expert 8) to 540 GB (of one host).
     """
     names = {getattr(key, "key", None) for key in path}
     stack_axes = ("moe_blocks" in names) + ("experts" in names)
