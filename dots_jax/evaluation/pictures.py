@@ -59,7 +59,7 @@ def load_map(scores: Mapping[str, DomainScore]) -> "Figure":
         for name, score in scores.items()
     }
     num_layers, num_experts = next(iter(even.values())).shape
-    height = max(1.4, 0.16 * num_layers + 0.8)
+    height = _map_height(num_layers)
     figure, axes = _figure(len(even), 1, size=(7.5, len(even) * height), squeeze=False, sharex=True)
     largest = max(2.0, float(np.quantile(np.concatenate([a.ravel() for a in even.values()]), 0.999)))
     for axis, (name, load_LE) in zip(axes[:, 0], even.items()):
@@ -67,7 +67,9 @@ def load_map(scores: Mapping[str, DomainScore]) -> "Figure":
         axis.set_title(f"{name}, {scores[name].tokens:,} tokens", fontsize=9)
         axis.set_ylabel("layer")
     axes[-1, 0].set_xlabel("expert")
-    bar = figure.colorbar(image, ax=axes, label="load / even load", extend="max", pad=0.02)
+    bar = figure.colorbar(
+        image, ax=axes, label="load / even load", extend="max", extendfrac=0.02, pad=0.02, aspect=20 * len(even)
+    )
     bar.ax.axhline(1, color="white", linewidth=1.5)
     bar.set_ticks([0, 1, *range(2, int(largest) + 1, max(1, int(largest) // 6))])
     return _done(figure)
@@ -77,7 +79,7 @@ def bias_map(bias_LE: np.ndarray) -> "Figure":
     """The routers' biases, layer x expert; below zero: an expert that was asked too often and is held back."""
     bias_LE = np.asarray(bias_LE, np.float32)
     largest = float(np.max(np.abs(bias_LE))) or 1.0
-    figure, axis = _figure(1, 1, size=(7.5, max(1.8, 0.16 * len(bias_LE) + 1.2)))
+    figure, axis = _figure(1, 1, size=(7.5, 0.4 + _map_height(len(bias_LE))))
     image = _layer_map(axis, bias_LE, "PuOr", -largest, largest)
     axis.set_xlabel("expert")
     axis.set_ylabel("layer")
@@ -161,6 +163,11 @@ def _done(figure):
 
     pyplot.close(figure)
     return figure
+
+
+def _map_height(num_layers: int) -> float:
+    """Inches: high rows where there are few of them, and 61 still on a screen."""
+    return max(1.4, 0.8 + min(0.16 * num_layers, 1.5 + 0.05 * num_layers))
 
 
 def _layer_map(axis, values_LE: np.ndarray, colours: str, low: float, high: float):
