@@ -12,12 +12,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from small_run import NUM_STEPS, restored
 
 from dots_jax.config import CheckpointConfig, UserError
-from dots_jax.training import checkpoint
 from dots_jax.training.checkpoint import Checkpoints
 from dots_jax.training.state import Guard, TrainState
 
@@ -75,26 +73,6 @@ def test_restores_on_another_mesh(tmp_path, devices):
     saved(tmp_path, 1, 2).close()
     checkpoints = saved(tmp_path)
     assert_is_step(checkpoints.restore_newest(abstract(small_state(0, devices))), 2, devices)
-    checkpoints.close()
-
-
-def test_large_shards_are_stored_by_layers(tmp_path, monkeypatch):
-    """A reader of one layer of a stacked array reads that layer's chunks; small arrays stay one chunk a shard."""
-    monkeypatch.setattr(checkpoint, "CHUNK_BYTES", 512)
-    state = small_state(1)
-    stacked = np.arange(6 * 16 * 24, dtype=np.float32).reshape(6, 16, 24)
-    sharding = NamedSharding(Mesh(np.array(jax.devices()), ("x",)), PartitionSpec(None, "x"))
-    state.params["stacked"] = jax.device_put(stacked, sharding)
-    checkpoints = Checkpoints(str(tmp_path), CheckpointConfig(), lambda step: False)
-    checkpoints.save(1, state, record_of(1))
-    checkpoints.wait()
-    found = (
-        ocp.StandardCheckpointHandler().metadata(epath.Path(tmp_path / "checkpoints" / "1" / "model")).tree["params"]
-    )
-    assert found["stacked"].storage.chunk_shape == (1, 2, 24)
-    assert found["a"].storage.chunk_shape == (2, 24)
-    restored_state, _ = checkpoints.restore_newest(abstract(state))
-    np.testing.assert_array_equal(restored_state.params["stacked"], stacked)
     checkpoints.close()
 
 

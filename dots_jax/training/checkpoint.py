@@ -24,8 +24,6 @@ from dots_jax.config import CheckpointConfig, ModelConfig, UserError, to_dict
 from dots_jax.training.folders import folder, in_bucket
 from dots_jax.training.state import TrainState
 
-CHUNK_BYTES = 64 * 2**20  # of an array on the disk
-
 
 @dataclasses.dataclass
 class _Milestones(ocp.checkpoint_managers.PreservationPolicy):
@@ -46,18 +44,31 @@ def _checksums(tree) -> list[jax.Array]:
     return [one(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-def _save_args(leaf: jax.Array) -> ocp.SaveArgs:
-    """Large shards are stored in chunks, so that a reader of one layer does not read them all: by layers if it has a layer
-    axis, and by what shards it."""
-    large = math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize > CHUNK_BYTES
-    return ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES, shard_axes=(0,) if large and leaf.ndim > 2 else ())
-
-
 def _items(state: TrainState) -> dict[str, dict]:
     return {
         "model": {"params": state.params, "router_bias": state.router_bias},
         "training": {"step": state.step, "opt_state": state.opt_state, "guard": state.guard},
     }
+
+
+# A chunk is the least that can be read of an array. Smaller than this it is not worth a request of its own, and there
+# would be millions of them.
+MIN_CHUNK_BYTES = 2**20
+
+
+def save_args(path, array: jax.Array) -> ocp.SaveArgs:
+    """Cuts the stack of layers, and that of experts, so that one of them can be read without the others.
+
+    Orbax otherwise writes a shard as one chunk, or cuts its longest axes, and each chunk then holds something of every
+    layer: one expert of dots.llm1, 0.07 GB, would cost 68 GB (of a mesh of fsdp 16 x expert 8) to 540 GB (of one host).
+    """
+    names = {getattr(key, "key", None) for key in path}
+    stack_axes = ("moe_blocks" in names) + ("experts" in names)
+    shard = array.sharding.shard_shape(array.shape)
+    worth = [
+        axis for axis in range(stack_axes) if math.prod(shard[axis + 1 :]) * array.dtype.itemsize >= MIN_CHUNK_BYTES
+    ]
+    return ocp.SaveArgs(shard_axes=tuple(worth))
 
 
 def _named_checksums(items: dict) -> dict[str, int]:
@@ -83,6 +94,11 @@ def _verify(items: dict, record: dict) -> None:
 def with_checksum(record: dict) -> dict:
     """The record with the checksum of itself, which whoever reads it compares."""
     return record | {"checksum": _record_checksum(record)}
+
+
+def verify_model(model: dict, record: dict) -> None:
+    """Raises ValueError if an array of the item `model` is not the one whose checksum the record holds."""
+    _verify({"model": model}, record)
 
 
 def _record_checksum(record: dict) -> str:
@@ -126,9 +142,9 @@ class Checkpoints:
             return
         items = _items(state)
         record = with_checksum(record | {"checksums": _named_checksums(items)})
-        arguments = {
-            name: ocp.args.StandardSave(item, save_args=jax.tree.map(_save_args, item)) for name, item in items.items()
-        }
+        # Only the model is read in parts: the optimizer's chunks may be as large as its shards.
+        cut = {"model": jax.tree_util.tree_map_with_path(save_args, items["model"])}
+        arguments = {name: ocp.args.StandardSave(item, save_args=cut.get(name)) for name, item in items.items()}
         self._manager.save(step, args=ocp.args.Composite(**arguments, record=ocp.args.JsonSave(record)))
 
     def record(self, step: int) -> dict:
@@ -192,7 +208,7 @@ class Checkpoints:
             record = self.record(step)
             item = ocp.args.StandardRestore(abstract_model)
             model = self._manager.restore(step, args=ocp.args.Composite(model=item)).model
-            _verify({"model": model}, record)
+            verify_model(model, record)
         except Exception as error:  # noqa: BLE001
             raise UserError(f"The checkpoint {self.folder / str(step)} cannot be read: {_first_line(error)}") from error
         return model
