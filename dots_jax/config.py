@@ -180,7 +180,8 @@ class ComputeConfig:
             unknown = [name for name in self.remat.split("+") if name not in KEPT]
             _require(
                 not unknown,
-                f"ComputeConfig.remat must be none, full, matmuls, or some of {', '.join(KEPT)} joined by +, but is {self.remat!r}.",
+                f"ComputeConfig.remat must be none, full, matmuls, or some of {', '.join(KEPT)} joined by +, but is "
+                f"{self.remat!r}.",
             )
         _require_one_of(self, "exchange", ("all_gather", "all_to_all", "weights"))
         _require(

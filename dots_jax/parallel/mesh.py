@@ -122,9 +122,9 @@ def vary(x: jax.Array) -> jax.Array:
 def gather_parameter(w: jax.Array, spec: PartitionSpec, keep: str = "") -> jax.Array:
     """The whole of a parameter from this device's shard, but for the mesh axis `keep`, which stays split.
 
-    One collective for each mesh axis: the TPU compiler has all-gathers for lines and planes of the torus, and would take an
-    all-reduce, with twice the bytes, for a whole cube. The transpose is a reduce-scatter for each, and then a sum of what is left over the axes
-    where the shard was a copy: never an all-reduce that is then cut.
+    One collective for each mesh axis: the TPU compiler has all-gathers for lines and planes of the torus, and would take
+    an all-reduce, with twice the bytes, for a whole cube. The transpose is a reduce-scatter for each, and then a sum of
+    what is left over the axes where the shard was a copy: never an all-reduce that is then cut.
     """
     w = vary(w)
     for dimension, axes in reversed(list(enumerate(spec))):
