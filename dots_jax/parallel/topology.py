@@ -1,19 +1,56 @@
-"""What a chip can do."""
+"""What a chip can do, and how chips are wired."""
 
+import dataclasses
 import time
 
 import jax
 import jax.numpy as jnp
 
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A TPU. Bandwidths are bytes/s, sizes GiB; all of one chip, which jax may show as several devices.
+
+    flops: dense bfloat16 peak. usable_gib: of hbm_gib, what a run may plan with; the rest is for the runtime and fragments.
+    clock: of the compiler's cycles, in Hz. ici: of one link in one direction, 90 % of the data sheet's. dims: of its torus.
+    dcn: of a host's network between slices, shared by the chips of the host (an assumption: 200 Gbit/s).
+    """
+
+    name: str
+    kind: str
+    flops: float
+    hbm_gib: float
+    usable_gib: float
+    hbm: float
+    clock: float
+    ici: float
+    dims: int
+    devices: int = 1
+    chips_per_host: int = 4
+    dcn: float = 25e9
+
+    def wraps(self, shape: tuple[int, ...]) -> tuple[bool, ...]:
+        """Which axes of a slice close to a ring: of 3D chips multiples of 4 (whole cubes of 64), of 2D chips only 16."""
+        if self.dims == 3:
+            return (all(size % 4 == 0 for size in shape),) * len(shape)
+        return tuple(size == 16 for size in shape)
+
+
+CHIPS: dict[str, Chip] = {
+    chip.name: chip
+    for chip in (
+        Chip("v5e", "TPU v5 lite", 197e12, 16, 14.5, 819e9, 1.5e9, 45e9, 2),
+        Chip("v5p", "TPU v5", 459e12, 95, 85, 2765e9, 1.75e9, 90e9, 3),
+        Chip("v6e", "TPU v6", 918e12, 32, 29, 1640e9, 1.75e9, 90e9, 2),
+        Chip("tpu7x", "TPU7x", 2307e12, 192, 180, 7380e9, 2.2e9, 180e9, 3, devices=2),
+    )
+}
+
 # Dense bfloat16 peak of one device in FLOP/s, by the prefix of jax's device_kind (vendors' data sheets).
 PEAK_FLOPS: dict[str, float] = {
     "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
     "TPU v5e": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v5": 459e12,
-    "TPU v6": 918e12,
-    "TPU7x": 1153.5e12,
+    **{chip.kind: chip.flops / chip.devices for chip in CHIPS.values()},
     "NVIDIA A100": 312e12,
     "NVIDIA H100": 989e12,
     "NVIDIA H200": 989e12,

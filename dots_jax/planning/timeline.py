@@ -1,0 +1,247 @@
+"""Walks the schedule of a compiled module and adds up its time, by two estimates at once.
+
+`compiler`: the cycles that the compiler itself estimates for each operation, over the clock. `floor`: the same for operations
+with a matrix product, and for all others the bytes that must move over the HBM bandwidth, since the compiler's figure is some
+three times that. Pallas kernels have no cycles: they take the longer of FLOPs at the peak and bytes at the bandwidth.
+
+A synchronous collective stands alone. An asynchronous one runs from its start, after what its links carry already, and only
+what is left of it at its done counts as exposed. Loops are walked once and count as often as they run; a loop whose trips
+depend on data (more experts' rows than expected) counts once, a conditional as its longest branch.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable
+
+from dots_jax.planning.hlo import Computation, Module, Operation
+from dots_jax.planning.network import Network, Transfer, kind_of, transfer
+from dots_jax.planning.work import FREE, Reader, kernel_cost
+
+ESTIMATES = ("compiler", "floor")
+COPIES = ("copy-start", "slice-start", "dynamic-slice-start", "dynamic-update-slice-start")
+
+
+@dataclasses.dataclass
+class Step:
+    """One operation of the schedule. trips: how often it runs in a step of the module. seconds: of one run, by estimate."""
+
+    op: Operation
+    computation: str
+    part: str
+    direction: str
+    trips: float
+    seconds: dict[str, float]
+    bytes: float = 0.0
+    flops: float = 0.0
+    kernel: bool = False
+    transfer: Transfer | None = None
+    asynchronous: bool = False
+    exposed: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Timeline:
+    """All that takes time."""
+
+    steps: list[Step]
+
+    @property
+    def compute(self) -> list[Step]:
+        return [step for step in self.steps if step.transfer is None]
+
+    @property
+    def collectives(self) -> list[Step]:
+        return [step for step in self.steps if step.transfer is not None]
+
+    def compute_seconds(self, estimate: str) -> float:
+        return sum(step.trips * step.seconds[estimate] for step in self.compute)
+
+    def exposed_seconds(self, estimate: str) -> float:
+        return sum(step.trips * step.exposed[estimate] for step in self.collectives)
+
+    def link_seconds(self) -> float:
+        """Of the busiest link, if all collectives ran one after the other on it."""
+        busy: dict[str, float] = collections.Counter()
+        for step in self.collectives:
+            for link in step.transfer.links:
+                busy[link] += step.trips * step.transfer.seconds
+        return max(busy.values(), default=0.0)
+
+    def seconds(self) -> dict[str, float]:
+        """compiler, floor: with what is exposed by each. overlapped: floor estimate, if every collective were hidden."""
+        found = {name: self.compute_seconds(name) + self.exposed_seconds(name) for name in ESTIMATES}
+        return {**found, "overlapped": max(self.compute_seconds("floor"), self.link_seconds())}
+
+
+class Walker:
+    """Builds a Timeline.
+
+    kernel_share: of the rows that a Pallas kernel's operands have room for, those expected to be in use (1: all).
+    """
+
+    def __init__(self, module: Module, network: Network, kernel_share: Callable[[Operation], float] | None = None):
+        self.module, self.network, self.reader = module, network, Reader(module)
+        self.kernel_share = kernel_share or (lambda op: 1.0)
+        self.chip = network.chip
+
+    def walk(self) -> Timeline:
+        clocks = {name: _Clock() for name in ESTIMATES}
+        return Timeline(self._computation(self.module.entry, 1.0, clocks))
+
+    def _computation(self, name: str, trips: float, clocks: dict[str, "_Clock"]) -> list[Step]:
+        computation, steps, pending = self.module.computations[name], [], {}
+        for op in computation:
+            if op.opcode == "while":
+                count = self.module.trip_count(op, computation)
+                count = 1 if count is None else count
+                steps += self._loop(op.called("body"), trips, count, clocks)
+            elif op.opcode == "conditional":
+                steps += self._longest(op.branches, trips, clocks)
+            elif op.opcode == "call":
+                steps += self._computation(op.called("to_apply"), trips, clocks)
+            elif op.opcode.endswith(("-done", "-update")):
+                self._finish(op, computation, pending, clocks)
+            elif op.opcode not in FREE and op.opcode not in COPIES:
+                step = self._operation(op, computation, trips)
+                if step is not None:
+                    self._run(step, pending, clocks)
+                    steps.append(step)
+        for start in list(pending):  # a start whose done is elsewhere: nothing is known to hide it
+            self._wait(pending.pop(start), clocks)
+        return steps
+
+    def _loop(self, body: str, trips: float, count: float, clocks: dict) -> list[Step]:
+        before = {name: clock.now for name, clock in clocks.items()}
+        steps = self._computation(body, trips * count, clocks)
+        for name, clock in clocks.items():  # the other trips take as long as the first
+            clock.skip((count - 1) * (clock.now - before[name]))
+        return steps
+
+    def _longest(self, branches: list[str], trips: float, clocks: dict) -> list[Step]:
+        best, best_clocks = [], None
+        for branch in branches:
+            own = {name: clock.copy() for name, clock in clocks.items()}
+            steps = self._computation(branch, trips, own)
+            if best_clocks is None or own["compiler"].now > best_clocks["compiler"].now:
+                best, best_clocks = steps, own
+        for name in clocks if best_clocks else ():
+            clocks[name].become(best_clocks[name])
+        return best
+
+    # --- one operation ---
+
+    def _operation(self, op: Operation, computation: Computation, trips: float) -> Step | None:
+        part, direction = self.reader.part(op), self.reader.direction(op)
+        moved = self._transfer(op, computation)
+        if moved is not None:
+            asynchronous = op.opcode.endswith("-start")
+            return Step(
+                op, computation.name, part, direction, trips, dict.fromkeys(ESTIMATES, moved.seconds), moved.bytes,
+                transfer=moved, asynchronous=asynchronous, exposed=dict.fromkeys(ESTIMATES, 0.0),
+            )  # fmt: skip
+        if op.opcode in ("async-start", "call-start"):
+            return self._wrapped(op, computation, part, direction, trips)
+        if op.opcode == "custom-call" and op.target == "tpu_custom_call":
+            return self._kernel(op, computation, part, direction, trips)
+        work = self.reader.work(op, computation)
+        # One row a cycle at most, where rows are looked up.
+        floor = max(work.bytes / (self.chip.hbm / self.chip.devices), work.rows / self.chip.clock)
+        compiler = op.cycles / self.chip.clock if op.cycles is not None else floor
+        return Step(
+            op, computation.name, part, direction, trips,
+            {"compiler": compiler, "floor": compiler if work.flops else min(floor, compiler)}, work.bytes, work.flops,
+        )  # fmt: skip
+
+    def _transfer(self, op: Operation, computation: Computation) -> Transfer | None:
+        if kind_of(op):
+            return transfer(op, computation, self.network, self.kernel_share(op))
+        if op.opcode == "async-start" and op.called("calls") in self.module.computations:
+            inner = self.module.computations[op.called("calls")]
+            for candidate in inner:
+                if kind_of(candidate):
+                    return transfer(candidate, inner, self.network, self.kernel_share(candidate))
+        return None
+
+    def _wrapped(self, op, computation, part, direction, trips) -> Step | None:
+        """Work that another core of the chip does meanwhile (SparseCore): counted where it starts, as if it were not."""
+        name = op.called("calls") or op.called("to_apply")
+        inner = self.module.computations.get(name or "")
+        if inner is None:
+            return None
+        bytes_moved = rows = flops = 0.0
+        for candidate in inner:
+            nested = candidate.called("to_apply") if candidate.opcode in ("call-start", "call") else None
+            for part_op, home in (
+                [(candidate, inner)]
+                if not nested
+                else [(o, self.module.computations[nested]) for o in self.module.computations[nested]]
+            ):
+                work = self.reader.work(part_op, home)
+                bytes_moved, rows, flops = bytes_moved + work.bytes, rows + work.rows, flops + work.flops
+        seconds = max(bytes_moved / (self.chip.hbm / self.chip.devices), rows / self.chip.clock)
+        return Step(op, computation.name, part, direction, trips, dict.fromkeys(ESTIMATES, seconds), bytes_moved, flops)
+
+    def _kernel(self, op, computation, part, direction, trips) -> Step:
+        share, cost, work = self.kernel_share(op), kernel_cost(op), self.reader.work(op, computation)
+        flops = share * (cost["flops"] if cost else work.flops)
+        moved = share * (cost["bytes_accessed"] if cost and cost["bytes_accessed"] else work.bytes)
+        chip = self.chip
+        seconds = max(flops * chip.devices / chip.flops, moved * chip.devices / chip.hbm)
+        return Step(
+            op, computation.name, part, direction, trips, dict.fromkeys(ESTIMATES, seconds), moved, flops, kernel=True
+        )
+
+    # --- the clock ---
+
+    def _run(self, step: Step, pending: dict, clocks: dict) -> None:
+        for name, clock in clocks.items():
+            if step.transfer is None:
+                clock.now += step.seconds[name]
+            elif not step.asynchronous and step.op.opcode != "async-start":
+                step.exposed[name] = clock.wait(clock.send(step.transfer))
+            else:
+                pending.setdefault(step.op.name, (step, {}))[1][name] = clock.send(step.transfer)
+
+    def _finish(self, op: Operation, computation: Computation, pending: dict, clocks: dict) -> None:
+        for operand in op.operands:
+            place = computation.operations[operand]
+            while place.opcode.endswith("-update"):
+                place = computation.operations[place.operands[0]]
+            if op.opcode.endswith("-done") and place.name in pending:
+                self._wait(pending.pop(place.name), clocks)
+
+    def _wait(self, entry: tuple[Step, dict[str, float]], clocks: dict) -> None:
+        step, ready = entry
+        for name, clock in clocks.items():
+            step.exposed[name] = clock.wait(ready[name])
+
+
+class _Clock:
+    """now, and when each link is free again."""
+
+    def __init__(self):
+        self.now, self.free = 0.0, {}
+
+    def copy(self) -> "_Clock":
+        clock = _Clock()
+        clock.become(self)
+        return clock
+
+    def become(self, other: "_Clock") -> None:
+        self.now, self.free = other.now, dict(other.free)
+
+    def send(self, transfer: Transfer) -> float:
+        """When a transfer that starts now, or as soon as its links are free, is done."""
+        begin = max([self.now, *(self.free.get(link, 0.0) for link in transfer.links)])
+        for link in transfer.links:
+            self.free[link] = begin + transfer.seconds
+        return begin + transfer.seconds
+
+    def wait(self, until: float) -> float:
+        waited = max(0.0, until - self.now)
+        self.now += waited
+        return waited
+
+    def skip(self, seconds: float) -> None:
+        self.now += seconds
+        self.free = {link: time + seconds for link, time in self.free.items()}
