@@ -14,10 +14,6 @@ from dots_jax.parallel.topology import Chip
 from dots_jax.planning.hlo import Array, Computation, Operation
 
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-KINDS = (
-    "all-gather", "reduce-scatter", "all-reduce", "collective-permute", "all-to-all", "ragged-all-to-all",
-    "collective-broadcast",
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +75,8 @@ class Transfer:
     links: tuple[str, ...]
 
 
-def transfer(op: Operation, computation: Computation, network: Network, share: float = 1.0) -> Transfer:
+def transfer(kind: str, op: Operation, computation: Computation, network: Network, share: float = 1.0) -> Transfer:
     """What a collective costs. share: of the bytes of a ragged exchange that are expected to be real."""
-    kind = kind_of(op)
     operands = [computation.operations[name] for name in op.operands if name in computation.operations]
     given = sum(o.bytes for o in operands)
     result = _result_bytes(op)
@@ -107,12 +102,6 @@ def transfer(op: Operation, computation: Computation, network: Network, share: f
         if "dcn" in links:  # hierarchical: between slices each device moves only its own shard
             seconds += rounds * volume / inside * (slices - 1) / slices / links["dcn"]
     return Transfer(kind, network.mesh_axes(group), g, volume, seconds, tuple(links))
-
-
-def kind_of(op: Operation) -> str | None:
-    """`all-gather` of an all-gather or all-gather-start; None of what is no collective."""
-    name = op.opcode.removesuffix("-start")
-    return name if name in KINDS else None
 
 
 def _result_bytes(op: Operation) -> float:

@@ -82,8 +82,9 @@ def largest(timeline: Timeline, chip: Chip, top: int) -> list[str]:
         floor = (step.exposed if step.transfer else step.seconds)["floor"]
         shape = re.sub(r"\{[^}]*\}", "", step.op.type)
         kind = step.op.opcode + ("" if step.op.cycles is not None or step.transfer or step.kernel else " (no estimate)")
+        figures = f"{1e3 * cost(step):>9.2f}{1e3 * step.trips * floor:>9.2f}"
         lines.append(
-            f"{1e3 * cost(step):>9.2f}{1e3 * step.trips * floor:>9.2f}{step.trips:>7.0f}{share:>6.0%}{step.trips * step.bytes / 1e9:>9.2f}"
+            f"{figures}{step.trips:>7.0f}{share:>6.0%}{step.trips * step.bytes / 1e9:>9.2f}"
             f"  {step.part:<11}{step.direction:<11}{step.op.name} {kind} {shape[:100]} {_tail(step.op.op_name)}"
         )
     return lines

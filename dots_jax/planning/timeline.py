@@ -13,8 +13,9 @@ import collections
 import dataclasses
 from collections.abc import Callable
 
+from dots_jax.planning.collectives import CARRY, DONE, START, SYNC, Collective, Finder
 from dots_jax.planning.hlo import Computation, Module, Operation
-from dots_jax.planning.network import Network, Transfer, kind_of, transfer
+from dots_jax.planning.network import Network, Transfer, transfer
 from dots_jax.planning.work import FREE, Reader, kernel_cost
 
 ESTIMATES = ("compiler", "floor")
@@ -80,7 +81,8 @@ class Walker:
     """
 
     def __init__(self, module: Module, network: Network, kernel_share: Callable[[Operation], float] | None = None):
-        self.module, self.network, self.reader = module, network, Reader(module)
+        self.module, self.network = module, network
+        self.reader, self.finder = Reader(module), Finder(module)
         self.kernel_share = kernel_share or (lambda op: 1.0)
         self.chip = network.chip
 
@@ -102,10 +104,7 @@ class Walker:
             elif op.opcode.endswith(("-done", "-update")):
                 self._finish(op, computation, pending, clocks)
             elif op.opcode not in FREE and op.opcode not in COPIES:
-                step = self._operation(op, computation, trips)
-                if step is not None:
-                    self._run(step, pending, clocks)
-                    steps.append(step)
+                steps += self._operation(op, computation, trips, clocks, pending)
         for start in list(pending):  # a start whose done is elsewhere: nothing is known to hide it
             self._wait(pending.pop(start), clocks)
         return steps
@@ -130,77 +129,59 @@ class Walker:
 
     # --- one operation ---
 
-    def _operation(self, op: Operation, computation: Computation, trips: float) -> Step | None:
-        part, direction = self.reader.part(op), self.reader.direction(op)
-        moved = self._transfer(op, computation)
-        if moved is not None:
-            asynchronous = op.opcode.endswith("-start")
-            return Step(
-                op, computation.name, part, direction, trips, dict.fromkeys(ESTIMATES, moved.seconds), moved.bytes,
-                transfer=moved, asynchronous=asynchronous, exposed=dict.fromkeys(ESTIMATES, 0.0),
-            )  # fmt: skip
-        if op.opcode in ("async-start", "call-start"):
-            return self._wrapped(op, computation, part, direction, trips)
+    def _operation(
+        self, op: Operation, computation: Computation, trips: float, clocks: dict, pending: dict
+    ) -> list[Step]:
+        found = self.finder.find(op, computation)
+        steps = [
+            self._communicate(op, computation, c, trips, clocks, pending) for c in found if c.role in (SYNC, START)
+        ]
+        carried = [c.chain for c in found if c.role == CARRY]
+        if carried or not found:
+            step = self._compute(op, computation, trips)
+            for name, clock in clocks.items():
+                clock.run(step.seconds[name], [pending[c][1][name] for c in carried if c in pending])
+            steps.append(step)
+        for collective in found:
+            if collective.role == DONE and collective.chain in pending:
+                self._wait(pending.pop(collective.chain), clocks)
+        return steps
+
+    def _communicate(self, op, computation, found: Collective, trips, clocks, pending) -> Step:
+        moved = transfer(found.kind, found.op, found.home, self.network, self.kernel_share(found.op))
+        namesake = (found.op, found.home) if found.op.op_name else (op, computation)
+        step = Step(
+            op, computation.name, self.reader.part(*namesake), self.reader.direction(*namesake), trips,
+            dict.fromkeys(ESTIMATES, moved.seconds), moved.bytes, transfer=moved, asynchronous=found.role == START,
+            exposed=dict.fromkeys(ESTIMATES, 0.0),
+        )  # fmt: skip
+        for name, clock in clocks.items():
+            if found.role == SYNC:
+                step.exposed[name] = clock.wait(clock.send(moved))
+            elif found.chain:
+                pending.setdefault(found.chain, (step, {}))[1][name] = _Chain(moved.links, moved.seconds)
+            else:
+                pending.setdefault(op.name, (step, {}))[1][name] = clock.send(moved)
+        return step
+
+    def _compute(self, op: Operation, computation: Computation, trips: float) -> Step:
+        part, direction, chip = self.reader.part(op, computation), self.reader.direction(op, computation), self.chip
+        place = (op, computation.name, part, direction, trips)
         if op.opcode == "custom-call" and op.target == "tpu_custom_call":
-            return self._kernel(op, computation, part, direction, trips)
+            share, cost, work = self.kernel_share(op), kernel_cost(op), self.reader.work(op, computation)
+            flops = share * (cost["flops"] if cost else work.flops)
+            moved = share * (cost["bytes_accessed"] if cost and cost["bytes_accessed"] else work.bytes)
+            seconds = max(flops * chip.devices / chip.flops, moved * chip.devices / chip.hbm)
+            return Step(*place, dict.fromkeys(ESTIMATES, seconds), moved, flops, kernel=True)
+        # An asynchronous call does its work on another core meanwhile; it counts where it starts, as if it did not.
         work = self.reader.work(op, computation)
         # One row a cycle at most, where rows are looked up.
-        floor = max(work.bytes / (self.chip.hbm / self.chip.devices), work.rows / self.chip.clock)
-        compiler = op.cycles / self.chip.clock if op.cycles is not None else floor
-        return Step(
-            op, computation.name, part, direction, trips,
-            {"compiler": compiler, "floor": compiler if work.flops else min(floor, compiler)}, work.bytes, work.flops,
-        )  # fmt: skip
-
-    def _transfer(self, op: Operation, computation: Computation) -> Transfer | None:
-        if kind_of(op):
-            return transfer(op, computation, self.network, self.kernel_share(op))
-        if op.opcode == "async-start" and op.called("calls") in self.module.computations:
-            inner = self.module.computations[op.called("calls")]
-            for candidate in inner:
-                if kind_of(candidate):
-                    return transfer(candidate, inner, self.network, self.kernel_share(candidate))
-        return None
-
-    def _wrapped(self, op, computation, part, direction, trips) -> Step | None:
-        """Work that another core of the chip does meanwhile (SparseCore): counted where it starts, as if it were not."""
-        name = op.called("calls") or op.called("to_apply")
-        inner = self.module.computations.get(name or "")
-        if inner is None:
-            return None
-        bytes_moved = rows = flops = 0.0
-        for candidate in inner:
-            nested = candidate.called("to_apply") if candidate.opcode in ("call-start", "call") else None
-            for part_op, home in (
-                [(candidate, inner)]
-                if not nested
-                else [(o, self.module.computations[nested]) for o in self.module.computations[nested]]
-            ):
-                work = self.reader.work(part_op, home)
-                bytes_moved, rows, flops = bytes_moved + work.bytes, rows + work.rows, flops + work.flops
-        seconds = max(bytes_moved / (self.chip.hbm / self.chip.devices), rows / self.chip.clock)
-        return Step(op, computation.name, part, direction, trips, dict.fromkeys(ESTIMATES, seconds), bytes_moved, flops)
-
-    def _kernel(self, op, computation, part, direction, trips) -> Step:
-        share, cost, work = self.kernel_share(op), kernel_cost(op), self.reader.work(op, computation)
-        flops = share * (cost["flops"] if cost else work.flops)
-        moved = share * (cost["bytes_accessed"] if cost and cost["bytes_accessed"] else work.bytes)
-        chip = self.chip
-        seconds = max(flops * chip.devices / chip.flops, moved * chip.devices / chip.hbm)
-        return Step(
-            op, computation.name, part, direction, trips, dict.fromkeys(ESTIMATES, seconds), moved, flops, kernel=True
-        )
+        floor = max(work.bytes / (chip.hbm / chip.devices), work.rows / chip.clock)
+        compiler = op.cycles / chip.clock if op.cycles is not None else floor
+        seconds = {"compiler": compiler, "floor": compiler if work.flops else min(floor, compiler)}
+        return Step(*place, seconds, work.bytes, work.flops)
 
     # --- the clock ---
-
-    def _run(self, step: Step, pending: dict, clocks: dict) -> None:
-        for name, clock in clocks.items():
-            if step.transfer is None:
-                clock.now += step.seconds[name]
-            elif not step.asynchronous and step.op.opcode != "async-start":
-                step.exposed[name] = clock.wait(clock.send(step.transfer))
-            else:
-                pending.setdefault(step.op.name, (step, {}))[1][name] = clock.send(step.transfer)
 
     def _finish(self, op: Operation, computation: Computation, pending: dict, clocks: dict) -> None:
         for operand in op.operands:
@@ -210,10 +191,21 @@ class Walker:
             if op.opcode.endswith("-done") and place.name in pending:
                 self._wait(pending.pop(place.name), clocks)
 
-    def _wait(self, entry: tuple[Step, dict[str, float]], clocks: dict) -> None:
+    def _wait(self, entry: tuple[Step, dict], clocks: dict) -> None:
         step, ready = entry
         for name, clock in clocks.items():
-            step.exposed[name] = clock.wait(ready[name])
+            if isinstance(ready[name], _Chain):
+                step.exposed[name] = clock.finish(ready[name])
+            else:
+                step.exposed[name] = clock.wait(ready[name])
+
+
+@dataclasses.dataclass
+class _Chain:
+    """A collective that is brought on in steps: seconds are what is left of it."""
+
+    links: tuple[str, ...]
+    seconds: float
 
 
 class _Clock:
@@ -230,12 +222,27 @@ class _Clock:
     def become(self, other: "_Clock") -> None:
         self.now, self.free = other.now, dict(other.free)
 
-    def send(self, transfer: Transfer) -> float:
+    def send(self, transfer: Transfer | _Chain) -> float:
         """When a transfer that starts now, or as soon as its links are free, is done."""
         begin = max([self.now, *(self.free.get(link, 0.0) for link in transfer.links)])
         for link in transfer.links:
             self.free[link] = begin + transfer.seconds
         return begin + transfer.seconds
+
+    def run(self, seconds: float, chains: list[_Chain]) -> None:
+        """Computes, and brings chains on, one after the other, while their links are not taken by others."""
+        end = self.now + seconds
+        for chain in chains:
+            begin = max([self.now, *(self.free.get(link, 0.0) for link in chain.links)])
+            done = max(0.0, min(end - begin, chain.seconds))
+            chain.seconds -= done
+            for link in chain.links if done else ():
+                self.free[link] = begin + done
+        self.now = end
+
+    def finish(self, chain: _Chain) -> float:
+        """Waits for what is left of a chain."""
+        return self.wait(self.send(chain)) if chain.seconds else 0.0
 
     def wait(self, until: float) -> float:
         waited = max(0.0, until - self.now)

@@ -48,28 +48,44 @@ class Reader:
 
     # --- part and pass ---
 
-    def part(self, op: Operation) -> str:
+    def part(self, op: Operation, computation: Computation) -> str:
         """The innermost scope that its name, or that of what it is made of, is in."""
-        found = _SCOPE.findall(self._name(op))
+        name = self.name(op, computation)
+        found = _SCOPE.findall(name)
         if found:
             return found[-1]
-        return next((part for kernel, part in _KERNELS if kernel in self._name(op) or kernel in op.name), OTHER)
+        return next((part for kernel, part in _KERNELS if kernel in name or kernel in op.name), OTHER)
 
-    def direction(self, op: Operation) -> str:
-        name = self._name(op)
+    def direction(self, op: Operation, computation: Computation) -> str:
+        name = self.name(op, computation)
         if "rematted_computation" in name:
             return "recomputed"
         return "backward" if "transpose(" in name else "forward"
 
-    def _name(self, op: Operation) -> str:
-        called = op.called("calls")
-        if called not in self.module.computations:
-            return op.op_name
+    def name(self, op: Operation, computation: Computation) -> str:
+        """The JAX name of an operation; one that the compiler made takes it from what it reads, or from what reads it."""
+        own = self._own_name(op)
+        if own:
+            return own
+        near, seen = [op], {op.name}
+        for neighbours in (lambda o: o.operands, lambda o: [u.name for u in computation.users.get(o.name, ())]):
+            layer = near
+            for _ in range(3):
+                names = [name for o in layer for name in neighbours(o) if name in computation.operations]
+                layer = [computation.operations[name] for name in dict.fromkeys(names) if name not in seen]
+                layer = [o for o in layer if o.opcode not in ("parameter", "tuple", "while")]
+                seen.update(o.name for o in layer)
+                found = next(filter(None, map(self._own_name, layer)), "")
+                if found:
+                    return found
+        return ""
+
+    def _own_name(self, op: Operation) -> str:
         if _SCOPE.search(op.op_name):
             return op.op_name
-        inner = self.module.computations[called]
-        names = [inner.root.op_name, *(o.op_name for o in inner)]
-        return next((name for name in names if _SCOPE.search(name)), op.op_name or next(filter(None, names), ""))
+        inner = self.module.computations.get(op.called("calls") or "")
+        names = [op.op_name] if inner is None else [op.op_name, inner.root.op_name, *(o.op_name for o in inner)]
+        return next((name for name in names if _SCOPE.search(name)), next(filter(None, names), ""))
 
     # --- work ---
 
@@ -80,6 +96,8 @@ class Reader:
         if inner is not None:
             reads = sum(self._read(parameter, inner) for parameter in inner.parameters)
             return Work(reads + self._written(inner), self._flops(inner), self._rows(inner))
+        if op.opcode in ("call-start", "async-start", "call"):
+            return self._called(op.called("to_apply") or op.called("calls"))
         operands = [computation.operations[name] for name in op.operands if name in computation.operations]
         rows = float(_index_rows(op, computation)) if op.opcode in ("gather", "scatter") else 0.0
         flops = _convolution_flops(op, computation) if op.opcode in ("convolution", "dot") else 0.0
@@ -97,6 +115,11 @@ class Reader:
         cost = kernel_cost(op)
         reads = sum(operand.bytes for operand in operands)
         return Work(reads + op.bytes, cost["flops"] if cost else flops, rows)
+
+    def _called(self, name: str) -> Work:
+        inner = self.module.computations[name]
+        parts = [self.work(op, inner) for op in inner]
+        return Work(*(sum(getattr(part, field) for part in parts) for field in ("bytes", "flops", "rows")))
 
     def _read(self, value: Operation, inner: Computation) -> float:
         """Bytes that a fused computation needs of one of its parameters."""
