@@ -154,20 +154,27 @@ class ComputeConfig:
     remat: what the backward pass recomputes: `none` (nothing), `matmuls` (only what is cheap: norms, rotations, softmax,
       gathers; the results of matmuls are kept), `attention` (all but the attention's sums) or `full` (all but each
       layer's input). On a CPU `matmuls` is the fastest: less to write and read back.
-    exchange: how tokens meet their experts across the expert axis.
+    exchange: how tokens meet their experts across the expert axis: `all_gather` (of tokens; cheaper up to about as many
+      devices as experts a token has) or `all_to_all` (each copy to the device of its expert and back).
+    expert_buffer: rows of experts worked on at a time across the expert axis, over the balanced load; where more arrive,
+      they take further rounds. Without an expert axis there is no such buffer.
     loss_chunk_tokens: tokens of one device whose logits exist at the same time; 0 means all.
     """
 
     dtype: str = "bfloat16"
     remat: str = "full"
     exchange: str = "all_gather"
+    expert_buffer: float = 1.25
     loss_chunk_tokens: int = 1024
 
     def __post_init__(self):
         _check_types(self)
         _require_one_of(self, "dtype", ("bfloat16", "float32"))
         _require_one_of(self, "remat", ("none", "full", "attention", "matmuls"))
-        _require_one_of(self, "exchange", ("all_gather",))
+        _require_one_of(self, "exchange", ("all_gather", "all_to_all"))
+        _require(
+            self.expert_buffer >= 1, f"ComputeConfig.expert_buffer must be at least 1, but is {self.expert_buffer}."
+        )
         _require(self.loss_chunk_tokens >= 0, "ComputeConfig.loss_chunk_tokens must not be negative.")
 
 
@@ -175,13 +182,14 @@ class ComputeConfig:
 class MeshConfig:
     """Devices along each mesh axis; at most one may be -1, which takes all devices that are left.
 
-    data: copies of the parameters. fsdp: shards of every parameter. expert: shards of the experts.
-    The batch is split over all three.
+    data: copies of the parameters. fsdp: shards of every parameter. expert: tokens travel over it to their experts.
+    context: pieces of every sequence. The batch is split over the first three.
     """
 
     data: int = 1
     fsdp: int = -1
     expert: int = 1
+    context: int = 1
 
     def __post_init__(self):
         _check_types(self)
@@ -190,7 +198,7 @@ class MeshConfig:
             _require(
                 size > 0 or size == -1, f"MeshConfig.{field.name} must be above 0, or -1 for the rest, but is {size}."
             )
-        _require(sizes.count(-1) <= 1, "MeshConfig: only one of data, fsdp and expert may be -1.")
+        _require(sizes.count(-1) <= 1, "MeshConfig: only one of data, fsdp, expert and context may be -1.")
 
     def resolve(self, num_devices: int) -> "MeshConfig":
         """The same mesh with -1 replaced; refuses a mesh that these devices cannot form."""
@@ -211,7 +219,10 @@ class MeshConfig:
 
     @property
     def size(self) -> int:
-        return self.data * self.fsdp * self.expert
+        return self.data * self.fsdp * self.expert * self.context
+
+    def __str__(self) -> str:
+        return " x ".join(f"{name} {size}" for name, size in dataclasses.asdict(self).items())
 
 
 # --- the training run -----------------------------------------------------------------------------------------------
@@ -621,12 +632,16 @@ def check_experts(model: ModelConfig, mesh: MeshConfig) -> None:
 
 
 def check_batch(where: str, batch_tokens: int, seq_len: int, mesh: MeshConfig) -> None:
-    sequences = batch_tokens // seq_len
+    sequences, ways = batch_tokens // seq_len, mesh.size // mesh.context
     _require(
-        sequences % mesh.size == 0,
-        f"{where}: {batch_tokens} tokens are {sequences} sequences of {seq_len}, which cannot be split over the "
-        f"{mesh.size} devices of the mesh (data {mesh.data} x fsdp {mesh.fsdp} x expert {mesh.expert}): make the batch a "
-        f"multiple of {mesh.size * seq_len} tokens.",
+        sequences % ways == 0,
+        f"{where}: {batch_tokens} tokens are {sequences} sequences of {seq_len}, which cannot be split over "
+        f"{ways} of the devices of the mesh ({mesh}): make the batch a multiple of {ways * seq_len} tokens.",
+    )
+    _require(
+        mesh.context == 1 or seq_len % (2 * mesh.context) == 0,
+        f"{where}: sequences of {seq_len} tokens cannot be split over MeshConfig.context = {mesh.context}: make the length a "
+        f"multiple of {2 * mesh.context}.",
     )
 
 

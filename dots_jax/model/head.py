@@ -8,8 +8,8 @@ from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 from dots_jax.model.kernels import cross_entropy, token_nll
-from dots_jax.model.layers import weight
-from dots_jax.parallel.mesh import BATCH_AXES, gather_parameter, parameter_spec
+from dots_jax.model.layers import over_mesh, weight, whole
+from dots_jax.parallel.mesh import AXES, TOKENS, axis_sizes
 
 
 class Head(nnx.Module):
@@ -32,42 +32,28 @@ class Head(nnx.Module):
         gradient scattered once, whatever the number of chunks.
         """
 
-        def local(w_DV, x_BTD, targets_BT, weights_BT):
-            chunk, x, targets, weights = _rows(chunk_tokens, x_BTD, targets_BT, weights_BT)
-            return cross_entropy(x, w_DV, targets, weights, chunk)
+        def local(head, x_BTD, targets_BT, weights_BT):
+            with jax.named_scope("head"):
+                chunk, x, targets, weights = _rows(chunk_tokens, x_BTD, targets_BT, weights_BT)
+                total = cross_entropy(x, whole(head.w_DV, head.dtype), targets, weights, chunk)
+                return jax.lax.psum(total, AXES) if axis_sizes() else total
 
-        return self._over_mesh(local, x_BTD, targets_BT, weights_BT, summed=True)
+        return self._everywhere(local, x_BTD, targets_BT, weights_BT, out_specs=PartitionSpec())
 
     def token_nll(self, x_BTD: jax.Array, targets_BT: jax.Array, chunk_tokens: int) -> jax.Array:
         """The negative log-likelihood of each target, float32 [B, T] in nats; memory as in `loss_sum`."""
 
-        def local(w_DV, x_BTD, targets_BT):
+        def local(head, x_BTD, targets_BT):
             chunk, x, targets = _rows(chunk_tokens, x_BTD, targets_BT)
-            return token_nll(x, w_DV, targets, chunk)[: targets_BT.size].reshape(targets_BT.shape)
+            nll = token_nll(x, whole(head.w_DV, head.dtype), targets, chunk)
+            return nll[: targets_BT.size].reshape(targets_BT.shape)
 
-        return self._over_mesh(local, x_BTD, targets_BT, summed=False)
+        return self._everywhere(local, x_BTD, targets_BT, out_specs=TOKENS)
 
-    def _over_mesh(self, local: Callable, *batch_arrays: jax.Array, summed: bool) -> jax.Array:
-        """`local(w_DV, *shards)` on every device with the whole matrix; the result summed, or one row of it for each row
-        of the batch."""
-        w_DV = self.w_DV[...].astype(self.dtype)
+    def _everywhere(self, local: Callable, *arrays: jax.Array, out_specs) -> jax.Array:
         if self.mesh is None:
-            return local(w_DV, *batch_arrays)
-        spec, batch = (
-            parameter_spec(self.w_DV.get_metadata("logical"), w_DV.shape, self.mesh),
-            PartitionSpec(BATCH_AXES),
-        )
-
-        def on_device(w_DV, *shards):
-            result = local(gather_parameter(w_DV, spec), *shards)
-            return jax.lax.psum(result, BATCH_AXES) if summed else result
-
-        return jax.shard_map(
-            on_device,
-            mesh=self.mesh,
-            in_specs=(spec,) + (batch,) * len(batch_arrays),
-            out_specs=PartitionSpec() if summed else batch,
-        )(w_DV, *batch_arrays)
+            return local(self, *arrays)
+        return over_mesh(self, local, self.mesh, arrays, out_specs, check_vma=True)
 
 
 def _rows(chunk_tokens: int, *arrays_BT: jax.Array) -> tuple:

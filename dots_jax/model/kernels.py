@@ -4,35 +4,70 @@ Shape suffixes as in `layers.py`.
 """
 
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from dots_jax.model.grouped_matmul import grouped_matmul
 
-def attention(q_BTNH: jax.Array, k_BSNH: jax.Array, v_BSNH: jax.Array, segments_BT: jax.Array) -> jax.Array:
+
+class Kernels(NamedTuple):
+    """What a platform has its own kernels for. Each has the signature and the meaning of its plain reference."""
+
+    attention: Callable
+    grouped_matmul: Callable
+
+
+def kernels_for(platform: str) -> Kernels:
+    """The kernels of `cpu`, `gpu` or `tpu`."""
+    if platform == "tpu":
+        from dots_jax.model import tpu_kernels
+
+        return Kernels(tpu_kernels.attention, tpu_kernels.grouped_matmul)
+    return Kernels(attention_gpu if platform in ("gpu", "cuda") else attention, grouped_matmul)
+
+
+def attention(
+    q_BTNH: jax.Array, k_BSNH: jax.Array, v_BSNH: jax.Array, segments_BT: jax.Array, segments_BS: jax.Array, start: int
+) -> jax.Array:
     """Causal attention inside each segment, softmax in float32; returns [B, T, N, H] in the dtype of q.
 
-    A token sees the tokens of its own segment at or before its place in the row; padding (segment 0) sees padding.
+    Query t stands at place start + t of the keys' row; start + T = S. A token sees the tokens of its own segment at or
+    before its place; padding (segment 0) sees padding.
     Queries go in a few blocks, each against the keys up to its end, which leaves out most of the triangle that the
-    causal mask would throw away: half the time on a CPU. Costs about B * N * T * T float32 scores of memory.
+    causal mask would throw away: half the time on a CPU. Costs about B * N * T * S float32 scores of memory.
     """
     T = q_BTNH.shape[1]
     block = -(-T // max(1, min(4, T // 64)))
     q_BNTH, k_BNSH, v_BNSH = (x.swapaxes(1, 2) for x in (q_BTNH, k_BSNH, v_BSNH))
     y_BNTH = [
-        _attend(q_BNTH[:, :, start : start + block], k_BNSH[:, :, :end], v_BNSH[:, :, :end], segments_BT, start)
-        for start in range(0, T, block)
-        for end in [min(start + block, T)]
-    ]
+        _attend(
+            q_BNTH[:, :, first:last], k_BNSH[:, :, : start + last], v_BNSH[:, :, : start + last],
+            segments_BT[:, first:last], segments_BS[:, : start + last], start + first,
+        )
+        for first in range(0, T, block)
+        for last in [min(first + block, T)]
+    ]  # fmt: skip
     return jnp.concatenate(y_BNTH, axis=2).swapaxes(1, 2)
 
 
-def _attend(q_BNTH, k_BNSH, v_BNSH, segments_BT, start):
+def attention_gpu(q_BTNH, k_BSNH, v_BSNH, segments_BT, segments_BS, start: int) -> jax.Array:
+    """`attention` by cuDNN's fused kernel, for half precision; the mask of segments and places is an input of it."""
+    if q_BTNH.dtype == jnp.float32:
+        return attention(q_BTNH, k_BSNH, v_BSNH, segments_BT, segments_BS, start)
+    mask_BTS = segments_BT[:, :, None] == segments_BS[:, None, :]
+    mask_BTS &= start + jnp.arange(q_BTNH.shape[1])[:, None] >= jnp.arange(k_BSNH.shape[1])
+    return jax.nn.dot_product_attention(q_BTNH, k_BSNH, v_BSNH, mask=mask_BTS[:, None], implementation="cudnn")
+
+
+def _attend(q_BNTH, k_BNSH, v_BNSH, segments_BT, segments_BS, start):
     """The queries from `start` on against all the keys up to the last of them."""
     T, S = q_BNTH.shape[2], k_BNSH.shape[2]
     scores_BNTS = jnp.einsum("BNTH,BNSH->BNTS", q_BNTH, k_BNSH, preferred_element_type=jnp.float32)
-    same_BTS = segments_BT[:, start : start + T, None] == segments_BT[:, None, :S]
+    same_BTS = segments_BT[:, :, None] == segments_BS[:, None, :]
     causal_TS = start + jnp.arange(T)[:, None] >= jnp.arange(S)
     scores_BNTS = jnp.where((same_BTS & causal_TS)[:, None], scores_BNTS * q_BNTH.shape[3] ** -0.5, -1e30)
     # The softmax's division comes last, on [T, H] instead of [T, S]. A constant taken off the scores has no gradient.

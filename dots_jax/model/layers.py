@@ -5,10 +5,15 @@ D hidden size, N heads, H head size, F feed-forward width, E experts, K experts 
 L mixture-of-experts layers, R rows (copies of tokens sorted by expert).
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import Mesh
+
+from dots_jax.parallel.mesh import TOKENS, axis_sizes, gather_parameter, parameter_spec
 
 
 class RouterBias(nnx.Variable):
@@ -17,20 +22,34 @@ class RouterBias(nnx.Variable):
 
 def weight(rngs: nnx.Rngs, shape: tuple[int, ...], logical: tuple[str, ...], std: float) -> nnx.Param:
     """A float32 matrix drawn from normal(0, std). `logical` names each axis; `parallel.mesh` says where names land."""
-    return nnx.Param(std * jax.random.normal(rngs.params(), shape, jnp.float32), logical=logical)
+    return nnx.Param(std * jax.random.normal(rngs.params(), shape, jnp.float32), logical=logical, whole_shape=shape)
+
+
+def whole(param: nnx.Param, dtype: jnp.dtype, keep: str = "") -> jax.Array:
+    """The parameter in the compute dtype; inside shard_map gathered from all its shards, but for the mesh axis `keep`.
+
+    Cast before the gather: half the bytes on the wire in bfloat16. Its gradient is scattered back in that dtype.
+    """
+    w = param[...].astype(dtype)
+    sizes = axis_sizes()
+    if not sizes:
+        return w
+    return gather_parameter(
+        w, parameter_spec(param.get_metadata("logical"), param.get_metadata("whole_shape"), sizes), keep
+    )
 
 
 class RMSNorm(nnx.Module):
     """x / rms(x) * scale over the last axis, computed in float32 and returned in the dtype of x."""
 
-    def __init__(self, size: int, *, epsilon: float, logical: str):
-        self.scale = nnx.Param(jnp.ones((size,), jnp.float32), logical=(logical,))
+    def __init__(self, size: int, *, epsilon: float):
+        self.scale = nnx.Param(jnp.ones((size,), jnp.float32), logical=("norm",), whole_shape=(size,))
         self.epsilon = epsilon
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = x.astype(jnp.float32)
         y *= jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.epsilon)
-        return (y * self.scale[...]).astype(x.dtype)
+        return (y * whole(self.scale, jnp.float32)).astype(x.dtype)
 
 
 class FeedForward(nnx.Module):
@@ -42,6 +61,25 @@ class FeedForward(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        h_BTF = checkpoint_name(x_BTD @ self.w_gate_up_DF[...].astype(self.dtype), "hidden")
+        h_BTF = checkpoint_name(x_BTD @ whole(self.w_gate_up_DF, self.dtype), "hidden")
         gate_BTF, up_BTF = jnp.split(h_BTF, 2, axis=-1)
-        return (jax.nn.silu(gate_BTF) * up_BTF) @ self.w_down_FD[...].astype(self.dtype)
+        return (jax.nn.silu(gate_BTF) * up_BTF) @ whole(self.w_down_FD, self.dtype)
+
+
+def over_mesh(
+    module: nnx.Module, function: Callable, mesh: Mesh, arrays: tuple, out_specs, *, check_vma: bool
+) -> jax.Array | tuple:
+    """`function(module, *arrays)` on every device, with its shards of the parameters and its part of each [B, T, ...].
+
+    check_vma: off only where library kernels run, whose results do not say over which axes they vary.
+    """
+    graph, params = nnx.split(module)
+
+    def spec(variable):
+        return variable.replace(parameter_spec(variable.get_metadata("logical"), variable.shape, mesh.shape))
+
+    specs = jax.tree.map(spec, params, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    return jax.shard_map(
+        lambda params, *arrays: function(nnx.merge(graph, params), *arrays),
+        mesh=mesh, in_specs=(specs,) + (TOKENS,) * len(arrays), out_specs=out_specs, check_vma=check_vma,
+    )(params, *arrays)  # fmt: skip

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from dots_jax.parallel.mesh import CONTEXT, axis_sizes
+
 
 def route(
     x_BTD: jax.Array, w_DE: jax.Array, bias_E: jax.Array, *, experts_per_token: int, scaling_factor: float
@@ -41,13 +43,15 @@ def sequence_balance_loss(
 
     f_e is the load of expert e over its even share, P_e the mean over real tokens of its score normalised over experts.
     The load is the real one, after the bias: what the loss is there to even out. Sequences without real tokens give 0.
+    Inside shard_map a sequence may lie in pieces along the context axis: its sums are taken over all of them.
     """
     num_experts = scores_BTE.shape[-1]
-    count_B = jnp.maximum(jnp.sum(real_BT, axis=1), 1).astype(jnp.float32)
     normalised_BTE = scores_BTE / (jnp.sum(scores_BTE, axis=-1, keepdims=True) + 1e-20)
+    sums = (jnp.sum(real_BT, axis=1), load_BE, jnp.sum(normalised_BTE * real_BT[:, :, None], axis=1))
+    count_B, load_BE, P_BE = jax.lax.psum(sums, CONTEXT) if axis_sizes() else sums
+    count_B = jnp.maximum(count_B, 1).astype(jnp.float32)
     f_BE = load_BE * (num_experts / experts_per_token) / count_B[:, None]
-    P_BE = jnp.sum(normalised_BTE * real_BT[:, :, None], axis=1) / count_B[:, None]
-    return jnp.sum(f_BE * P_BE, axis=-1)
+    return jnp.sum(f_BE * P_BE / count_B[:, None], axis=-1)
 
 
 def update_bias(bias_LE: jax.Array, load_LE: jax.Array, rate: float) -> jax.Array:

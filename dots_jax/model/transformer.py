@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
-from dots_jax.config import ModelConfig
+from dots_jax.config import ComputeConfig, ModelConfig
 from dots_jax.model.attention import Attention, rope_table
 from dots_jax.model.head import Head
-from dots_jax.model.layers import FeedForward, RMSNorm, weight
+from dots_jax.model.kernels import kernels_for
+from dots_jax.model.layers import FeedForward, RMSNorm, over_mesh, weight, whole
 from dots_jax.model.moe import MoE, RouterStats
-from dots_jax.parallel.mesh import BATCH_AXES, batch_sharding, gather_parameter, parameter_spec
+from dots_jax.parallel.mesh import TOKENS
 
 REMAT_POLICIES: dict[str, Callable | None] = {
     "full": None,
@@ -27,53 +28,43 @@ REMAT_POLICIES: dict[str, Callable | None] = {
 class Embedding(nnx.Module):
     """Token ids -> hidden states."""
 
-    def __init__(
-        self, vocab_size: int, hidden_size: int, *, init_std: float, dtype: jnp.dtype, mesh: Mesh | None, rngs: nnx.Rngs
-    ):
+    def __init__(self, vocab_size: int, hidden_size: int, *, init_std: float, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.w_VD = weight(rngs, (vocab_size, hidden_size), ("vocab", "embed"), init_std)
-        self.dtype, self.mesh = dtype, mesh
+        self.dtype = dtype
 
     def __call__(self, tokens_BT: jax.Array) -> jax.Array:
-        w_VD = self.w_VD[...].astype(self.dtype)
-        if self.mesh is None:
-            return w_VD[tokens_BT]
-        # By hand: the partitioner would otherwise move the activations, and their gradients, through every device.
-        spec, batch = (
-            parameter_spec(self.w_VD.get_metadata("logical"), w_VD.shape, self.mesh),
-            PartitionSpec(BATCH_AXES),
-        )
-        lookup = jax.shard_map(
-            lambda w_VD, tokens_BT: gather_parameter(w_VD, spec)[tokens_BT],
-            mesh=self.mesh, in_specs=(spec, batch), out_specs=batch,
-        )  # fmt: skip
-        return lookup(w_VD, tokens_BT)
+        with jax.named_scope("embed"):
+            return whole(self.w_VD, self.dtype)[tokens_BT]
 
 
 class DenseBlock(nnx.Module):
     """Layer 0: attention and a dense feed-forward, each behind a norm and added to the residual stream."""
 
     def __init__(self, attention: Attention, ffn: FeedForward, hidden_size: int, *, norm_epsilon: float):
-        self.attention_norm = RMSNorm(hidden_size, epsilon=norm_epsilon, logical="embed")
+        self.attention_norm = RMSNorm(hidden_size, epsilon=norm_epsilon)
         self.attention = attention
-        self.ffn_norm = RMSNorm(hidden_size, epsilon=norm_epsilon, logical="embed")
+        self.ffn_norm = RMSNorm(hidden_size, epsilon=norm_epsilon)
         self.ffn = ffn
 
     def __call__(self, x_BTD, rope, segments_BT):
-        x_BTD += self.attention(self.attention_norm(x_BTD), rope, segments_BT)
-        return x_BTD + self.ffn(self.ffn_norm(x_BTD))
+        with jax.named_scope("attention"):
+            x_BTD += self.attention(self.attention_norm(x_BTD), rope, segments_BT)
+        with jax.named_scope("shared"):
+            return x_BTD + self.ffn(self.ffn_norm(x_BTD))
 
 
 class MoEBlock(nnx.Module):
     """Layers 1 and up: the same with a mixture of experts in place of the dense feed-forward."""
 
     def __init__(self, attention: Attention, moe: MoE, hidden_size: int, *, norm_epsilon: float):
-        self.attention_norm = RMSNorm(hidden_size, epsilon=norm_epsilon, logical="embed")
+        self.attention_norm = RMSNorm(hidden_size, epsilon=norm_epsilon)
         self.attention = attention
-        self.ffn_norm = RMSNorm(hidden_size, epsilon=norm_epsilon, logical="embed")
+        self.ffn_norm = RMSNorm(hidden_size, epsilon=norm_epsilon)
         self.moe = moe
 
     def __call__(self, x_BTD, rope, segments_BT):
-        x_BTD += self.attention(self.attention_norm(x_BTD), rope, segments_BT)
+        with jax.named_scope("attention"):
+            x_BTD += self.attention(self.attention_norm(x_BTD), rope, segments_BT)
         y_BTD, stats = self.moe(self.ffn_norm(x_BTD), segments_BT != 0)
         return x_BTD + y_BTD, stats
 
@@ -88,42 +79,57 @@ def stack(make_block: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs, num_laye
 
 
 class Transformer(nnx.Module):
-    """The decoder. mesh: where it runs; None means this one device, with no shard_map at all."""
+    """The decoder. mesh: where it runs; None means this one device, with no shard_map at all. platform: of the devices,
+    which decides the kernels. init_std: of the weights."""
 
     def __init__(
-        self, config: ModelConfig, *, init_std: float, dtype: str, remat: str, mesh: Mesh | None, rngs: nnx.Rngs
-    ):
-        c, D, kind = config, config.hidden_size, jnp.dtype(dtype)
+        self, config: ModelConfig, compute: ComputeConfig, *, init_std: float, mesh: Mesh | None, platform: str,
+        rngs: nnx.Rngs,
+    ):  # fmt: skip
+        c, D, kind, kernels = config, config.hidden_size, jnp.dtype(compute.dtype), kernels_for(platform)
 
         def attention(rngs):
             return Attention(
-                D, c.num_heads, c.head_dim, norm_epsilon=c.norm_epsilon, init_std=init_std, dtype=kind, rngs=rngs
-            )
+                D, c.num_heads, c.head_dim, norm_epsilon=c.norm_epsilon, init_std=init_std, dtype=kind, kernels=kernels,
+                rngs=rngs,
+            )  # fmt: skip
 
         def moe_block(rngs):
             moe = MoE(
                 D, c.num_experts, c.experts_per_token, c.expert_ffn_size, c.shared_ffn_size,
-                scaling_factor=c.routed_scaling_factor, init_std=init_std, dtype=kind, mesh=mesh, rngs=rngs,
+                scaling_factor=c.routed_scaling_factor, exchange=compute.exchange, buffer=compute.expert_buffer,
+                init_std=init_std, dtype=kind, kernels=kernels, rngs=rngs,
             )  # fmt: skip
             return MoEBlock(attention(rngs), moe, D, norm_epsilon=c.norm_epsilon)
 
-        self.embed = Embedding(c.vocab_size, D, init_std=init_std, dtype=kind, mesh=mesh, rngs=rngs)
+        self.embed = Embedding(c.vocab_size, D, init_std=init_std, dtype=kind, rngs=rngs)
         dense_ffn = FeedForward(D, c.dense_ffn_size, init_std=init_std, dtype=kind, rngs=rngs)
         self.dense_block = DenseBlock(attention(rngs), dense_ffn, D, norm_epsilon=c.norm_epsilon)
         self.moe_blocks = stack(moe_block, rngs, c.num_moe_layers)
-        self.final_norm = RMSNorm(D, epsilon=c.norm_epsilon, logical="embed")
+        self.final_norm = RMSNorm(D, epsilon=c.norm_epsilon)
         self.head = Head(D, c.vocab_size, init_std=init_std, dtype=kind, mesh=mesh, rngs=rngs)
         self.head_dim, self.rope_theta = c.head_dim, c.rope_theta
-        self.dtype, self.remat, self.mesh = kind, remat, mesh
+        self.remat, self.mesh, self.own_kernels = compute.remat, mesh, platform != "cpu"
 
     def __call__(
         self, tokens_BT: jax.Array, positions_BT: jax.Array, segments_BT: jax.Array
     ) -> tuple[jax.Array, RouterStats]:
         """Hidden states before the head, [B, T, D] in the compute dtype, and the statistics of every MoE layer
-        (load_E as [L, E], balance as [L]).
+        (load_E as [L, E], the others as [L]).
 
         positions_BT count from 0 in each document; segments_BT number the documents of a row from 1, and 0 is padding.
         """
+        if self.mesh is None:
+            return self._layers(tokens_BT, positions_BT, segments_BT)
+        arrays, everywhere = (tokens_BT, positions_BT, segments_BT), PartitionSpec()
+        # The kernels' results do not say over which axes they vary, so JAX cannot check it where they run.
+        return over_mesh(
+            self, Transformer._layers, self.mesh, arrays, (TOKENS, RouterStats(*[everywhere] * 4)),
+            check_vma=not self.own_kernels,
+        )  # fmt: skip
+
+    def _layers(self, tokens_BT, positions_BT, segments_BT):
+        """The whole of `__call__` on one device's part of the batch."""
         rope = rope_table(positions_BT, self.head_dim, self.rope_theta)
         x_BTD = self.embed(tokens_BT)
 
@@ -131,18 +137,14 @@ class Transformer(nnx.Module):
         moe_graph, layers = nnx.split(self.moe_blocks)
 
         def dense_layer(x_BTD, arrays):
-            return self._spread(nnx.merge(dense_graph, arrays)(x_BTD, rope, segments_BT))
+            return nnx.merge(dense_graph, arrays)(x_BTD, rope, segments_BT)
 
         def moe_layer(x_BTD, arrays):
-            x_BTD, stats = nnx.merge(moe_graph, arrays)(x_BTD, rope, segments_BT)
-            return self._spread(x_BTD), stats
+            return nnx.merge(moe_graph, arrays)(x_BTD, rope, segments_BT)
 
         x_BTD = self._rematerialised(dense_layer)(x_BTD, dense)
         x_BTD, stats = jax.lax.scan(self._rematerialised(moe_layer), x_BTD, layers)
         return self.final_norm(x_BTD), stats
-
-    def _spread(self, x_BTD: jax.Array) -> jax.Array:
-        return x_BTD if self.mesh is None else jax.lax.with_sharding_constraint(x_BTD, batch_sharding(self.mesh))
 
     def _rematerialised(self, body: Callable) -> Callable:
         return body if self.remat == "none" else jax.checkpoint(body, policy=REMAT_POLICIES[self.remat])

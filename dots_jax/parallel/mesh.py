@@ -1,8 +1,11 @@
 """The device mesh and where things land on it.
 
-Three axes: `data` (copies of the parameters), `fsdp` (shards of every parameter), `expert` (shards of the experts).
-The batch is split over all three. Everything that is not an expert uses fsdp and expert together as one larger fsdp axis.
+Four axes: `data` (copies of the parameters), `fsdp` (shards of every parameter), `expert` (tokens meet their experts over it)
+and `context` (pieces of every sequence). The batch is split over the first three, the tokens of a sequence over the last.
+A parameter is split over all axes but `data`.
 """
+
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -10,33 +13,39 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dots_jax.config import MeshConfig, UserError
 
+AXES = ("data", "fsdp", "expert", "context")
 BATCH_AXES = ("data", "fsdp", "expert")
+CONTEXT = "context"
+SHARD = ("fsdp", "expert", "context")
 
-# The rule table: the logical axis of a parameter -> the mesh axes that split it.
+# The rule table: the logical axis of a parameter -> the mesh axes that may split it. Each mesh axis goes to the first
+# axis of the parameter that lists it and is a multiple of it: the leading one if it can, since whole rows are gathered
+# without a change of layout. What divides nothing stays whole: small parameters of small models.
 RULES: dict[str, tuple[str, ...]] = {
-    "embed": ("fsdp", "expert"),
-    "expert": ("expert",),
-    "expert_embed": ("fsdp",),
-    "vocab": (),
-    "ffn": (),
-    "expert_ffn": (),
+    "vocab": SHARD,
+    "embed": SHARD,
+    "ffn": SHARD,
+    "expert": ("expert", "fsdp"),
+    "expert_embed": ("fsdp", "context"),
+    "expert_ffn": ("fsdp", "context"),
     "heads": (),
     "head_dim": (),
     "router": (),
+    "norm": (),
 }
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
     """A mesh of a resolved config over these devices (default: all), nearest neighbours along the last axes."""
     devices = jax.devices() if devices is None else devices
-    shape = (config.data, config.fsdp, config.expert)
+    shape = (config.data, config.fsdp, config.expert, config.context)
     # Auto, not Explicit (the default of jax.make_mesh): shard_map over some axes and the compiler's choice elsewhere.
     if len(devices) == config.size and devices[0].platform == "tpu":
-        return Mesh(_over_slices(shape, devices), BATCH_AXES, axis_types=(AxisType.Auto,) * 3)
-    return Mesh(np.array(devices[: config.size]).reshape(shape), BATCH_AXES, axis_types=(AxisType.Auto,) * 3)
+        return Mesh(_over_slices(shape, devices), AXES, axis_types=(AxisType.Auto,) * 4)
+    return Mesh(np.array(devices[: config.size]).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 4)
 
 
-def _over_slices(shape: tuple[int, int, int], devices: list[jax.Device]) -> np.ndarray:
+def _over_slices(shape: tuple[int, int, int, int], devices: list[jax.Device]) -> np.ndarray:
     """TPUs in the shape of a mesh. Slices, whose network is far slower, lie along `data`, or along `fsdp` if they must.
 
     Raises:
@@ -53,37 +62,39 @@ def _over_slices(shape: tuple[int, int, int], devices: list[jax.Device]) -> np.n
     parts = []
     for index in slices:
         own = [device for device in devices if (getattr(device, "slice_index", 0) or 0) == index]
-        parts.append(jax.make_mesh(inner, BATCH_AXES, devices=own, axis_types=(AxisType.Auto,) * 3).devices)
+        parts.append(jax.make_mesh(inner, AXES, devices=own, axis_types=(AxisType.Auto,) * 4).devices)
     return np.concatenate(parts, axis=axis)
 
 
-def parameter_spec(logical: tuple[str, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """The PartitionSpec of a parameter from the names of its axes.
+def parameter_spec(logical: tuple[str, ...], shape: tuple[int, ...], axis_sizes: Mapping[str, int]) -> PartitionSpec:
+    """The PartitionSpec of a parameter from the names of its axes, by the rule table. axis_sizes: `mesh.shape`.
 
-    A stacked parameter has one axis more than names: the layer axis in front, which is never split. An axis that its
-    mesh axes do not divide stays whole: small parameters of small models, where a copy costs nothing.
+    A stacked parameter has one axis more than names: the layer axis in front, which is never split.
 
     Raises:
-      ValueError: an axis name without a rule, or two axes of one parameter that claim the same mesh axis.
+      ValueError: an axis name without a rule.
     """
     names = ("layers",) * (len(shape) - len(logical)) + tuple(logical)
-    entries, used = [], []
+    entries, used = [], set()
     for name, size in zip(names, shape, strict=True):
         if name != "layers" and name not in RULES:
             raise ValueError(f"logical axis {name!r} has no rule in parallel.mesh.RULES")
-        axes = RULES.get(name, ())
-        parts = int(np.prod([mesh.shape[a] for a in axes]))
-        axes = axes if size % parts == 0 else ()
-        used += axes
-        entries.append(axes or None)
-    if len(set(used)) != len(used):
-        raise ValueError(f"the axes {logical} of one parameter claim the same mesh axis twice: {used}")
+        taken, parts = [], 1
+        for axis in RULES.get(name, ()):
+            if axis not in used and axis_sizes[axis] > 1 and size % (parts * axis_sizes[axis]) == 0:
+                taken.append(axis)
+                parts *= axis_sizes[axis]
+        used |= set(taken)
+        entries.append(tuple(taken) or None)
     return PartitionSpec(*entries)
 
 
+TOKENS = PartitionSpec(BATCH_AXES, CONTEXT)  # of [B, T, ...]
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of the batch over all devices, everything else whole."""
-    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+    """Rows of the batch over three axes, their tokens over the fourth."""
+    return NamedSharding(mesh, TOKENS)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -93,19 +104,27 @@ def replicated(mesh: Mesh) -> NamedSharding:
 # --- inside shard_map -------------------------------------------------------------------------------------------------
 
 
+def axis_sizes() -> dict[str, int]:
+    """The mesh axes of the shard_map around the caller; empty outside of one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return dict(mesh.shape) if mesh.manual_axes else {}
+
+
 def vary(x: jax.Array) -> jax.Array:
     """Marks x as varying over the whole mesh; the transpose sums its gradient over the axes where it was a copy."""
-    missing = tuple(a for a in BATCH_AXES if a not in jax.typeof(x).manual_axis_type.varying)
+    missing = tuple(a for a in AXES if a not in jax.typeof(x).manual_axis_type.varying)
     return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
 def gather_parameter(w: jax.Array, spec: PartitionSpec, keep: str = "") -> jax.Array:
     """The whole of a parameter from this device's shard, but for the mesh axis `keep`, which stays split.
 
-    The transpose is one reduce-scatter of the gradient: never an all-reduce that is then cut.
+    The transpose is one reduce-scatter of the gradient for each split axis, and then a sum of what is left over the axes
+    where the shard was a copy: never an all-reduce that is then cut.
     """
+    w = vary(w)
     for dimension, axes in enumerate(spec):
         axes = (axes,) if isinstance(axes, str) else axes or ()
-        axes = tuple(a for a in axes if a != keep and jax.lax.axis_size(a) > 1)
+        axes = tuple(a for a in axes if a != keep)
         w = jax.lax.all_gather(w, axes, axis=dimension, tiled=True) if axes else w
-    return vary(w)
+    return w

@@ -1,5 +1,6 @@
 """Host rows -> one global array over the mesh."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -21,8 +22,9 @@ def put_batch(
     """
     shape = (size, seq_len)
     pieces: dict[str, list[jax.Array]] = {}
+    read = functools.cache(lambda start, stop: read_rows(range(first + start, first + stop)))  # devices may share rows
     for device, index in sharding.addressable_devices_indices_map(shape).items():
         start, stop, _ = index[0].indices(size)
-        for name, rows in read_rows(range(first + start, first + stop)).items():
-            pieces.setdefault(name, []).append(jax.device_put(rows, device))
+        for name, rows in read(start, stop).items():
+            pieces.setdefault(name, []).append(jax.device_put(rows[:, index[1]], device))
     return {name: jax.make_array_from_single_device_arrays(shape, sharding, arrays) for name, arrays in pieces.items()}

@@ -56,8 +56,9 @@ class Definition:
         self.config, self.mesh, self.init_std = config, mesh, init_std
         # On one device there is nothing to exchange, and collectives of one would still copy.
         over = mesh if mesh is not None and mesh.size > 1 else None
+        platform = jax.default_backend() if mesh is None else _platform(mesh)
         self._build = lambda key: Transformer(
-            config, init_std=init_std, dtype=compute.dtype, remat=compute.remat, mesh=over, rngs=nnx.Rngs(params=key)
+            config, compute, init_std=init_std, mesh=over, platform=platform, rngs=nnx.Rngs(params=key)
         )
         abstract = nnx.eval_shape(lambda: self._build(jax.random.key(0)))
         self._graph, self._params, self._bias = nnx.split(abstract, nnx.Param, RouterBias)
@@ -83,7 +84,7 @@ class Definition:
         is_variable = lambda leaf: isinstance(leaf, nnx.Variable)  # noqa: E731
         specs = jax.tree.map(
             lambda v: v.replace(
-                NamedSharding(self.mesh, parameter_spec(v.get_metadata("logical"), v.shape, self.mesh))
+                NamedSharding(self.mesh, parameter_spec(v.get_metadata("logical"), v.shape, self.mesh.shape))
             ),
             self._params,
             is_leaf=is_variable,
@@ -133,6 +134,11 @@ def bytes_per_device(tree) -> int:
     """Bytes of one device's shards of an abstract tree with shardings."""
     leaves = jax.tree.leaves(tree)
     return sum(leaf.dtype.itemsize * _size(leaf.sharding.shard_shape(leaf.shape)) for leaf in leaves)
+
+
+def _platform(mesh: Mesh) -> str:
+    """Of the mesh's devices; a mesh without devices, for shapes alone, counts as a CPU's."""
+    return mesh.devices.flat[0].platform if isinstance(mesh, Mesh) else "cpu"
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -5,10 +5,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from dots_jax.config import BalanceConfig, ComputeConfig, GuardConfig
+from dots_jax.model.attention import context_order
 from dots_jax.model.router import update_bias
-from dots_jax.parallel.mesh import batch_sharding, replicated
+from dots_jax.parallel.mesh import CONTEXT, batch_sharding, replicated
 from dots_jax.training.state import Definition, Guard, TrainState, state_shardings
 
 BATCH_KEYS = ("tokens", "targets", "positions", "segments", "weights")
@@ -18,15 +20,28 @@ LOSS_AVERAGE_DECAY = 0.98
 def _batch_loss(params, router_bias, batch, scale, *, definition: Definition, compute: ComputeConfig, alpha: float):
     """The share of one (micro)batch in the step's loss; `scale` = (1 / real tokens, 1 / sequences) of the whole step."""
     model = definition.bind(params, router_bias)
+    batch = _along_context(batch, definition.mesh)
     x_BTD, stats = model(batch["tokens"], batch["positions"], batch["segments"])
     per_token, per_sequence = scale
     nll = per_token * model.head.loss_sum(x_BTD, batch["targets"], batch["weights"], compute.loss_chunk_tokens)
     balance = per_sequence * jnp.sum(stats.balance)
-    return nll + alpha * balance, (nll, balance, stats.load_E)
+    return nll + alpha * balance, (nll, balance, stats.load_E, (jnp.max(stats.extra_blocks), jnp.sum(stats.dropped)))
+
+
+def _along_context(batch: dict[str, jax.Array], mesh: Mesh | None, back: bool = False) -> dict[str, jax.Array]:
+    """The tokens of each sequence in the order in which they lie along the context axis, or from there `back`."""
+    pieces = mesh.shape[CONTEXT] if mesh is not None else 1
+    if pieces == 1:
+        return batch
+    order = context_order(pieces)
+    order = [order.index(i) for i in range(2 * pieces)] if back else order
+    chunks = {name: a.reshape(a.shape[0], 2 * pieces, -1) for name, a in batch.items()}
+    moved = {name: jnp.stack([a[:, i] for i in order], axis=1).reshape(batch[name].shape) for name, a in chunks.items()}
+    return jax.lax.with_sharding_constraint(moved, batch_sharding(mesh))
 
 
 def _gradients(params, router_bias, batch, microbatches: int, loss_fn):
-    """(nll, balance, load_LE) and gradients of the step's loss, accumulated over microbatches in float32.
+    """(nll, balance, load_LE, (extra blocks, dropped)) and gradients of the step's loss, accumulated over microbatches in float32.
 
     Microbatch m takes the rows m, m + M, m + 2M ...: each device splits its own rows, and nothing moves.
     The scale comes from the whole step, so that a microbatch counts by its real tokens.
@@ -64,7 +79,9 @@ def train_step(
       The next state, and the step's metrics: float32 scalars, counters, load_LE int32.
     """
     loss_fn = functools.partial(_batch_loss, definition=definition, compute=compute, alpha=balance.sequence_loss)
-    (nll, balance_loss, load_LE), grads = _gradients(state.params, state.router_bias, batch, microbatches, loss_fn)
+    (nll, balance_loss, load_LE, (extra_blocks, dropped)), grads = _gradients(
+        state.params, state.router_bias, batch, microbatches, loss_fn
+    )
     grad_norm = optax.tree.norm(grads)
     finite = jnp.isfinite(nll) & jnp.isfinite(balance_loss) & jnp.isfinite(grad_norm)
 
@@ -85,6 +102,8 @@ def train_step(
         "bias_norm": jnp.sqrt(jnp.sum(jnp.square(router_bias))),
         "max_over_mean_load": jnp.max(load, axis=1) / jnp.maximum(jnp.mean(load, axis=1), 1),
         "load": load_LE,
+        "extra_expert_blocks": extra_blocks,
+        "dropped_tokens": dropped,
         "spike": spike,
         "nonfinite_streak": next_guard.nonfinite_streak,
         "nonfinite_total": next_guard.nonfinite_total,
@@ -112,8 +131,10 @@ def score_step(
     """What the model gives to each target: weighted negative log-likelihood, float32 [B, T] in nats, and the load of
     the routers, int32 [L, E]."""
     model = definition.bind(params, router_bias)
+    batch = _along_context(batch, definition.mesh)
     x_BTD, stats = model(batch["tokens"], batch["positions"], batch["segments"])
-    return batch["weights"] * model.head.token_nll(x_BTD, batch["targets"], compute.loss_chunk_tokens), stats.load_E
+    nll_BT = batch["weights"] * model.head.token_nll(x_BTD, batch["targets"], compute.loss_chunk_tokens)
+    return _along_context({"nll": nll_BT}, definition.mesh, back=True)["nll"], stats.load_E
 
 
 def jit_train_step(definition: Definition, optimizer: optax.GradientTransformation, **static):
