@@ -130,77 +130,62 @@ class Module:
         found = re.search(r"num_partitions=(\d+)", self.header)
         return int(found[1]) if found else 1
 
-    def trip_count(self, loop: Operation, within: Computation) -> int | None:
-        """How often a while loop runs: as the compiler says, or from its condition; None if that depends on data."""
+    def trip_count(self, loop: Operation, within: Computation) -> int:
+        """How often a while loop runs: as the compiler says, or from its condition.
+
+        A limit that depends on data is taken as 1: the loops over blocks of experts' rows, which count the first block as
+        one, have one block at balanced load.
+        """
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
         if known:
             return int(known[1])
-        condition = self.computations[loop.called("condition")]
-        compare = self._compare(condition)
+        compare = self._compare(self.computations[loop.called("condition")])
         if compare is None:
-            return None
-        direction, index, limit, constants = compare
-        limit = self._constant(limit, constants, loop, within)
-        start = self._start(loop, within, index)
-        if limit is None or direction not in ("LT", "LE", "GT", "NE"):
-            return None
-        if start is None:
-            start = 0
-        return max(0, abs(limit - start) + (direction == "LE"))
+            return 1
+        index, limit, inclusive = compare
+        last = _integer(limit) if limit.opcode == "constant" else self._start(loop, within, _tuple_index(limit))
+        first = self._start(loop, within, index)
+        if last is None:
+            return max(0, 1 - (first or 0))
+        return abs(last - (first or 0)) + inclusive
 
-    def _compare(self, condition: Computation):
-        """(direction, tuple index of the counter, operation of the limit, condition) of `counter < limit`."""
-        op, place = _through(condition.root, condition)
-        computation, outer = condition, {}
+    def _compare(self, condition: Computation) -> tuple[int, Operation, bool] | None:
+        """(place of the counter in the tuple, the limit, whether it is reached) of a condition `counter < limit`."""
+        op, computation, outer = _through(condition.root, condition), condition, {}
         if op.opcode in ("fusion", "call"):
-            inner = self.computations[op.called("calls") or op.called("to_apply")]
-            outer = dict(zip((p.name for p in inner.parameters), op.operands))
-            op, computation = inner.root, inner
+            computation = self.computations[op.called("calls") or op.called("to_apply")]
+            outer = dict(zip((p.name for p in computation.parameters), op.operands))
+            op = computation.root
         if op.opcode != "compare":
             return None
-        direction = re.search(r"direction=(\w+)", op.attributes)[1]
         sides = []
         for name in op.operands:
-            side = computation.operations[name]
-            while side.opcode in ("bitcast", "copy", "reshape", "convert"):
-                side = computation.operations[side.operands[0]]
-            if side.opcode == "parameter" and side.name in outer:
-                side = condition.operations[outer[side.name]]
-                side, _ = _through(side, condition)
+            side = _through(computation.operations[name], computation)
+            if side.name in outer:
+                side = _through(condition.operations[outer[side.name]], condition)
             sides.append(side)
-        elements = [_tuple_index(side) for side in sides]
-        constants = [side for side in sides if side.opcode == "constant"]
-        if elements[0] is None or (not constants and elements[1] is None):
-            return None
-        return direction, elements[0], sides[1], condition
-
-    def _constant(self, side: Operation, _condition, loop: Operation, within: Computation) -> int | None:
-        if side.opcode == "constant":
-            return _integer(side)
-        return self._start(loop, within, _tuple_index(side))
+        inclusive = "direction=LE" in op.attributes or "direction=GE" in op.attributes
+        counter = _tuple_index(sides[0])
+        return None if counter is None else (counter, sides[1], inclusive)
 
     def _start(self, loop: Operation, within: Computation, index: int | None) -> int | None:
         """The constant that element `index` of the loop's tuple has at first."""
         init = within.operations[loop.operands[0]]
         if init.opcode != "tuple" or index is None:
             return None
-        value, _ = _through(within.operations[init.operands[index]], within)
-        if value.opcode == "constant":
-            return _integer(value)
+        value = _through(within.operations[init.operands[index]], within)
         if value.opcode == "fusion" and not value.operands:
-            root = self.computations[value.called("calls")].root
-            return _integer(root) if root.opcode == "constant" else None
-        return None
+            value = self.computations[value.called("calls")].root
+        return _integer(value) if value.opcode == "constant" else None
 
 
-def _through(op: Operation, computation: Computation) -> tuple[Operation, int]:
+def _through(op: Operation, computation: Computation) -> Operation:
     """Behind copies, bitcasts and conversions of a scalar."""
-    steps = 0
     while (
         op.opcode in ("copy", "bitcast", "reshape", "convert", "copy-done", "copy-start", "broadcast") and op.operands
     ):
-        op, steps = computation.operations[op.operands[0]], steps + 1
-    return op, steps
+        op = computation.operations[op.operands[0]]
+    return op
 
 
 def _tuple_index(op: Operation) -> int | None:

@@ -85,7 +85,6 @@ def transfer(kind: str, op: Operation, computation: Computation, network: Networ
     group = _group(op, network)
     g = len(group)
     links = network.links(group) if g > 1 else {}
-    ici = {name: bandwidth for name, bandwidth in links.items() if name != "dcn"}
     volume = {"all-gather": result, "reduce-scatter": given, "all-reduce": given}.get(kind, given)
     seconds = 0.0
     if g > 1 and kind in ("all-to-all", "ragged-all-to-all"):
@@ -94,13 +93,18 @@ def transfer(kind: str, op: Operation, computation: Computation, network: Networ
         counts = _counts(group, network)
         seconds = max(volume * counts[name] / (4 * bandwidth) for name, bandwidth in links.items())
     elif g > 1:
-        rounds = 2 if kind == "all-reduce" else 1
+        # In levels: inside a chip, inside a slice, between slices. Each level moves what the one below leaves to a device.
+        rounds, cores = (2 if kind == "all-reduce" else 1), len({network.places[d][-1] for d in group})
         slices = len({network.places[d][0] for d in group})
-        inside = g // slices
-        if ici and inside > 1:
-            seconds += rounds * volume * (inside - 1) / inside / sum(ici.values())
-        if "dcn" in links:  # hierarchical: between slices each device moves only its own shard
-            seconds += rounds * volume / inside * (slices - 1) / slices / links["dcn"]
+        chips = g // slices // cores
+        if cores > 1:
+            seconds += rounds * volume * (cores - 1) / cores / links["core"]
+        if chips > 1:
+            seconds += (
+                rounds * volume / cores * (chips - 1) / chips / sum(links[name] for name in links if name in "xyz")
+            )
+        if slices > 1:
+            seconds += rounds * volume / cores / chips * (slices - 1) / slices / links["dcn"]
     return Transfer(kind, network.mesh_axes(group), g, volume, seconds, tuple(links))
 
 

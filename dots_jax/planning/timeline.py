@@ -5,18 +5,18 @@ with a matrix product, and for all others the bytes that must move over the HBM 
 three times that. Pallas kernels have no cycles: they take the longer of FLOPs at the peak and bytes at the bandwidth.
 
 A synchronous collective stands alone. An asynchronous one runs from its start, after what its links carry already, and only
-what is left of it at its done counts as exposed. Loops are walked once and count as often as they run; a loop whose trips
-depend on data (more experts' rows than expected) counts once, a conditional as its longest branch.
+what is left of it at its done counts as exposed. Loops are walked once and count as often as they run: one whose trips depend
+on data as at balanced load, a conditional as its longest branch.
 """
 
 import collections
 import dataclasses
-from collections.abc import Callable
 
 from dots_jax.planning.collectives import CARRY, DONE, START, SYNC, Collective, Finder
 from dots_jax.planning.hlo import Computation, Module, Operation
+from dots_jax.planning.kernels import Expectation, is_kernel, kernel_work
 from dots_jax.planning.network import Network, Transfer, transfer
-from dots_jax.planning.work import FREE, Reader, kernel_cost
+from dots_jax.planning.work import FREE, Reader
 
 ESTIMATES = ("compiler", "floor")
 COPIES = ("copy-start", "slice-start", "dynamic-slice-start", "dynamic-update-slice-start")
@@ -75,15 +75,12 @@ class Timeline:
 
 
 class Walker:
-    """Builds a Timeline.
+    """Builds a Timeline."""
 
-    kernel_share: of the rows that a Pallas kernel's operands have room for, those expected to be in use (1: all).
-    """
-
-    def __init__(self, module: Module, network: Network, kernel_share: Callable[[Operation], float] | None = None):
+    def __init__(self, module: Module, network: Network, expected: Expectation | None = None):
         self.module, self.network = module, network
         self.reader, self.finder = Reader(module), Finder(module)
-        self.kernel_share = kernel_share or (lambda op: 1.0)
+        self.expected = expected or Expectation()
         self.chip = network.chip
 
     def walk(self) -> Timeline:
@@ -95,8 +92,7 @@ class Walker:
         for op in computation:
             if op.opcode == "while":
                 count = self.module.trip_count(op, computation)
-                count = 1 if count is None else count
-                steps += self._loop(op.called("body"), trips, count, clocks)
+                steps += self._loop(op.called("body"), trips, count, clocks) if count else []
             elif op.opcode == "conditional":
                 steps += self._longest(op.branches, trips, clocks)
             elif op.opcode == "call":
@@ -148,7 +144,7 @@ class Walker:
         return steps
 
     def _communicate(self, op, computation, found: Collective, trips, clocks, pending) -> Step:
-        moved = transfer(found.kind, found.op, found.home, self.network, self.kernel_share(found.op))
+        moved = transfer(found.kind, found.op, found.home, self.network, 1 / self.expected.buffer)
         namesake = (found.op, found.home) if found.op.op_name else (op, computation)
         step = Step(
             op, computation.name, self.reader.part(*namesake), self.reader.direction(*namesake), trips,
@@ -167,10 +163,8 @@ class Walker:
     def _compute(self, op: Operation, computation: Computation, trips: float) -> Step:
         part, direction, chip = self.reader.part(op, computation), self.reader.direction(op, computation), self.chip
         place = (op, computation.name, part, direction, trips)
-        if op.opcode == "custom-call" and op.target == "tpu_custom_call":
-            share, cost, work = self.kernel_share(op), kernel_cost(op), self.reader.work(op, computation)
-            flops = share * (cost["flops"] if cost else work.flops)
-            moved = share * (cost["bytes_accessed"] if cost and cost["bytes_accessed"] else work.bytes)
+        if is_kernel(op):
+            flops, moved = kernel_work(op, computation, self.expected)
             seconds = max(flops * chip.devices / chip.flops, moved * chip.devices / chip.hbm)
             return Step(*place, dict.fromkeys(ESTIMATES, seconds), moved, flops, kernel=True)
         # An asynchronous call does its work on another core meanwhile; it counts where it starts, as if it did not.
