@@ -25,11 +25,16 @@ _NAME = re.compile(r"%([\w.\-]+)")
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """dtype, dimensions and memory space of one array: 0 is HBM, 1 the chip's vector memory, 5 the host."""
+    """dtype, dimensions and memory space of one array: 0 is HBM, 1 the chip's vector memory, 5 the host.
+
+    layout: axes from the innermost on; tile: of the innermost axes, which are padded to whole tiles in memory.
+    """
 
     dtype: str
     dims: tuple[int, ...]
     space: int = 0
+    layout: tuple[int, ...] = ()
+    tile: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -38,6 +43,16 @@ class Array:
     @property
     def bytes(self) -> int:
         return self.size * _BITS.get(self.dtype, 32) // 8
+
+    @property
+    def padded_bytes(self) -> int:
+        """What it takes in memory."""
+        if not self.dims:
+            return 0
+        sizes = list(self.dims)
+        for axis, tile in zip(self.layout, reversed(self.tile)):
+            sizes[axis] = -(-sizes[axis] // tile) * tile
+        return math.prod(sizes) * _BITS.get(self.dtype, 32) // 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -207,8 +222,16 @@ def parse_arrays(text: str) -> tuple[Array, ...]:
             continue
         space = re.search(r"S\((\d+)\)", layout)
         sizes = tuple(int(d.lstrip("<=")) for d in dims.split(",") if d)
-        found.append(Array(dtype, sizes, int(space[1]) if space else 0))
+        order, _, tiles = layout.partition(":")
+        tile = re.match(r"T\(([\d,]+)\)", tiles)
+        found.append(
+            Array(dtype, sizes, int(space[1]) if space else 0, _integers(order), _integers(tile[1]) if tile else ())
+        )
     return tuple(found)
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in text.split(",") if n.isdigit())
 
 
 def _balanced(line: str, start: int) -> int:

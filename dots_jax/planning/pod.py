@@ -1,5 +1,6 @@
 """The devices of a TPU pod that is not there: named topologies, through the TPU runtime that is installed."""
 
+import functools
 import importlib.util
 import os
 
@@ -24,6 +25,21 @@ def chip_of(topology: str) -> Chip:
     return CHIPS[name]
 
 
+def prepare_runtime() -> None:
+    """What must be said to the TPU runtime before anything loads it.
+
+    Raises:
+      UserError: libtpu is not installed.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(
+            "--topology needs the TPU compiler, which any Linux machine can have: pip install -r requirements-tpu.txt."
+        )
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+@functools.cache
 def pod_devices(topology: str, slices: int = 1) -> list:
     """jax's devices of a named topology, on a machine that has none.
 
@@ -31,12 +47,7 @@ def pod_devices(topology: str, slices: int = 1) -> list:
       UserError: the chip or the shape does not exist, or libtpu is not installed.
     """
     chip_of(topology)
-    if importlib.util.find_spec("libtpu") is None:
-        raise UserError(
-            "--topology needs the TPU compiler, which any Linux machine can have: pip install -r requirements-tpu.txt."
-        )
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    prepare_runtime()
     from jax.experimental import topologies
 
     arguments = {"num_slices": slices} if slices > 1 else {}

@@ -50,24 +50,37 @@ def part_seconds(timeline: Timeline) -> dict[str, dict[str, float]]:
     return dict(table)
 
 
-def collectives_table(timeline: Timeline) -> list[str]:
-    lines = [
-        f"{'collective':<20}{'mesh axes':<18}{'links':<8}{'part':<11}{'pass':<11}{'count':>6}{'GB':>9}{'ms':>9}"
-        f"{'exposed':>9}{'floor':>8}  asynchronous"
-    ]
+def collective_rows(timeline: Timeline) -> list[dict]:
+    """Collectives of a step that are alike, together: how many, bytes, seconds alone on their links and exposed."""
     groups: dict[tuple, list[Step]] = collections.defaultdict(list)
     for step in timeline.collectives:
         t = step.transfer
-        groups[t.kind, t.axes, "+".join(t.links), step.part, step.direction, step.asynchronous].append(step)
-    for key, steps in sorted(groups.items(), key=lambda item: -sum(s.trips * s.transfer.seconds for s in item[1])):
-        kind, axes, links, part, direction, asynchronous = key
-        total = [sum(s.trips * value(s) for s in steps) for value in (
-            lambda s: 1, lambda s: s.transfer.bytes, lambda s: s.transfer.seconds, lambda s: s.exposed["compiler"],
-            lambda s: s.exposed["floor"],
-        )]  # fmt: skip
+        key = (t.kind, t.axes, "+".join(t.links), t.group_size, step.part, step.direction, step.asynchronous)
+        groups[key].append(step)
+    names = ("kind", "axes", "links", "group_size", "part", "pass", "asynchronous")
+    rows = [
+        dict(zip(names, key))
+        | {
+            "count": sum(s.trips for s in steps),
+            "bytes": sum(s.trips * s.transfer.bytes for s in steps),
+            "seconds": sum(s.trips * s.transfer.seconds for s in steps),
+            "exposed": {name: sum(s.trips * s.exposed[name] for s in steps) for name in ESTIMATES},
+        }
+        for key, steps in groups.items()
+    ]
+    return sorted(rows, key=lambda row: -row["seconds"])
+
+
+def collectives_table(timeline: Timeline) -> list[str]:
+    lines = [
+        f"{'collective':<20}{'mesh axes':<18}{'links':<8}{'part':<11}{'pass':<11}{'count':>7}{'GB':>9}{'ms':>9}"
+        f"{'exposed':>9}{'floor':>9}  asynchronous"
+    ]
+    for row in collective_rows(timeline):
+        exposed = "".join(f"{1e3 * row['exposed'][name]:>9.1f}" for name in ESTIMATES)
         lines.append(
-            f"{kind:<20}{axes:<18}{links:<8}{part:<11}{direction:<11}{total[0]:>6.0f}{total[1] / 1e9:>9.2f}{1e3 * total[2]:>9.1f}"
-            f"{1e3 * total[3]:>9.1f}{1e3 * total[4]:>8.1f}  {'yes' if asynchronous else 'no'}"
+            f"{row['kind']:<20}{row['axes']:<18}{row['links']:<8}{row['part']:<11}{row['pass']:<11}{row['count']:>7.0f}"
+            f"{row['bytes'] / 1e9:>9.2f}{1e3 * row['seconds']:>9.1f}{exposed}  {'yes' if row['asynchronous'] else 'no'}"
         )
     return lines
 
