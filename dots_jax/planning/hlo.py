@@ -244,11 +244,9 @@ def _balanced(line: str, start: int) -> int:
     raise ValueError(f"unbalanced brackets: {line[:120]}")
 
 
-def parse_operation(line: str) -> Operation | None:
-    """One line of a computation; None if it is none."""
+def parse_operation(line: str) -> Operation:
+    """One operation of a computation."""
     head = _OPERATION.match(line)
-    if not head:
-        return None
     start = head.end()
     end = _balanced(line, start) if line[start] == "(" else line.index(" ", start)
     opening = line.index("(", end)
@@ -268,13 +266,13 @@ def parse(text: str) -> Module:
         elif current is None:
             found = _COMPUTATION.match(line)
             if found:
-                name, current = found[2], {}
+                name, current = found[2], []
                 entry = name if found[1] else entry
-        elif line.startswith("}"):
-            computations[name] = Computation(name, current)
+        elif line == "}" or line.startswith("}, execution_thread="):
+            computations[name] = Computation(name, {op.name: op for op in map(parse_operation, current)})
             current = None
-        else:
-            op = parse_operation(line)
-            if op:
-                current[op.name] = op
+        elif _OPERATION.match(line):
+            current.append(line)
+        elif current:  # attributes may run over several lines
+            current[-1] += " " + line
     return Module(header, computations, entry)
