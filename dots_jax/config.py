@@ -146,16 +146,22 @@ def tiny() -> ModelConfig:
     )  # fmt: skip
 
 
+KEPT = ("qkv", "attention", "attended", "routing", "shared_hidden", "hidden")  # results that remat can keep
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
     """How the model is computed; changes speed, memory and rounding, never the architecture.
 
     dtype: of activations and of weights inside matmuls. Parameters, router, norms, softmax and loss are float32 always.
-    remat: what the backward pass recomputes: `none` (nothing), `matmuls` (only what is cheap: norms, rotations, softmax,
-      gathers; the results of matmuls are kept), `attention` (all but the attention's sums) or `full` (all but each
-      layer's input). On a CPU `matmuls` is the fastest: less to write and read back.
+    remat: what the backward pass recomputes: `none` (nothing), `full` (all but each layer's input), `matmuls` (only what is
+      cheap: norms, rotations, softmax, gathers; the results of matmuls are kept), or all but some of those results, as in
+      `attention+qkv`: attention (its sums), qkv, attended (behind the output projection), routing, shared_hidden and hidden
+      (of the shared and of the routed experts, behind gate and up). On a CPU `matmuls` is the fastest: less to write and
+      read back.
     exchange: how tokens meet their experts across the expert axis: `all_gather` (of tokens; cheaper up to about as many
-      devices as experts a token has) or `all_to_all` (each copy to the device of its expert and back).
+      devices as experts a token has) or `all_to_all` (each copy to the device of its expert and back), or `weights`: the experts'
+      weights come to the tokens, the axis only shards them.
     expert_buffer: rows of experts worked on at a time across the expert axis, over the balanced load; where more arrive,
       they take further rounds. Without an expert axis there is no such buffer.
     loss_chunk_tokens: tokens of one device whose logits exist at the same time; 0 means all.
@@ -170,8 +176,13 @@ class ComputeConfig:
     def __post_init__(self):
         _check_types(self)
         _require_one_of(self, "dtype", ("bfloat16", "float32"))
-        _require_one_of(self, "remat", ("none", "full", "attention", "matmuls"))
-        _require_one_of(self, "exchange", ("all_gather", "all_to_all"))
+        if self.remat not in ("none", "full", "matmuls"):
+            unknown = [name for name in self.remat.split("+") if name not in KEPT]
+            _require(
+                not unknown,
+                f"ComputeConfig.remat must be none, full, matmuls, or some of {', '.join(KEPT)} joined by +, but is {self.remat!r}.",
+            )
+        _require_one_of(self, "exchange", ("all_gather", "all_to_all", "weights"))
         _require(
             self.expert_buffer >= 1, f"ComputeConfig.expert_buffer must be at least 1, but is {self.expert_buffer}."
         )

@@ -13,17 +13,23 @@ from dots_jax.parallel.mesh import CONTEXT, axis_sizes
 
 
 def rope_table(positions_BT: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
-    """cos and sin of each position's rotation, float32 [B, T, 1, H/2]."""
+    """cos and sin of each position's rotation, float32 [B, T, 1, H]; both halves of the head turn by the same angles."""
     frequency_H = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angle = positions_BT[:, :, None, None].astype(jnp.float32) * frequency_H
+    angle = positions_BT[:, :, None, None].astype(jnp.float32) * jnp.tile(frequency_H, 2)
     return jnp.cos(angle), jnp.sin(angle)
 
 
 def apply_rope(x_BTNH: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Rotates the pairs (x[i], x[i + H/2]) in float32: the halves layout of the released weights."""
+    """Rotates the pairs (x[i], x[i + H/2]) in float32: the halves layout of the released weights.
+
+    The other half of each pair comes by a matmul with a signed permutation, exact in any dtype: halves of 64 lanes would
+    leave the other 64 of a TPU's registers empty, and be written out in float32.
+    """
     cos, sin = rope
-    x1, x2 = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], axis=-1).astype(x_BTNH.dtype)
+    half = x_BTNH.shape[-1] // 2
+    turn_HH = jnp.eye(2 * half, k=half, dtype=x_BTNH.dtype) - jnp.eye(2 * half, k=-half, dtype=x_BTNH.dtype)
+    turned_BTNH = jnp.einsum("BTNH,HG->BTNG", x_BTNH, turn_HH, precision=jax.lax.Precision.HIGHEST)
+    return (x_BTNH.astype(jnp.float32) * cos + turned_BTNH.astype(jnp.float32) * sin).astype(x_BTNH.dtype)
 
 
 def context_order(pieces: int) -> list[int]:

@@ -61,7 +61,7 @@ class FeedForward(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        h_BTF = checkpoint_name(x_BTD @ whole(self.w_gate_up_DF, self.dtype), "hidden")
+        h_BTF = checkpoint_name(x_BTD @ whole(self.w_gate_up_DF, self.dtype), "shared_hidden")
         gate_BTF, up_BTF = jnp.split(h_BTF, 2, axis=-1)
         return (jax.nn.silu(gate_BTF) * up_BTF) @ whole(self.w_down_FD, self.dtype)
 

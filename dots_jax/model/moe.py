@@ -23,7 +23,7 @@ from dots_jax.parallel.mesh import AXES, BATCH_AXES, axis_sizes, vary
 
 
 class RouterStats(NamedTuple):
-    """What one layer's router did with the whole global batch.
+    """What one layer's router did with a batch.
 
     load_E: real tokens that chose each expert, int32. balance: sequence balance losses, summed over sequences, float32.
     extra_blocks: blocks beyond the first that the busiest device needed, int32. dropped: copies of tokens that met no
@@ -184,8 +184,11 @@ class Met(NamedTuple):
     copies: jax.Array
 
 
-def exchange_none(x_ND, ids_NK, gates_NK, w_gate_up_EDF, w_down_EFD, *, buffer: float, grouped_matmul: Callable) -> Met:
-    """All experts are here: as many rows as copies, in one block."""
+def exchange_weights(x_ND, ids_NK, gates_NK, w_gate_up_EDF, w_down_EFD, *, buffer: float, grouped_matmul: Callable) -> Met:
+    """All experts are here, as much of them as was elsewhere: as many rows as copies, in one block, whatever the load.
+
+    Costs the weights of all experts a layer, however many tokens there are, and they can be fetched ahead.
+    """
     order = sort_by_expert(ids_NK, 0, w_gate_up_EDF.shape[0])
     floats = (x_ND, gates_NK, w_gate_up_EDF, w_down_EFD)
     y_ND = local_block(0, floats, order, rows=ids_NK.size, grouped_matmul=grouped_matmul)
@@ -230,7 +233,7 @@ def exchange_all_to_all(
 
     def block(i, floats, integers):
         x_ND, gates_NK, w_gate_up_EDF, w_down_EFD = floats
-        order, starts_P, ends_P = integers
+        ids_NK, order, starts_P, ends_P = integers
         with jax.named_scope("dispatch"):
             place_PR = starts_P[:, None] + i * rows + jnp.arange(rows)
             real_PR = place_PR < ends_P[:, None]
@@ -255,7 +258,7 @@ def exchange_all_to_all(
             return combine(travel(ragged, y_SD, arriving_P, counts_P), copy_S // K, sent_NK)
 
     floats = (x_ND, gates_NK, w_gate_up_EDF, w_down_EFD)
-    y_ND = all_blocks(block, num_blocks, floats, (order, starts_P, ends_P))
+    y_ND = all_blocks(block, num_blocks, floats, (ids_NK, order, starts_P, ends_P))
     return Met(y_ND, num_blocks, jnp.sum(jnp.minimum(ends_P - starts_P, num_blocks * rows)))
 
 
@@ -281,21 +284,24 @@ travel.defvjp(
     lambda ragged, residuals, dx: (travel(ragged, dx, *residuals[::-1]), None, None),
 )
 
-EXCHANGES: dict[str, Callable] = {"all_gather": exchange_all_gather, "all_to_all": exchange_all_to_all}
+EXCHANGES: dict[str, Callable] = {
+    "all_gather": exchange_all_gather,
+    "all_to_all": exchange_all_to_all,
+    "weights": exchange_weights,
+}
 
 # --- the module ---------------------------------------------------------------------------------------------------------
 
 
 class Experts(nnx.Module):
-    """The weights of the routed experts."""
+    """The weights of the routed experts. travel: they go to the tokens, and may be stored in any way."""
 
-    def __init__(self, num_experts: int, hidden_size: int, ffn_size: int, *, init_std: float, rngs: nnx.Rngs):
-        self.w_gate_up_EDF = weight(
-            rngs, (num_experts, hidden_size, 2 * ffn_size), ("expert", "expert_embed", "expert_ffn"), init_std
-        )
-        self.w_down_EFD = weight(
-            rngs, (num_experts, ffn_size, hidden_size), ("expert", "expert_ffn", "expert_embed"), init_std
-        )
+    def __init__(
+        self, num_experts: int, hidden_size: int, ffn_size: int, *, travel: bool, init_std: float, rngs: nnx.Rngs
+    ):
+        expert, embed, ffn = ("stored_expert", "embed", "ffn") if travel else ("expert", "expert_embed", "expert_ffn")
+        self.w_gate_up_EDF = weight(rngs, (num_experts, hidden_size, 2 * ffn_size), (expert, embed, ffn), init_std)
+        self.w_down_EFD = weight(rngs, (num_experts, ffn_size, hidden_size), (expert, ffn, embed), init_std)
 
 
 class Router(nnx.Module):
@@ -321,7 +327,9 @@ class MoE(nnx.Module):
         rngs: nnx.Rngs,
     ):  # fmt: skip
         self.router = Router(hidden_size, num_experts, init_std=init_std, rngs=rngs)
-        self.experts = Experts(num_experts, hidden_size, expert_ffn_size, init_std=init_std, rngs=rngs)
+        self.experts = Experts(
+            num_experts, hidden_size, expert_ffn_size, travel=exchange == "weights", init_std=init_std, rngs=rngs
+        )
         self.shared = FeedForward(hidden_size, shared_ffn_size, init_std=init_std, dtype=dtype, rngs=rngs)
         self.num_experts = num_experts
         self.experts_per_token = experts_per_token
@@ -332,7 +340,7 @@ class MoE(nnx.Module):
     def __call__(self, x_BTD: jax.Array, real_BT: jax.Array) -> tuple[jax.Array, RouterStats]:
         """x_BTD -> y_BTD and the router's statistics. real_BT is False on padding, which does not count as load.
 
-        Inside shard_map these are a device's own rows; the statistics are those of the whole batch.
+        Inside shard_map both are of a device's own rows; see `sum_statistics`.
         """
         B, T, D = x_BTD.shape
         K, sizes = self.experts_per_token, axis_sizes()
@@ -346,19 +354,14 @@ class MoE(nnx.Module):
         with jax.named_scope("shared"):
             shared_BTD = self.shared(x_BTD)
         with jax.named_scope("experts"):
-            weights = [
-                whole(w, self.dtype, keep="expert") for w in (self.experts.w_gate_up_EDF, self.experts.w_down_EFD)
-            ]
-        exchange = EXCHANGES[self.exchange] if sizes.get("expert", 1) > 1 else exchange_none
+            keep = "" if self.exchange == "weights" else "expert"
+            weights = [whole(w, self.dtype, keep) for w in (self.experts.w_gate_up_EDF, self.experts.w_down_EFD)]
+        exchange = EXCHANGES[self.exchange] if sizes.get("expert", 1) > 1 else exchange_weights
         met = exchange(
             x_BTD.reshape(-1, D), ids_BTK.reshape(-1, K), gates_BTK.reshape(-1, K), *weights,
             buffer=self.buffer, grouped_matmul=self.kernels.grouped_matmul,
         )  # fmt: skip
-        stats = (
-            _statistics(load_BE, balance_B, met, ids_BTK.size)
-            if not sizes
-            else _over_mesh(load_BE, balance_B, met, ids_BTK.size)
-        )
+        stats = _statistics(load_BE, balance_B, met, ids_BTK.size)
         return met.y_ND.reshape(B, T, D) + shared_BTD, stats
 
 
@@ -366,11 +369,8 @@ def _statistics(load_BE, balance_B, met: Met, copies: int) -> RouterStats:
     return RouterStats(jnp.sum(load_BE, axis=0), jnp.sum(balance_B), met.num_blocks - 1, copies - met.copies)
 
 
-def _over_mesh(load_BE, balance_B, met: Met, copies: int) -> RouterStats:
-    local = _statistics(load_BE, balance_B, met, copies)
-    return RouterStats(
-        load_E=jax.lax.psum(vary(local.load_E), AXES),
-        balance=jax.lax.psum(local.balance, BATCH_AXES),  # the pieces of a sequence have the same
-        extra_blocks=jax.lax.pmax(vary(local.extra_blocks), AXES),
-        dropped=jax.lax.psum(vary(local.dropped), AXES),
-    )
+def sum_statistics(stats: RouterStats) -> RouterStats:
+    """What the devices of a shard_map counted, of one layer or of many, as that of the whole batch, on each of them."""
+    load_E, dropped = jax.lax.psum((vary(stats.load_E), vary(stats.dropped)), AXES)
+    balance = jax.lax.psum(stats.balance, BATCH_AXES)  # the pieces of a sequence have the same
+    return RouterStats(load_E, balance, jax.lax.pmax(vary(stats.extra_blocks), AXES), dropped)

@@ -9,7 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.pallas.ops.tpu.megablox import gmm as megablox
+from jax.experimental.pallas.ops.tpu.megablox.gmm import gmm, tgmm
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask
 
@@ -25,7 +25,7 @@ def attention(q_BTNH, k_BSNH, v_BSNH, segments_BT, segments_BS, start: int, *, i
     )
     q, k, at_once = min(QUERIES, T), min(KEYS, S), min(KEYS_AT_ONCE, S)
     blocks = splash.BlockSizes(
-        block_q=q, block_kv=k, block_kv_compute=at_once, block_q_dkv=q, block_kv_dkv=k, block_kv_dkv_compute=at_once,
+        block_q=q, block_kv=k, block_kv_compute=at_once, block_q_dkv=q, block_kv_dkv=min(2 * KEYS, S), block_kv_dkv_compute=at_once,
         use_fused_bwd_kernel=True,
     )  # fmt: skip
     # Under jit the mask's tables must not become tracers: they are the same for every layer.
@@ -49,7 +49,7 @@ def _tiling(rows: int, contracted: int, columns: int, experts: int) -> tuple[int
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _grouped_matmul(x_RD, w_EDF, sizes_E, transpose_w, interpret):
     columns = w_EDF.shape[1 if transpose_w else 2]
-    return megablox.gmm(
+    return gmm(
         x_RD, w_EDF, sizes_E, x_RD.dtype, _tiling(*x_RD.shape, columns, w_EDF.shape[0]), transpose_rhs=transpose_w,
         interpret=interpret,
     )  # fmt: skip
@@ -63,7 +63,7 @@ def _backward(transpose_w, interpret, saved, dy_RF):
     x_RD, w_EDF, sizes_E = saved
     dx_RD = _grouped_matmul(dy_RF, w_EDF, sizes_E, not transpose_w, interpret)
     left, right = (dy_RF, x_RD) if transpose_w else (x_RD, dy_RF)
-    dw_EDF = megablox.tgmm(
+    dw_EDF = tgmm(
         left.T, right, sizes_E, w_EDF.dtype, _tiling(left.shape[0], left.shape[1], right.shape[1], sizes_E.shape[0]),
         interpret=interpret,
     )  # fmt: skip

@@ -8,21 +8,25 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh, PartitionSpec
 
-from dots_jax.config import ComputeConfig, ModelConfig
+from dots_jax.config import KEPT, ComputeConfig, ModelConfig
 from dots_jax.model.attention import Attention, rope_table
 from dots_jax.model.head import Head
 from dots_jax.model.kernels import kernels_for
 from dots_jax.model.layers import FeedForward, RMSNorm, over_mesh, weight, whole
-from dots_jax.model.moe import MoE, RouterStats
-from dots_jax.parallel.mesh import TOKENS
+from dots_jax.model.moe import MoE, RouterStats, sum_statistics
+from dots_jax.parallel.mesh import TOKENS, axis_sizes
 
-REMAT_POLICIES: dict[str, Callable | None] = {
-    "full": None,
-    "attention": jax.checkpoint_policies.save_only_these_names("attention"),
-    "matmuls": jax.checkpoint_policies.save_only_these_names("qkv", "attention", "attended", "routing", "hidden"),
-}
+# The hidden states of a token in one piece: the TPU compiler would lay them the other way, and copy them for every gather.
+ROWS = Layout(major_to_minor=(0, 1, 2))
+
+
+def remat_policy(remat: str) -> Callable | None:
+    """What `ComputeConfig.remat` keeps for the backward pass."""
+    names = {"full": "", "matmuls": "+".join(KEPT)}.get(remat, remat)
+    return jax.checkpoint_policies.save_only_these_names(*names.split("+")) if names else None
 
 
 class Embedding(nnx.Module):
@@ -140,11 +144,13 @@ class Transformer(nnx.Module):
             return nnx.merge(dense_graph, arrays)(x_BTD, rope, segments_BT)
 
         def moe_layer(x_BTD, arrays):
-            return nnx.merge(moe_graph, arrays)(x_BTD, rope, segments_BT)
+            x_BTD, stats = nnx.merge(moe_graph, arrays)(x_BTD, rope, segments_BT)
+            return with_layout_constraint(x_BTD, ROWS), stats
 
-        x_BTD = self._rematerialised(dense_layer)(x_BTD, dense)
+        x_BTD = with_layout_constraint(self._rematerialised(dense_layer)(x_BTD, dense), ROWS)
         x_BTD, stats = jax.lax.scan(self._rematerialised(moe_layer), x_BTD, layers)
-        return self.final_norm(x_BTD), stats
+        # Once for all layers: a sum over the pod in each of them would wait for the weights that are under way.
+        return self.final_norm(x_BTD), sum_statistics(stats) if axis_sizes() else stats
 
     def _rematerialised(self, body: Callable) -> Callable:
-        return body if self.remat == "none" else jax.checkpoint(body, policy=REMAT_POLICIES[self.remat])
+        return body if self.remat == "none" else jax.checkpoint(body, policy=remat_policy(self.remat))

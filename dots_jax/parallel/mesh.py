@@ -25,9 +25,10 @@ RULES: dict[str, tuple[str, ...]] = {
     "vocab": SHARD,
     "embed": SHARD,
     "ffn": SHARD,
-    "expert": ("expert", "fsdp"),
+    "expert": ("expert", "fsdp"),  # of experts to which tokens travel
     "expert_embed": ("fsdp", "context"),
     "expert_ffn": ("fsdp", "context"),
+    "stored_expert": SHARD,  # of experts that travel to the tokens
     "heads": (),
     "head_dim": (),
     "router": (),
@@ -119,12 +120,14 @@ def vary(x: jax.Array) -> jax.Array:
 def gather_parameter(w: jax.Array, spec: PartitionSpec, keep: str = "") -> jax.Array:
     """The whole of a parameter from this device's shard, but for the mesh axis `keep`, which stays split.
 
-    The transpose is one reduce-scatter of the gradient for each split axis, and then a sum of what is left over the axes
+    One collective for each mesh axis: the TPU compiler has all-gathers for lines and planes of the torus, and would take an
+    all-reduce, with twice the bytes, for a whole cube. The transpose is a reduce-scatter for each, and then a sum of what is left over the axes
     where the shard was a copy: never an all-reduce that is then cut.
     """
     w = vary(w)
-    for dimension, axes in enumerate(spec):
+    for dimension, axes in reversed(list(enumerate(spec))):
         axes = (axes,) if isinstance(axes, str) else axes or ()
-        axes = tuple(a for a in axes if a != keep)
-        w = jax.lax.all_gather(w, axes, axis=dimension, tiled=True) if axes else w
+        for axis in reversed(axes):  # the minor one first: each step after it moves whole blocks
+            if axis != keep:
+                w = jax.lax.all_gather(w, axis, axis=dimension, tiled=True)
     return w

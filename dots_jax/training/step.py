@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from dots_jax.config import BalanceConfig, ComputeConfig, GuardConfig
 from dots_jax.model.attention import context_order
 from dots_jax.model.router import update_bias
+from dots_jax.parallel.compiler import compiler_options
 from dots_jax.parallel.mesh import CONTEXT, batch_sharding, replicated
 from dots_jax.training.state import Definition, Guard, TrainState, state_shardings
 
@@ -146,6 +147,7 @@ def jit_train_step(definition: Definition, optimizer: optax.GradientTransformati
         in_shardings=(state, dict.fromkeys(BATCH_KEYS, batch_sharding(definition.mesh)), everywhere),
         out_shardings=(state, everywhere),
         donate_argnums=0,
+        compiler_options=compiler_options(definition.mesh),
     )
 
 
