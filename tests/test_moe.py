@@ -72,7 +72,11 @@ def moe_program(mesh_name: str, K: int, exchange: str = "all_gather", dtype: str
         def objective(weights, x_BTD):
             filled = jax.tree.map(lambda leaf: leaf, params)
             nnx.replace_by_pure_dict(filled, weights)
-            y_BTD, stats = run(nnx.merge(graph, filled, jax.tree.map(lambda v: v.replace(bias_E), bias, is_leaf=is_variable)), mesh, x_BTD)
+            y_BTD, stats = run(
+                nnx.merge(graph, filled, jax.tree.map(lambda v: v.replace(bias_E), bias, is_leaf=is_variable)),
+                mesh,
+                x_BTD,
+            )
             return jnp.sum(y_BTD * dy_BTD) + BALANCE * stats.balance, (y_BTD, stats)
 
         (_, aux), grads = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)(weights, x_BTD)

@@ -184,7 +184,9 @@ class Met(NamedTuple):
     copies: jax.Array
 
 
-def exchange_weights(x_ND, ids_NK, gates_NK, w_gate_up_EDF, w_down_EFD, *, buffer: float, grouped_matmul: Callable) -> Met:
+def exchange_weights(
+    x_ND, ids_NK, gates_NK, w_gate_up_EDF, w_down_EFD, *, buffer: float, grouped_matmul: Callable
+) -> Met:
     """All experts are here, as much of them as was elsewhere: as many rows as copies, in one block, whatever the load.
 
     Costs the weights of all experts a layer, however many tokens there are, and they can be fetched ahead.

@@ -19,6 +19,8 @@ from dots_jax.planning.network import Network, Transfer, transfer
 from dots_jax.planning.work import FREE, Reader
 
 ESTIMATES = ("compiler", "floor")
+HOST = 5  # memory space
+COPY = "copy"
 COPIES = ("copy-start", "slice-start", "dynamic-slice-start", "dynamic-update-slice-start")
 
 
@@ -51,14 +53,19 @@ class Timeline:
         return [step for step in self.steps if step.transfer is None]
 
     @property
-    def collectives(self) -> list[Step]:
+    def transfers(self) -> list[Step]:
         return [step for step in self.steps if step.transfer is not None]
+
+    @property
+    def collectives(self) -> list[Step]:
+        """And copies to and from the host; without those between HBM and vector memory, which come to nothing."""
+        return [step for step in self.transfers if step.transfer.kind != COPY]
 
     def compute_seconds(self, estimate: str) -> float:
         return sum(step.trips * step.seconds[estimate] for step in self.compute)
 
     def exposed_seconds(self, estimate: str) -> float:
-        return sum(step.trips * step.exposed[estimate] for step in self.collectives)
+        return sum(step.trips * step.exposed[estimate] for step in self.transfers)
 
     def link_seconds(self) -> float:
         """Of the busiest link, if all collectives ran one after the other on it."""
@@ -99,7 +106,10 @@ class Walker:
                 steps += self._computation(op.called("to_apply"), trips, clocks)
             elif op.opcode.endswith(("-done", "-update")):
                 self._finish(op, computation, pending, clocks)
-            elif op.opcode not in FREE and op.opcode not in COPIES:
+            elif op.opcode in COPIES:
+                pending[op.name] = self._copy(op, computation, trips, clocks)
+                steps.append(pending[op.name][0])
+            elif op.opcode not in FREE:
                 steps += self._operation(op, computation, trips, clocks, pending)
         for start in list(pending):  # a start whose done is elsewhere: nothing is known to hide it
             self._wait(pending.pop(start), clocks)
@@ -159,6 +169,23 @@ class Walker:
             else:
                 pending.setdefault(op.name, (step, {}))[1][name] = clock.send(moved)
         return step
+
+    def _copy(
+        self, op: Operation, computation: Computation, trips: float, clocks: dict
+    ) -> tuple[Step, dict[str, float]]:
+        """An asynchronous copy between HBM, the chip's vector memory and the host: it hides like a collective."""
+        host = any(array.space == HOST for array in op.arrays)
+        copied = op.arrays[0].bytes
+        bandwidth = (self.chip.pcie if host else self.chip.hbm) / self.chip.devices
+        moved = Transfer(
+            "host copy" if host else COPY, "none", 1, copied, copied / bandwidth, ("host" if host else "hbm",)
+        )
+        step = Step(
+            op, computation.name, self.reader.part(op, computation), self.reader.direction(op, computation), trips,
+            dict.fromkeys(ESTIMATES, moved.seconds), copied, transfer=moved, asynchronous=True,
+            exposed=dict.fromkeys(ESTIMATES, 0.0),
+        )  # fmt: skip
+        return step, {name: clock.send(moved) for name, clock in clocks.items()}
 
     def _compute(self, op: Operation, computation: Computation, trips: float) -> Step:
         part, direction, chip = self.reader.part(op, computation), self.reader.direction(op, computation), self.chip
