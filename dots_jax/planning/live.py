@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from dots_jax.planning.hlo import Array, Computation, Module, Operation, parse_arrays
-from dots_jax.planning.work import Reader
+from dots_jax.planning.work import OTHER, Reader
 
 _SAME = ("bitcast", "opt-barrier", "add-dependency", "domain")
 _HBM = 0
@@ -117,25 +117,34 @@ class _Liveness:
     def _buffer(self, array: Array, op: Operation, home: Computation) -> Buffer | None:
         if array.space != _HBM or array.padded_bytes == 0:
             return None
-        named, where = op, home
-        if op.opcode in ("broadcast", "custom-call") and not op.op_name:  # room that a loop fills
-            named, where = self._filler(op, home)
+        named, where, verb = op, home, self.reader.direction(op, home)
+        filler = self._filler(op, home) if op.opcode in ("broadcast", "custom-call", "fusion") else None
+        if filler is not None:  # room that a loop fills, slice by slice
+            named, where, verb = *filler, "kept"
         name = self.reader.name(named, where)
         shape = f"{array.dtype}[{','.join(map(str, array.dims))}]"
         origin = "/".join(name.split("/")[-2:]) or op.name
-        return Buffer(
-            array.padded_bytes, shape, self.reader.part(named, where), f"{self.reader.direction(named, where)} {origin}"
-        )
+        return Buffer(array.padded_bytes, shape, self.reader.part(named, where), f"{verb} {origin}")
 
-    def _filler(self, op: Operation, home: Computation) -> tuple[Operation, Computation]:
+    def _filler(self, op: Operation, home: Computation) -> tuple[Operation, Computation] | None:
+        """The operation of a loop's body whose results fill a buffer that is empty before the loop."""
+        if (
+            op.operands
+            and op.opcode == "fusion"
+            and self.module.computations[op.called("calls")].root.opcode != "broadcast"
+        ):
+            return None
         for tuple_op in home.users.get(op.name, ()):
             for loop in home.users.get(tuple_op.name, ()) if tuple_op.opcode == "tuple" else ():
-                if loop.opcode == "while":
-                    body = self.module.computations[loop.called("body")]
-                    index = tuple_op.operands.index(op.name)
-                    if body.root.opcode == "tuple":
-                        return body.operations[body.root.operands[index]], body
-        return op, home
+                body = self.module.computations[loop.called("body")] if loop.opcode == "while" else None
+                if body is None or body.root.opcode != "tuple":
+                    continue
+                update = body.operations[body.root.operands[tuple_op.operands.index(op.name)]]
+                sources = [body.operations[name] for name in update.operands if name in body.operations]
+                made = [o for o in sources if o.opcode not in ("get-tuple-element", "constant", "parameter")]
+                found = [o for o in made if self.reader.part(o, body) != OTHER]
+                return (found or made or [update])[0], body
+        return None
 
 
 def _updated_parameter(root: Operation, inner: Computation) -> int | None:
