@@ -14,6 +14,7 @@ class Chip:
     flops: dense bfloat16 peak. usable_gib: of hbm_gib, what a run may plan with; the rest is for the runtime and fragments.
     clock: of the compiler's cycles, in Hz. ici: of one link in one direction, 90 % of the data sheet's. dims: of its torus.
     dcn: of a host's network between slices, shared by the chips of the host (an assumption: 200 Gbit/s).
+    pcie: between a chip and its host, one direction (an assumption).
     """
 
     name: str
@@ -28,6 +29,7 @@ class Chip:
     devices: int = 1
     chips_per_host: int = 4
     dcn: float = 25e9
+    pcie: float = 16e9
 
     def wraps(self, shape: tuple[int, ...]) -> tuple[bool, ...]:
         """Which axes of a slice close to a ring: of 3D chips multiples of 4 (whole cubes of 64), of 2D chips only 16."""

@@ -1,0 +1,76 @@
+"""`python -m dots_jax.plan --topology=...`: compiles, reads, prints, writes files."""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+from dots_jax.config import TrainConfig, UserError
+from dots_jax.planning.pod import prepare_runtime
+
+
+def plan_pod(config: TrainConfig, options) -> int:
+    """The exit status: 0 it fits, 1 it does not. options: topology, slices, stage, json, hlo, top, picture, search,
+    max_trials, debug; as `dots_jax.plan` describes them.
+
+    Raises:
+      UserError: what is asked for does not exist or cannot be written.
+    """
+    for name in ("json", "hlo", "picture"):
+        _check_writable(name, getattr(options, name))
+    prepare_runtime()
+    from dots_jax.planning.compile import compile_step, make_job
+    from dots_jax.planning.forecast import Forecast
+    from dots_jax.planning.forecast_text import forecast_text
+
+    with quiet(not options.debug):
+        job = make_job(config, options.topology, options.slices, options.stage)
+        if options.search:
+            from dots_jax.planning.search import search
+
+            return search(job, options)
+        print(f"compiling for {options.topology}; the full model takes some minutes on two cores ...", file=sys.stderr)
+        start = time.monotonic()
+        compiled = compile_step(job)
+    print(f"compiled in {time.monotonic() - start:.0f} s", file=sys.stderr)
+    forecast = Forecast(compiled)
+    if options.hlo and compiled.text:
+        Path(options.hlo).write_text(compiled.text, encoding="utf-8")
+    if options.json:
+        Path(options.json).write_text(json.dumps(forecast.as_json(), indent=1) + "\n", encoding="utf-8")
+    if options.picture:
+        from dots_jax.planning.forecast_picture import draw
+
+        draw(forecast, options.picture)
+    print(forecast_text(forecast, options.top or 0))
+    return 0 if forecast.memory.fits else 1
+
+
+def _check_writable(flag: str, path: str | None) -> None:
+    """Before minutes of compiling, not after."""
+    if path and not Path(path).absolute().parent.is_dir():
+        raise UserError(f"--{flag}={path} cannot be written: there is no folder {Path(path).parent}.")
+
+
+@contextlib.contextmanager
+def quiet(active: bool):
+    """Keeps what the TPU runtime says while it compiles for chips that are not here off the terminal."""
+    if not active:
+        yield
+        return
+    logging.getLogger("jax").setLevel(logging.ERROR)
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    previous, sys.stderr = sys.stderr, os.fdopen(os.dup(kept), "w", buffering=1)
+    try:
+        yield
+    finally:
+        sys.stderr.close()
+        sys.stderr = previous
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
