@@ -89,6 +89,8 @@ def test_killed_conversions_go_on(tmp_path, source, process_env, monkeypatch):
     assert not out.exists() and not (partial / "config.json").exists()
     with open(next(partial.glob("*00001*.safetensors")), "ab") as file:
         file.write(b"torn")  # what a killed write may leave
+    with open(next(partial.glob("conversion.partial/*00001*.jsonl")), "a") as file:
+        file.write('["torn')
     read = []
     one = to_hf._read
     monkeypatch.setattr(to_hf, "_read", lambda *arguments: (read.append(arguments[2].name), one(*arguments))[1])

@@ -23,7 +23,7 @@ from dots_jax.interop.safetensors_files import DTYPES, SafetensorsFolder
 from dots_jax.interop.stored_model import Batch, UnitWriter, finish_checkpoint, finish_model
 from dots_jax.interop.tokenizer_files import check_vocabulary, copy_files, found
 from dots_jax.training.checkpoint import check_disk, disk_errors, with_checksum
-from dots_jax.training.folders import folder, in_bucket
+from dots_jax.training.folders import folder, in_bucket, write_whole
 
 STEP = 0
 KIND = "converted"  # of the record: no training run
@@ -115,7 +115,7 @@ class _Work:
             check_disk(self._target, 0, "The folder", "another DST")
             for path in (self.folder / "units", self.step / "model"):
                 path.mkdir(parents=True, exist_ok=True)
-            _write_whole(plan, text)
+            write_whole(plan, text)
         self.barrier("folders made")
         if plan.read_text() != text:
             raise UserError(
@@ -129,17 +129,11 @@ class _Work:
         return done
 
     def write(self, unit: Unit, value: int) -> None:
-        _write_whole(self.folder / "units" / f"{unit.name}.json", str(value))
+        write_whole(self.folder / "units" / f"{unit.name}.json", str(value))
 
     def barrier(self, name: str) -> None:
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"convert: {name}")
-
-
-def _write_whole(path: epath.Path, text: str) -> None:
-    new = path.parent / f"{path.name}.new"
-    new.write_text(text)
-    new.replace(path)
 
 
 def _write_units(

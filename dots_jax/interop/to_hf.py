@@ -26,7 +26,7 @@ from dots_jax.interop.safetensors_layout import Export, exports, header, index_j
 from dots_jax.interop.stored_model import ModelReader
 from dots_jax.interop.tokenizer_files import check_vocabulary, complete, copy_files, tokenizer_folder
 from dots_jax.training.checkpoint import Checkpoints, check_disk, disk_errors
-from dots_jax.training.folders import folder, in_bucket
+from dots_jax.training.folders import folder, in_bucket, write_whole
 
 THREADS = 4
 AHEAD = 2 * THREADS  # pieces that are read before they can be written
@@ -158,7 +158,7 @@ class _Work:
             check_disk(str(self.folder), max(0, total - there), "The folder", "another DST")
             self._journal.mkdir(parents=True, exist_ok=True)
             if not plan.exists():
-                plan.write_text(self._plan)
+                write_whole(plan, self._plan)
         self.barrier("folders made")
         if plan.read_text() != self._plan:
             raise UserError(
@@ -227,7 +227,12 @@ def _write_files(source: Source, files: dict[str, list[Export]], work: _Work) ->
 def _write_local(work: _Work, file: str, tensors: list[Export], done: int, pieces: Iterator, bar) -> None:
     """Goes on behind the `done` tensors that the journal knows; what a killed export wrote behind them is overwritten."""
     start = header(tensors)
-    with open(work.folder / file, "r+b" if done else "wb") as out, open(work.journal(file), "a") as journal:
+    if done:  # without the line that a full disk or a kill cut off
+        write_whole(work.journal(file), "".join(json.dumps(entry) + "\n" for entry in work.entries(file)))
+    with (
+        open(work.folder / file, "r+b" if done else "wb") as out,
+        open(work.journal(file), "a" if done else "w") as journal,
+    ):
         if not done:
             out.write(start)
         out.seek(len(start) + sum(tensor.num_bytes for tensor in tensors[:done]))
