@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dots_jax.config import MeshConfig, UserError
@@ -63,8 +64,16 @@ def _over_slices(shape: tuple[int, int, int, int], devices: list[jax.Device]) ->
     parts = []
     for index in slices:
         own = [device for device in devices if (getattr(device, "slice_index", 0) or 0) == index]
-        parts.append(jax.make_mesh(inner, AXES, devices=own, axis_types=(AxisType.Auto,) * 4).devices)
+        parts.append(_over_torus(inner, own))
     return np.concatenate(parts, axis=axis)
+
+
+def _over_torus(shape: list[int], devices: list[jax.Device]) -> np.ndarray:
+    """The TPUs of one slice in the shape of a mesh, each of its axes along whole axes of the torus if there is a way."""
+    try:
+        return jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * 4).devices
+    except NotImplementedError:  # as 4 x 16 x 8 over 8x8x8: an axis of the torus is shared, and a ring of it is cut
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
 
 
 def parameter_spec(logical: tuple[str, ...], shape: tuple[int, ...], axis_sizes: Mapping[str, int]) -> PartitionSpec:
