@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import tqdm
-
 from dots_jax.config import Stage, TrainConfig, UserError
 from dots_jax.planning.compile import Job, compile_step
 from dots_jax.planning.forecast import Forecast
@@ -110,6 +108,8 @@ def diverse(found: list[Candidate], number: int) -> list[Candidate]:
 
 def search(job: Job, options) -> int:
     """Prints the best that were found, with what to write into a gin file. The exit status: 1 if none fits."""
+    import tqdm
+
     networks: dict = {}
 
     def network(config: TrainConfig) -> Network | None:
