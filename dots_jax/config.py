@@ -180,7 +180,8 @@ class ComputeConfig:
             unknown = [name for name in self.remat.split("+") if name not in KEPT]
             _require(
                 not unknown,
-                f"ComputeConfig.remat must be none, full, matmuls, or some of {', '.join(KEPT)} joined by +, but is {self.remat!r}.",
+                f"ComputeConfig.remat must be none, full, matmuls, or some of {', '.join(KEPT)} joined by +, but is "
+                f"{self.remat!r}.",
             )
         _require_one_of(self, "exchange", ("all_gather", "all_to_all", "weights"))
         _require(
@@ -511,7 +512,9 @@ class CheckpointConfig:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything `python -m dots_jax.train` needs. validation: tasks scored when the run ends, `validation_sequences`
-    sequences of each at most (0: all). log_every: steps between rows of metrics."""
+    sequences of each at most (0: all). log_every: steps between rows of metrics. initial_checkpoint: a folder of
+    `convert from_hf`, or another run's workdir: a new run begins with its newest weights and router biases (fine-tuning),
+    and with a new optimizer; empty: with random ones."""
 
     model: ModelConfig
     stages: tuple[Stage, ...]
@@ -526,6 +529,7 @@ class TrainConfig:
     validation_sequences: int = 0
     log_every: int = 10
     seed: int = 0
+    initial_checkpoint: str = ""
 
     def __post_init__(self):
         _check_types(self)

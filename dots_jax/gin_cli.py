@@ -39,12 +39,14 @@ from dots_jax.gin_check import CLASSES, MACRO, Binding, Reference, check_names, 
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """A flag of one command; `kind` is str, int (at least 1) or bool; it arrives as `options.<name>`."""
+    """A flag of one command; `kind` is str, int (at least `minimum`), float, bool, or list (of strings: the flag may be
+    repeated); it arrives as `options.<name>`."""
 
     name: str
     kind: type
     help: str
     default: typing.Any = None
+    minimum: int = 1
 
 
 MAX_STEPS = Flag("max_steps", int, "stop after this global step, with a checkpoint")
@@ -61,7 +63,7 @@ _DEBUG = ("--debug", "-debug", "--debug=true")  # looked for before the flags ar
 
 def run(
     config_class: type | None, main, *extra_flags: Flag, argv: list[str] | None = None,
-    only_reads_config: bool = False, workdir: bool = True,
+    only_reads_config: bool = False, workdir: bool = True, arguments: tuple[str, ...] = (),
 ) -> typing.NoReturn:  # fmt: skip
     """Run one command and exit.
 
@@ -70,20 +72,21 @@ def run(
     (every setting in force). Both texts can be given as --gin_file again and build an equal config.
     The number `main` returns, if any, is the exit status. only_reads_config: of a command that needs neither --workdir nor
     TensorFlow. workdir: whether the command has that flag. A command without a gin file has no config_class: its
-    `main(options)` gets its own flags and `debug`.
+    `main(options)` gets its own flags and `debug`. arguments: names of words that stand without --, all of them required;
+    they arrive as `options.<name>` in lower case.
     """
     if not any(argument in _DEBUG for argument in (sys.argv if argv is None else argv)):
         # When a read or write fails, orbax's other threads print tracebacks beside the error that it raises.
         python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
         sys.unraisablehook = lambda _: None
     sys.exit(execute(
-        config_class, main, *extra_flags, argv=argv, only_reads_config=only_reads_config, workdir=workdir
+        config_class, main, *extra_flags, argv=argv, only_reads_config=only_reads_config, workdir=workdir, arguments=arguments
     ))  # fmt: skip
 
 
 def execute(
     config_class: type | None, main, *extra_flags: Flag, argv: list[str] | None = None,
-    only_reads_config: bool = False, workdir: bool = True,
+    only_reads_config: bool = False, workdir: bool = True, arguments: tuple[str, ...] = (),
 ) -> int:  # fmt: skip
     """`run` without the exit: returns the status."""
     argv = list(sys.argv if argv is None else argv)
@@ -92,11 +95,11 @@ def execute(
         logging.set_verbosity(logging.FATAL)  # what a library logs as an error it also raises: it becomes our one line
     try:
         has_workdir = workdir and config_class is not None and not only_reads_config
-        options = _parse_flags(argv, extra_flags, config_class is not None, has_workdir)
+        options = _parse_flags(argv, extra_flags, config_class is not None, has_workdir, arguments)
         if options is None:  # --help
             return 0
         if config_class is None:
-            if not debug:
+            if not debug and not only_reads_config:
                 _load_tensorflow_quietly()
             status = main(options)
             return status if isinstance(status, int) else 0
@@ -156,10 +159,11 @@ _DEBUG_FLAG = Flag("debug", bool, "show tracebacks and warnings of the libraries
 
 
 def _parse_flags(
-    argv: list[str], extra_flags: tuple[Flag, ...], needs_gin: bool, has_workdir: bool
+    argv: list[str], extra_flags: tuple[Flag, ...], needs_gin: bool, has_workdir: bool, arguments: tuple[str, ...]
 ) -> types.SimpleNamespace | None:
     """The flags of this command alone: a private registry keeps out those that other libraries define."""
     registry = flags.FlagValues()
+    registry.set_gnu_getopt(bool(arguments))  # flags may stand behind arguments
     if needs_gin:
         flags.DEFINE_multi_string("gin_file", [], "gin file; may be repeated, later ones win", flag_values=registry)
         flags.DEFINE_multi_string(
@@ -170,7 +174,11 @@ def _parse_flags(
         if flag.kind is bool:
             flags.DEFINE_bool(flag.name, flag.default, flag.help, flag_values=registry)
         elif flag.kind is int:
-            flags.DEFINE_integer(flag.name, flag.default, flag.help, lower_bound=1, flag_values=registry)
+            flags.DEFINE_integer(flag.name, flag.default, flag.help, lower_bound=flag.minimum, flag_values=registry)
+        elif flag.kind is float:
+            flags.DEFINE_float(flag.name, flag.default, flag.help, flag_values=registry)
+        elif flag.kind is list:
+            flags.DEFINE_multi_string(flag.name, flag.default, flag.help, flag_values=registry)
         else:
             flags.DEFINE_string(flag.name, flag.default, flag.help, flag_values=registry)
     try:
@@ -186,8 +194,13 @@ def _parse_flags(
     if values.pop("help"):
         print(_help(registry))
         return None
-    if rest:
+    if arguments and len(rest) != len(arguments):
+        raise UserError(
+            f"This command takes {' '.join(arguments)}, but got {' '.join(rest) or 'nothing'} (--help shows more)."
+        )
+    if rest and not arguments:
         raise UserError(f"Flags begin with --, but there is {rest[0]!r} (--help lists them).")
+    values |= {name.lower(): value for name, value in zip(arguments, rest)}
     if not needs_gin:
         return types.SimpleNamespace(**values)
     if not values["gin_file"]:

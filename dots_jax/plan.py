@@ -1,6 +1,7 @@
 """Print what a run will do: python -m dots_jax.plan --gin_file=gin/tiny.gin
 
 Stages, steps, batches, learning rates, and the share and epochs of each source; with --picture=FILE.png drawn as well.
+With --inference: what serving the model takes, on a host of v5e, v6e and v5p.
 With --topology=v5p:8x8x8 the train step is compiled for that TPU pod, on any Linux machine, and read: whether it fits into
 memory, how long a step takes, where the time goes. Exit status 1: it does not fit.
 """
@@ -12,6 +13,7 @@ FLAGS = (
     gin_cli.Flag(
         "picture", str, "draw the curriculum, or with --topology memory and time, into this file: .png, .svg, .pdf"
     ),
+    gin_cli.Flag("inference", bool, "what serving the model takes on TPU hosts: memory and tokens/s", False),
     gin_cli.Flag("topology", str, "plan for this TPU pod: v5p:4x4x8, v6e:16x16, tpu7x:4x4x8, v5e:16x16, ..."),
     gin_cli.Flag("slices", int, "so many of that topology, over the data-centre network", 1),
     gin_cli.Flag("stage", str, "plan for this stage of the run; default: the first"),
@@ -26,6 +28,11 @@ FLAGS = (
 
 
 def main(config: TrainConfig, options) -> int:
+    if options.inference:
+        from dots_jax.planning.inference import serving_table
+
+        print(serving_table(config.model))
+        return 0
     if not options.topology:
         from dots_jax.planning.schedule import plan
 

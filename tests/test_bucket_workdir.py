@@ -7,7 +7,8 @@ import json
 import os
 
 import pytest
-from etils.epath import backend, gpath
+from etils.epath import gpath
+from folder_bucket import FolderBucket
 
 from dots_jax.config import UserError
 from dots_jax.evaluation import checkpoints as evaluation
@@ -17,34 +18,6 @@ from dots_jax.training.folders import folder
 from dots_jax.training.metrics import MetricsLog
 
 BUCKET = "gs://bucket/runs/one"
-
-
-class _Folder(backend._OsPathBackend):
-    """gs://bucket is a folder; as in a bucket, nothing is appended to."""
-
-    def __init__(self, root):
-        self._root = root
-
-    def _here(self, path):
-        return str(path).replace("gs://bucket", str(self._root))
-
-    def open(self, path, mode):
-        assert "a" not in mode
-        return super().open(self._here(path), mode)
-
-    def copy(self, path, dst, overwrite):
-        super().copy(self._here(path), self._here(dst), overwrite)
-
-    def replace(self, path, dst):
-        super().replace(self._here(path), self._here(dst))
-
-
-for _name in ("exists", "isdir", "mkdir", "makedirs", "remove", "listdir"):
-
-    def _method(self, path, *arguments, name=_name, **keywords):
-        return getattr(backend._OsPathBackend, name)(self, self._here(path), *arguments, **keywords)
-
-    setattr(_Folder, _name, _method)
 
 
 class _Board:
@@ -59,7 +32,7 @@ class _Board:
 
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
-    fake = _Folder(tmp_path)
+    fake = FolderBucket(tmp_path)
     monkeypatch.setattr(gpath._GPath, "_backend", property(lambda self: fake))
     monkeypatch.setattr(metrics.metric_writers, "SummaryWriter", _Board)
     here = tmp_path / "runs" / "one"
@@ -111,7 +84,7 @@ def test_the_bucket_is_tried_before_anything_is_compiled(bucket, monkeypatch):
     def denied(self, path, mode):
         raise RuntimeError("403: does not have storage.objects.create access")
 
-    monkeypatch.setattr(_Folder, "open", denied)
+    monkeypatch.setattr(FolderBucket, "open", denied)
     with pytest.raises(UserError, match=r"gs://bucket/runs/one cannot be written \(403.*may this machine's account"):
         check_disk(BUCKET, 1)
 

@@ -122,10 +122,11 @@ def slice_to_theirs(row: Row, ours: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def slice_from_theirs(row: Row, theirs: tuple[np.ndarray, ...], config: ModelConfig) -> np.ndarray:
-    """The inverse of `slice_to_theirs`."""
+    """The inverse of `slice_to_theirs`; also of some rows of a row with one tensor, whose first output axis they shorten."""
     if not row.inputs:
         return theirs[0]
-    return np.concatenate(theirs, axis=0).T.reshape(our_shape(row, config))
+    matrix = theirs[0] if len(theirs) == 1 else np.concatenate(theirs, axis=0)
+    return matrix.T.reshape(*_sizes(row.inputs, config), -1, *_sizes(row.outputs[1:], config))
 
 
 # --- whole models in memory -------------------------------------------------------------------------------------------
@@ -140,7 +141,7 @@ def to_hf(params: Mapping, router_bias: np.ndarray, config: ModelConfig) -> dict
       UserError: a parameter is missing, is not in the table, or has the wrong shape.
     """
     flat = _flatten(params)
-    _check_names("parameters", flat, [row.ours for row in TABLE])
+    check_names("parameters", flat, [row.ours for row in TABLE])
     tensors = {}
     for row in (*TABLE, ROUTER_BIAS):
         array = np.asarray(router_bias if row is ROUTER_BIAS else flat[row.ours])
@@ -157,7 +158,7 @@ def from_hf(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> tuple[dic
       UserError: a tensor is missing, is not in the table, or has the wrong shape.
     """
     rows = (*TABLE, ROUTER_BIAS)
-    _check_names("tensors", tensors, [name for row in rows for _, names in slices(row, config) for name in names])
+    check_names("tensors", tensors, [name for row in rows for _, names in slices(row, config) for name in names])
     flat = {}
     for row in rows:
         array = flat[row.ours] = np.empty(stack_shape(row, config) + our_shape(row, config), np.float32)
@@ -187,7 +188,7 @@ def _nest(flat: Mapping[str, np.ndarray]) -> dict:
     return tree
 
 
-def _check_names(what: str, found, expected) -> None:
+def check_names(what: str, found, expected) -> None:
     for problem, names in (("missing", set(expected) - set(found)), ("unknown", set(found) - set(expected))):
         if names:
             some = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")

@@ -37,11 +37,13 @@ FIXED: dict[str, tuple] = {
     "n_group": (1, None),
     "topk_group": (1, None),
     "norm_topk_prob": (True,),
+    # transformers reads none of these three and always takes the sigmoid; vLLM and llama.cpp read them.
+    "scoring_func": ("sigmoid", "noaux_tc", None),
+    "topk_method": ("noaux_tc", None),
+    "moe_layer_freq": (1, None),
 }
 # The same, but never written: fields of other versions or of variants of the released config.
 REFUSED_UNLESS: dict[str, tuple] = {
-    "scoring_func": ("noaux_tc", "sigmoid", None),  # transformers reads neither and always takes the sigmoid
-    "moe_layer_freq": (1, None),
     "rope_scaling": (None,),
     "quantization_config": (None,),
 }

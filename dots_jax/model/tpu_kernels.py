@@ -23,9 +23,9 @@ def attention(q_BTNH, k_BSNH, v_BSNH, segments_BT, segments_BS, start: int, *, i
     mask = splash_attention_mask.MultiHeadMask(
         [splash_attention_mask.CausalMask((T, S), offset=start)] * q_BTNH.shape[2]
     )
-    q, k, at_once = min(QUERIES, T), min(KEYS, S), min(KEYS_AT_ONCE, S)
+    q, k, k_back, at_once = (_block(*pair) for pair in ((QUERIES, T), (KEYS, S), (2 * KEYS, S), (KEYS_AT_ONCE, S)))
     blocks = splash.BlockSizes(
-        block_q=q, block_kv=k, block_kv_compute=at_once, block_q_dkv=q, block_kv_dkv=min(2 * KEYS, S), block_kv_dkv_compute=at_once,
+        block_q=q, block_kv=k, block_kv_compute=at_once, block_q_dkv=q, block_kv_dkv=k_back, block_kv_dkv_compute=at_once,
         use_fused_bwd_kernel=True,
     )  # fmt: skip
     # Under jit the mask's tables must not become tracers: they are the same for every layer.
@@ -39,11 +39,16 @@ def attention(q_BTNH, k_BSNH, v_BSNH, segments_BT, segments_BS, start: int, *, i
     return y_BNTH.swapaxes(1, 2)
 
 
+def _block(largest: int, size: int) -> int:
+    """The largest tile, `largest` or a half, a quarter, ... of it, that divides the axis; a short axis is one tile."""
+    return next((tile for tile in (largest, largest // 2, largest // 4, 128) if size % tile == 0), size)
+
+
 def _tiling(rows: int, contracted: int, columns: int, experts: int) -> tuple[int, int, int]:
     """Tiles of rows, of the contracted axis and of columns. An expert's last tile of rows is partly another's, and is
     worked on twice: so few rows for each expert want small tiles. Columns of 1408 divide dots.llm1's experts evenly."""
     wide = lambda n: next((t for t in (1408, 1024, 512, 256, 128) if n % t == 0), n)
-    return (min(rows, 512 if rows >= 1024 * experts else 256), wide(contracted), wide(columns))
+    return (min(rows, 512 if rows >= 3072 * experts else 256), wide(contracted), wide(columns))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))

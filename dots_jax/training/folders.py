@@ -12,3 +12,10 @@ def folder(workdir: str) -> epath.Path:
 
 def in_bucket(workdir: str) -> bool:
     return "://" in str(workdir)
+
+
+def write_whole(path: epath.Path, text: str) -> None:
+    """The file is there with all of the text, or as it was before."""
+    new = path.parent / f"{path.name}.new"
+    new.write_text(text)
+    new.replace(path)

@@ -26,12 +26,13 @@ from dots_jax.training.batches import put_batch
 from dots_jax.training.checkpoint import Checkpoints, check_disk, check_same_model, disk_errors
 from dots_jax.training.exposure import Exposure, total
 from dots_jax.training.folders import folder
+from dots_jax.training.initial import check_initial, first_state
 from dots_jax.training.metrics import MetricsLog, to_row
 from dots_jax.training.optimizer import make_optimizer
 from dots_jax.training.preflight import check_names, check_workdir, open_stages
 from dots_jax.training.report import Progress, header
 from dots_jax.training.stages import Schedule, StepPlan
-from dots_jax.training.state import Definition, TrainState, abstract_state, bytes_per_device, init_state
+from dots_jax.training.state import Definition, TrainState, abstract_state, bytes_per_device
 from dots_jax.training.step import jit_train_step
 
 STOP_SIGNALS = (signal.SIGTERM,)
@@ -107,6 +108,7 @@ def train(config: TrainConfig, options: SimpleNamespace) -> int:
     if chief:
         print(header(config, schedule, bytes_per_device(abstract), peak, peak_source, rates, sizes), flush=True)
     check_names(config)
+    check_initial(config, options.workdir)
     if options.dry_run:
         _warn_of_repeats(config, schedule, rates, sizes)
         check_workdir(config, options.workdir)
@@ -138,8 +140,7 @@ def train(config: TrainConfig, options: SimpleNamespace) -> int:
             if chief:
                 print(f"resuming    after step {first_step:,} ({record['tokens']:,} tokens)", flush=True)
         else:
-            shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-            state = jax.jit(lambda: init_state(definition, optimizer, config.seed), out_shardings=shardings)()
+            state = first_state(config, definition, optimizer, abstract)
             first_step = 0
         if chief:
             _write_config(options)
@@ -162,6 +163,11 @@ def _warn_of_repeats(config: TrainConfig, schedule: Schedule, rates: Rates, size
 
 def _check_resumable(record: dict, run: Run, workdir: str) -> None:
     """A checkpoint continues only the run that it is of: same model, same data, same place in the schedule."""
+    if record.get("kind"):
+        raise UserError(
+            f"The workdir {workdir} holds weights that were {record['kind']}, not a training run: give them as "
+            f"TrainConfig.initial_checkpoint = '{workdir}', and the run a --workdir of its own."
+        )
     check_same_model(record["model"], run.config.model, f"The workdir {workdir}")
     step = record["step"]
     expected = run.record(min(step, run.schedule.num_steps))

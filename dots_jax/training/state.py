@@ -79,17 +79,16 @@ class Definition:
         """Shapes and dtypes of params and router_bias, without memory."""
         return nnx.to_pure_dict(self._params), jax.tree.leaves(self._bias)[0]
 
-    def shardings(self) -> tuple[dict, NamedSharding]:
-        """Where params and router_bias land on the mesh."""
+    def shardings(self, mesh: Mesh | None = None, spec_of=parameter_spec) -> tuple[dict, NamedSharding]:
+        """Where params and router_bias land on the mesh (default: its own); spec_of: by which rules."""
+        mesh = mesh or self.mesh
         is_variable = lambda leaf: isinstance(leaf, nnx.Variable)  # noqa: E731
         specs = jax.tree.map(
-            lambda v: v.replace(
-                NamedSharding(self.mesh, parameter_spec(v.get_metadata("logical"), v.shape, self.mesh.shape))
-            ),
+            lambda v: v.replace(NamedSharding(mesh, spec_of(v.get_metadata("logical"), v.shape, mesh.shape))),
             self._params,
             is_leaf=is_variable,
         )
-        return nnx.to_pure_dict(specs), replicated(self.mesh)
+        return nnx.to_pure_dict(specs), replicated(mesh)
 
 
 def init_state(definition: Definition, optimizer: optax.GradientTransformation, seed: int) -> TrainState:

@@ -1,0 +1,132 @@
+"""The model one piece at a time: new tokens against a cache of the keys and values of those before them.
+
+Shape suffixes as in `model/layers.py`; S counts the slots of the cache. A batch holds rows of unequal length: row b's
+prompt fills slots 0 .. lengths_B[b] - 1, and what is generated goes into the slots from `prefilled` on, the same slot for
+every row, so that a step writes one slot of each array. The slots between are never seen. Positions are counted by row.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import Mesh
+
+from dots_jax.config import ModelConfig
+from dots_jax.inference.experts import routed_experts
+from dots_jax.inference.serving import Weights, cache_sharding, define
+from dots_jax.model import router
+from dots_jax.model.attention import rope_table
+from dots_jax.model.transformer import Transformer
+
+
+class Cache(NamedTuple):
+    """Keys and values of every layer, each [B, N, S, H]: one array a layer, which a step updates where it lies."""
+
+    k: tuple[jax.Array, ...]
+    v: tuple[jax.Array, ...]
+
+    @property
+    def slots(self) -> int:
+        return self.k[0].shape[2]
+
+
+class Decoder:
+    """The pure functions of one model on one mesh; jit them."""
+
+    def __init__(self, config: ModelConfig, dtype: str, mesh: Mesh):
+        self.config, self.mesh, self.dtype = config, mesh, jnp.dtype(dtype)
+        self.definition = define(config, dtype)
+
+    # --- the cache ----------------------------------------------------------------------------------------------------
+
+    def empty_cache(self, batch: int, slots: int) -> Cache:
+        """A cache of zeros, made where it belongs."""
+        c = self.config
+        shape = (batch, c.num_heads, slots, c.head_dim)
+        make = lambda: tuple(jnp.zeros(shape, self.dtype) for _ in range(c.num_layers))
+        return Cache(*jax.jit(lambda: (make(), make()), out_shardings=cache_sharding(self.mesh, c))())
+
+    @functools.partial(jax.jit, static_argnums=(0, 2), donate_argnums=(1,))
+    def grow(self, cache: Cache, slots: int) -> Cache:
+        """The same cache with more slots behind."""
+        more = ((0, 0), (0, 0), (0, slots - cache.slots), (0, 0))
+        return jax.tree.map(lambda a: self._constrain(jnp.pad(a, more)), cache)
+
+    # --- the model ----------------------------------------------------------------------------------------------------
+
+    def prefill(self, weights: Weights, cache: Cache, tokens_BT, start, lengths_B) -> tuple[jax.Array, Cache]:
+        """A chunk of the prompts, slots start .. start + T - 1: hidden states [B, T, D] before the head."""
+        slot_T = start + jnp.arange(tokens_BT.shape[1])
+        visible_TS = jnp.arange(cache.slots) <= slot_T[:, None]
+        real_BT = slot_T < lengths_B[:, None]
+        # A token past the end of its row sees the row's own prompt, so that nothing is divided by zero.
+        visible_BTS = visible_TS & (jnp.arange(cache.slots) < lengths_B[:, None])[:, None]
+        positions_BT = jnp.broadcast_to(slot_T, tokens_BT.shape)
+        return self._forward(weights, cache, tokens_BT, positions_BT, start, visible_BTS, real_BT)
+
+    def step(self, weights: Weights, cache: Cache, tokens_B, lengths_B, prefilled, count, live_B):
+        """The next token of each row, the one after `count` that were generated: float32 logits [B, V]."""
+        slot = prefilled + count
+        slots_S = jnp.arange(cache.slots)
+        visible_BS = (slots_S < lengths_B[:, None]) | ((slots_S >= prefilled) & (slots_S <= slot))
+        x_B1D, cache = self._forward(
+            weights, cache, tokens_B[:, None], (lengths_B + count)[:, None], slot, visible_BS[:, None], live_B[:, None]
+        )
+        return self.logits(weights, x_B1D)[:, 0], cache
+
+    def logits(self, weights: Weights, x_BTD: jax.Array) -> jax.Array:
+        return self._bind(weights, 0).head(x_BTD)
+
+    def token_nll(self, weights: Weights, x_BTD: jax.Array, targets_BT: jax.Array, chunk_tokens: int) -> jax.Array:
+        return self._bind(weights, 0).head.token_nll(x_BTD, targets_BT, chunk_tokens)
+
+    def _bind(self, weights: Weights, layer: int) -> Transformer:
+        """The module with the arrays of one layer in place of the stack, but all the layers' experts."""
+        block = {**weights.layers[layer], "moe": {**weights.layers[layer]["moe"], "experts": weights.experts}}
+        return self.definition.bind({**weights.outer, "moe_blocks": block}, weights.biases[layer])
+
+    def _forward(self, weights, cache, tokens_BT, positions_BT, slot, visible_BTS, real_BT):
+        c = self.config
+        models = [self._bind(weights, layer) for layer in range(c.num_moe_layers)]
+        rope = rope_table(positions_BT, c.head_dim, c.rope_theta)
+        x_BTD, keys, values = models[0].embed(tokens_BT), [], []
+        for layer, block in enumerate([models[0].dense_block, *(model.moe_blocks for model in models)]):
+            q_BTNH, k_BTNH, v_BTNH = block.attention.inwards(block.attention_norm(x_BTD), rope)
+            keys.append(self._write(cache.k[layer], k_BTNH, slot))
+            values.append(self._write(cache.v[layer], v_BTNH, slot))
+            x_BTD += block.attention.outwards(_attend(q_BTNH, keys[-1], values[-1], visible_BTS))
+            h_BTD = block.ffn_norm(x_BTD)
+            x_BTD += block.ffn(h_BTD) if layer == 0 else self._moe(block.moe, h_BTD, layer - 1, real_BT)
+        return models[0].final_norm(x_BTD), Cache(tuple(keys), tuple(values))
+
+    def _moe(self, moe, x_BTD, layer: int, real_BT) -> jax.Array:
+        c = self.config
+        ids_BTK, gates_BTK, _ = router.route(
+            x_BTD, moe.router.w_DE[...], moe.router.bias_E[...],
+            experts_per_token=c.experts_per_token, scaling_factor=c.routed_scaling_factor,
+        )  # fmt: skip
+        ids_BTK = jnp.where(real_BT[:, :, None], ids_BTK, c.num_experts)  # padding and rows that ended cost nothing
+        stacks = moe.experts.w_gate_up_EDF[...], moe.experts.w_down_EFD[...]
+        stacks = (w.astype(self.dtype) for w in stacks)
+        return routed_experts(x_BTD, ids_BTK, gates_BTK, *stacks, layer, self.mesh) + moe.shared(x_BTD)
+
+    def _write(self, cache_BNSH, new_BTNH, slot) -> jax.Array:
+        new_BNTH = new_BTNH.swapaxes(1, 2).astype(cache_BNSH.dtype)
+        return self._constrain(lax.dynamic_update_slice_in_dim(cache_BNSH, new_BNTH, slot, axis=2))
+
+    def _constrain(self, cache_BNSH) -> jax.Array:
+        return lax.with_sharding_constraint(cache_BNSH, cache_sharding(self.mesh, self.config))
+
+
+def _attend(q_BTNH, k_BNSH, v_BNSH, visible_BTS) -> jax.Array:
+    """Softmax attention over the slots that each query may see, in float32: [B, T, N, H]."""
+    scores_BNTS = jnp.einsum("BTNH,BNSH->BNTS", q_BTNH, k_BNSH, preferred_element_type=jnp.float32)
+    scores_BNTS = jnp.where(visible_BTS[:, None], scores_BNTS * q_BTNH.shape[3] ** -0.5, -1e30)
+    weights_BNTS = jnp.exp(scores_BNTS - jnp.max(scores_BNTS, axis=-1, keepdims=True))
+    total_BNT1 = jnp.sum(weights_BNTS, axis=-1, keepdims=True)
+    y_BNTH = jnp.einsum(
+        "BNTS,BNSH->BNTH", weights_BNTS.astype(v_BNSH.dtype), v_BNSH, preferred_element_type=jnp.float32
+    )
+    return (y_BNTH / total_BNT1).swapaxes(1, 2).astype(q_BTNH.dtype)

@@ -1,0 +1,157 @@
+"""Prompts in, tokens out, a batch at a time. Shape suffixes as in `model/layers.py`."""
+
+import functools
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dots_jax.config import ModelConfig
+from dots_jax.inference.decoder import Cache, Decoder
+from dots_jax.inference.sampling import GREEDY, Sampling, sample
+from dots_jax.inference.serving import Weights, rows_sharding
+
+# Tokens of all rows that a prefill call takes: enough for each expert to have work, and few enough for its scores.
+PREFILL_TOKENS = 2048
+FIRST_SLOTS = 128  # of a cache; it doubles when it is full, and each size is compiled once
+# Tokens of a row between two looks at the results: a call costs about a millisecond, a stop string is seen this much late.
+TOKENS_PER_CALL, TOKENS_PER_STREAMED_CALL = 16, 4
+
+
+def chunk_size(batch: int, longest: int) -> int:
+    """Tokens of a row in one prefill call: a power of two, so that few sizes are ever compiled."""
+    fits = max(16, 1 << ((PREFILL_TOKENS // batch).bit_length() - 1))
+    return min(fits, max(16, 1 << (longest - 1).bit_length()))
+
+
+def slots_for(needed: int) -> int:
+    """The smallest size of cache with at least so many slots."""
+    return max(FIRST_SLOTS, 1 << (needed - 1).bit_length())
+
+
+def whole_batch(rows: int, mesh: Mesh) -> int:
+    """The next size of batch that the mesh can split; what is too much are rows without work."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    return -(-rows // parts) * parts
+
+
+def padded_prompts(prompts: Sequence[Sequence[int]], batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens [batch, chunks * size], zeros behind each prompt, and the lengths; rows without a prompt count one token."""
+    longest = max(len(prompt) for prompt in prompts)
+    tokens, lengths = np.zeros((batch, -(-longest // size) * size), np.int32), np.ones(batch, np.int32)
+    for row, prompt in enumerate(prompts):
+        tokens[row, : len(prompt)], lengths[row] = prompt, len(prompt)
+    return tokens, lengths
+
+
+class Generator:
+    """Generates with one model; compiled once for each shape of batch and size of cache."""
+
+    def __init__(self, config: ModelConfig, dtype: str, mesh: Mesh, weights: Weights, sampling: Sampling = GREEDY):
+        self.config, self.mesh, self.weights, self.sampling = config, mesh, weights, sampling
+        self.decoder = Decoder(config, dtype, mesh)
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], row_numbers: Sequence[int], max_new_tokens: int, stop_ids: Sequence[int],
+        tokens_per_call: int = TOKENS_PER_CALL,
+    ) -> Iterator[list[list[int]]]:  # fmt: skip
+        """Yields new tokens as they come: for each prompt those since the last time.
+
+        A row ends after a stop id, which is given out as its last token; after max_new_tokens; or where the context ends.
+        row_numbers: of the prompts in the whole input, for `sampling`. The caller may send True at any time for a row that
+        need not go on: `generator.send([bool, ...])`.
+        """
+        batch = whole_batch(len(prompts), self.mesh)
+        size = chunk_size(batch, max(len(prompt) for prompt in prompts))
+        tokens, lengths = padded_prompts(prompts, batch, size)
+        budget = np.minimum(max_new_tokens, self.config.max_seq_len - lengths)
+        budget[len(prompts) :] = 0
+        rows = np.zeros(batch, np.int32)
+        rows[: len(prompts)] = row_numbers
+        lengths, budget, rows = (jax.device_put(a, rows_sharding(self.mesh)) for a in (lengths, budget, rows))
+
+        cache, x_BD = self.prefill(tokens, lengths, size)
+        prefilled = tokens.shape[1]
+        stop_ids = jnp.asarray(sorted(stop_ids) or [-1], jnp.int32)
+        token_B, done_B = self._first(self.weights, x_BD, rows, stop_ids, budget)
+        news, ended = [[int(t)] for t in jax.device_get(token_B)[: len(prompts)]], np.zeros(batch, bool)
+        news = [new if n else [] for new, n in zip(news, jax.device_get(budget))]
+        count = 0  # tokens that were fed to the model after the prompts
+        while True:
+            wanted = yield news
+            if wanted is not None:
+                ended[: len(prompts)] |= np.asarray(wanted, bool)
+            done_B = jnp.logical_or(done_B, jax.device_put(ended, rows_sharding(self.mesh)))
+            left = int(jnp.max(jnp.where(done_B, 0, budget - count - 1)))
+            if left <= 0:
+                return
+            calls = min(left, tokens_per_call)
+            if prefilled + count + calls > cache.slots:
+                cache = self.decoder.grow(cache, slots_for(prefilled + count + calls))
+            out_BC, valid_BC, token_B, done_B, cache = self._steps(
+                self.weights, cache, token_B, done_B, lengths, prefilled, count, calls, rows, stop_ids, budget,
+                tokens_per_call,
+            )  # fmt: skip
+            out, valid = jax.device_get((out_BC, valid_BC))
+            news = [[int(t) for t in o[v]] for o, v in zip(out, valid)][: len(prompts)]
+            count += calls
+
+    def prefill(self, tokens_BT: np.ndarray, lengths_B: jax.Array, size: int) -> tuple[Cache, jax.Array]:
+        """The prompts' cache, filled in chunks of `size`, and the hidden state of each one's last token [B, D]."""
+        batch = tokens_BT.shape[0]
+        cache = self.decoder.empty_cache(batch, slots_for(size))
+        x_BD = jnp.zeros((batch, self.config.hidden_size), self.decoder.dtype)
+        x_BD = jax.device_put(x_BD, rows_sharding(self.mesh))
+        for start in range(0, tokens_BT.shape[1], size):
+            if start + size > cache.slots:
+                cache = self.decoder.grow(cache, slots_for(start + size))
+            chunk = jax.device_put(tokens_BT[:, start : start + size], rows_sharding(self.mesh))
+            x_BD, cache = self._prefill_chunk(self.weights, cache, x_BD, chunk, start, lengths_B)
+        return cache, x_BD
+
+    # --- what is compiled ---------------------------------------------------------------------------------------------
+
+    @functools.partial(jax.jit, static_argnums=0, donate_argnums=(2, 3))
+    def _prefill_chunk(self, weights, cache, x_BD, tokens_BT, start, lengths_B):
+        x_BTD, cache = self.decoder.prefill(weights, cache, tokens_BT, start, lengths_B)
+        last_B = lengths_B - 1 - start
+        here_B = (last_B >= 0) & (last_B < tokens_BT.shape[1])
+        last_BD = jnp.take_along_axis(x_BTD, jnp.clip(last_B, 0, tokens_BT.shape[1] - 1)[:, None, None], axis=1)[:, 0]
+        return jnp.where(here_B[:, None], last_BD, x_BD), cache
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _first(self, weights, x_BD, rows_B, stop_ids, budget_B):
+        logits_BV = self.decoder.logits(weights, x_BD[:, None])[:, 0]
+        token_B = sample(logits_BV, self.sampling, rows_B, 0)
+        return self._copies(token_B), self._copies(jnp.isin(token_B, stop_ids) | (budget_B <= 1))
+
+    @functools.partial(jax.jit, static_argnums=(0, 12), donate_argnums=2)
+    def _steps(
+        self, weights, cache, token_B, done_B, lengths_B, prefilled, count, calls, rows_B, stop_ids, budget_B, size
+    ):  # fmt: skip
+        """At most `calls` tokens more for each row: [B, size] of them and which are real, the last ones, who is done."""
+
+        def body(carry):
+            i, cache, token_B, done_B, out_BC, valid_BC = carry
+            logits_BV, cache = self.decoder.step(
+                weights, cache, token_B, lengths_B, prefilled, count + i, jnp.logical_not(done_B)
+            )
+            new_B = sample(logits_BV, self.sampling, rows_B, count + i + 1)
+            new_B = jnp.where(done_B, token_B, new_B)
+            out_BC = lax.dynamic_update_slice(out_BC, new_B[:, None], (0, i))
+            valid_BC = lax.dynamic_update_slice(valid_BC, jnp.logical_not(done_B)[:, None], (0, i))
+            done_B = done_B | jnp.isin(new_B, stop_ids) | (count + i + 2 >= budget_B)
+            return i + 1, cache, new_B, done_B, out_BC, valid_BC
+
+        nothing = jnp.zeros((token_B.shape[0], size), jnp.int32)
+        carry = (jnp.int32(0), cache, token_B, done_B, nothing, nothing.astype(bool))
+        going = lambda carry: (carry[0] < calls) & jnp.any(jnp.logical_not(carry[3]))
+        _, cache, token_B, done_B, out_BC, valid_BC = lax.while_loop(going, body, carry)
+        return *map(self._copies, (out_BC, valid_BC, token_B, done_B)), cache
+
+    def _copies(self, a):
+        """On every device, so that every process can read it."""
+        return lax.with_sharding_constraint(a, NamedSharding(self.mesh, PartitionSpec()))

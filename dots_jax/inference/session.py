@@ -1,0 +1,287 @@
+"""What `generate` and `eval --score` do: open a checkpoint, read prompts, run, write.
+
+Everything that the user may have got wrong is found before the weights are read. A file of results is written beside its
+place and renamed when it is whole.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import NamedTuple
+
+from dots_jax.config import ModelConfig, UserError
+from dots_jax.data import chat
+from dots_jax.inference import serving
+from dots_jax.inference.generation import TOKENS_PER_CALL, TOKENS_PER_STREAMED_CALL, Generator
+from dots_jax.inference.sampling import Sampling
+from dots_jax.inference.scoring import Scorer
+from dots_jax.inference.text import RowText, Vocabulary, stop_ids
+
+
+class Row(NamedTuple):
+    """A line of a file: as it was, and its tokens."""
+
+    fields: dict
+    tokens: list[int]
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+
+def generate(options: SimpleNamespace) -> None:
+    """Text for one prompt, a conversation, or every row of a file."""
+    _check_flags(options)
+    sampling = Sampling(options.temperature, options.top_k, options.top_p, options.seed)
+    checkpoint = serving.open_checkpoint(options.checkpoint, options.step)
+    config = checkpoint.config
+    vocabulary = open_vocabulary(options.tokenizer, checkpoint, options.checkpoint)
+    stops = _stop_ids(options.stop_ids, vocabulary, config)
+    if options.stop and vocabulary is None:
+        raise UserError("--stop needs a tokenizer, to know what text the tokens are: give --tokenizer.")
+
+    def start() -> Generator:
+        mesh, dtype = serving.serving_mesh(config), _dtype(options.dtype, checkpoint)
+        weights = serving.load_weights(checkpoint, serving.define(config, dtype), dtype, mesh)
+        return Generator(config, dtype, mesh, weights, sampling)
+
+    if options.input:
+        rows = read_rows(options.input, "prompt", _prompt_encoder(vocabulary, options.chat), config, room=1)
+        with whole_file(options.output) as file:
+            _generate_rows(start(), rows, file, options, stops, vocabulary)
+        return
+    encode = _prompt_encoder(vocabulary, options.chat)
+    if options.prompt is not None:
+        tokens = check_tokens("The prompt", encode(options.prompt), config, room=1)
+        _stream(start(), tokens, options, stops, vocabulary)
+    else:
+        _converse(start(), config, options, stops, vocabulary)
+
+
+def score(options: SimpleNamespace) -> None:
+    """The log-probabilities of every row of a file."""
+    _require_flags(options, "checkpoint", "score", "output")
+    checkpoint = serving.open_checkpoint(options.checkpoint, options.step)
+    config = checkpoint.config
+    vocabulary = open_vocabulary(options.tokenizer, checkpoint, options.checkpoint)
+    rows = read_rows(options.score, "text", _prompt_encoder(vocabulary, as_chat=False), config, room=0)
+    with whole_file(options.output) as file:
+        mesh, dtype = serving.serving_mesh(config), _dtype(options.dtype, checkpoint)
+        weights = serving.load_weights(checkpoint, serving.define(config, dtype), dtype, mesh)
+        scorer = Scorer(config, dtype, mesh, weights)
+        for batch in _batches(rows, options.batch_size):
+            for row, logprobs in zip(batch, scorer.logprobs([row.tokens for row in batch])):
+                file.write(json.dumps(row.fields | {"logprobs": logprobs}, ensure_ascii=False) + "\n")
+
+
+# --- generating -------------------------------------------------------------------------------------------------------
+
+
+def _generate_rows(generator, rows, file, options, stops, vocabulary) -> None:
+    done = 0
+    for batch in _batches(rows, options.batch_size):
+        numbers = range(done, done + len(batch))
+        results = _run(generator, [row.tokens for row in batch], numbers, options, stops, vocabulary, TOKENS_PER_CALL)
+        for row, (tokens, text) in zip(batch, results):
+            new = {"new_tokens": tokens} | ({} if vocabulary is None else {"text": text})
+            file.write(json.dumps(row.fields | new, ensure_ascii=False) + "\n")
+        done += len(batch)
+        print(f"{done:,} of {len(rows):,} rows", file=sys.stderr, flush=True)
+
+
+def _run(generator, prompts, numbers, options, stops, vocabulary, per_call, show: Callable[[str], None] | None = None):
+    """[(new tokens, text)] of each prompt; `show` gets the text of the first as it comes."""
+    texts = [RowText(vocabulary.pieces if vocabulary else (), options.stop or ()) for _ in prompts]
+    new = [[] for _ in prompts]
+    parts = generator.generate(prompts, numbers, options.max_new_tokens, stops, per_call)
+    ended = None
+    with contextlib.suppress(StopIteration):
+        while True:
+            for tokens, text, part in zip(new, texts, parts.send(ended)):
+                tokens += part
+                text.add(part)
+            if show:
+                show(texts[0].show())
+            ended = [text.stopped for text in texts]
+    for text in texts:
+        text.end()
+    if show:
+        show(texts[0].show(ended=True))
+    return [(tokens[: text.kept], text.text) for tokens, text in zip(new, texts)]
+
+
+def _stream(generator, tokens, options, stops, vocabulary) -> str:
+    """Writes the text that follows to the terminal as it comes."""
+
+    def show(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    ((_, text),) = _run(generator, [tokens], [0], options, stops, vocabulary, TOKENS_PER_STREAMED_CALL, show)
+    print(flush=True)
+    return text
+
+
+def _converse(generator, config, options, stops, vocabulary) -> None:
+    """A conversation in the terminal, until an empty line or the end of the input."""
+    messages = []
+    while True:
+        try:
+            said = input("> ")
+        except EOFError:
+            return
+        if not said:
+            return
+        messages.append({"role": "user", "content": said})
+        tokens = check_tokens("The conversation", chat_tokens(messages, vocabulary), config, room=1)
+        messages.append({"role": "assistant", "content": _stream(generator, tokens, options, stops, vocabulary)})
+
+
+def chat_tokens(messages: list[dict], vocabulary: Vocabulary) -> list[int]:
+    """A conversation in dots.llm1's template, up to where the model answers."""
+    return chat.encode(messages, vocabulary)[0] + [vocabulary.special_id(chat.GENERATION_PROMPT)]
+
+
+# --- what the user gave -----------------------------------------------------------------------------------------------
+
+
+def _require_flags(options: SimpleNamespace, *names: str) -> None:
+    for name in names:
+        if not getattr(options, name):
+            raise UserError(f"Missing --{name} (--help lists the flags).")
+
+
+def _check_flags(options: SimpleNamespace) -> None:
+    _require_flags(options, "checkpoint")
+    if (options.prompt is not None) + bool(options.input) > 1 or not (
+        options.prompt is not None or options.input or options.chat
+    ):
+        raise UserError(
+            "Say what to go on from: one of --prompt=TEXT, --input=FILE.jsonl, or --chat for a conversation."
+        )
+    if bool(options.input) != bool(options.output):
+        raise UserError("--input and --output belong together: rows are read from the one and written to the other.")
+
+
+def _dtype(asked: str | None, checkpoint: serving.Checkpoint) -> str:
+    """As asked for; else as the run computed; else bfloat16, which is what released weights are."""
+    dtype = asked or checkpoint.record.get("config", {}).get("compute", {}).get("dtype", "bfloat16")
+    if dtype not in ("float32", "bfloat16"):
+        raise UserError(f"--dtype must be float32 or bfloat16, but is {dtype}.")
+    return dtype
+
+
+def _stop_ids(asked: str | None, vocabulary: Vocabulary | None, config: ModelConfig) -> set[int]:
+    if asked is None:
+        return stop_ids(vocabulary)
+    ids = [part.strip() for part in asked.split(",") if part.strip()]
+    if not all(part.isdecimal() and int(part) < config.vocab_size for part in ids):
+        raise UserError(f"--stop_ids must be ids below {config.vocab_size}, separated by commas, but is {asked}.")
+    return set(map(int, ids))
+
+
+def open_vocabulary(path: str | None, checkpoint: serving.Checkpoint, where: str) -> Vocabulary | None:
+    """The tokenizer that the user names, or else that of the run; None for a converted model without one.
+
+    Raises:
+      UserError: its file cannot be read, or has ids that the model does not have.
+    """
+    config, beside = checkpoint.config, os.path.join(where, "tokenizer.json")
+    run = checkpoint.record.get("config", {}).get("data")
+    if not path and run is None and not os.path.exists(beside):
+        return None
+    from dots_jax.inference.vocabularies import bytes_vocabulary, tokenizer_vocabulary  # these load TensorFlow
+
+    path = path or (beside if run is None else run["tokenizer"])
+    vocabulary = tokenizer_vocabulary(path) if path else bytes_vocabulary()
+    if vocabulary.size > config.vocab_size:
+        raise UserError(
+            f"The tokenizer {vocabulary.name} has {vocabulary.size} ids, but the model of {where} only {config.vocab_size}: "
+            "give the tokenizer with which it was trained, as --tokenizer=FILE."
+        )
+    return vocabulary
+
+
+def _prompt_encoder(vocabulary: Vocabulary | None, as_chat: bool) -> Callable[[str], list[int]]:
+    def encode(text: str) -> list[int]:
+        if vocabulary is None:
+            raise UserError("This checkpoint has no tokenizer: give one, as --tokenizer=FILE, or rows of tokens.")
+        return chat_tokens([{"role": "user", "content": text}], vocabulary) if as_chat else vocabulary.encode(text)
+
+    return encode
+
+
+def check_tokens(what: str, tokens: list[int], config: ModelConfig, room: int) -> list[int]:
+    """The tokens, if the model can take them and has room for so many more."""
+    if not tokens:
+        raise UserError(f"{what} is empty: it needs at least one token.")
+    if bad := [t for t in tokens if not 0 <= t < config.vocab_size]:
+        raise UserError(f"{what} has the token {bad[0]}, but the model's ids go from 0 to {config.vocab_size - 1}.")
+    if len(tokens) + room > config.max_seq_len:
+        raise UserError(
+            f"{what} has {len(tokens):,} tokens, but the model's context is {config.max_seq_len:,}"
+            f"{', and what follows must fit too' if room else ''}: shorten it."
+        )
+    return tokens
+
+
+def read_rows(
+    path: str, text_field: str, encode: Callable[[str], list[int]], config: ModelConfig, room: int
+) -> list[Row]:
+    """The rows of a JSONL file, checked; empty lines are left out.
+
+    Raises:
+      UserError: naming the line, for the first one that cannot be used.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UserError(f"{path} cannot be read: {reason}.") from None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            rows.append(_row(f"{path} line {number}", line, text_field, encode, config, room))
+    if not rows:
+        raise UserError(f"{path} has no rows.")
+    return rows
+
+
+def _row(at: str, line: str, text_field: str, encode, config: ModelConfig, room: int) -> Row:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):
+        raise UserError(f"{at} is not JSON.") from None
+    tokens, text = (fields.get("tokens"), fields.get(text_field)) if isinstance(fields, dict) else (None, None)
+    is_tokens = isinstance(tokens, list) and all(isinstance(t, int) and not isinstance(t, bool) for t in tokens)
+    if is_tokens == isinstance(text, str) or (tokens is not None and not is_tokens):
+        raise UserError(f'{at} needs one of "tokens", a list of whole numbers, and "{text_field}", a string.')
+    return Row(fields, check_tokens(at, tokens if is_tokens else encode(text), config, room))
+
+
+def _batches(rows: list[Row], size: int) -> Iterator[list[Row]]:
+    return (rows[i : i + size] for i in range(0, len(rows), size))
+
+
+@contextlib.contextmanager
+def whole_file(path: str):
+    """A file to write, which takes its name when everything is in it; if that fails, what was there stays.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    beside = f"{path}.{os.getpid()}.new"
+    try:
+        if os.path.isdir(path):
+            raise IsADirectoryError(0, "it is a folder")
+        with open(beside, "w", encoding="utf-8") as file:
+            yield file
+        os.replace(beside, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(beside)

@@ -1,0 +1,1 @@
+"""Looking into what a run wrote, without loading all of it."""

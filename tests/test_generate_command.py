@@ -1,0 +1,351 @@
+"""The commands generate and eval --score: files in, files out; text that streams; one sentence for what is wrong."""
+
+import json
+import os
+import sys
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from numerics import quick_compilation
+
+from dots_jax import eval as eval_command
+from dots_jax import generate as generate_command
+from dots_jax import gin_cli
+from dots_jax.config import ComputeConfig, MeshConfig, OptimizerConfig, tiny, to_dict
+from dots_jax.inference import serving
+from dots_jax.inference.text import RowText, stop_ids
+from dots_jax.parallel.mesh import make_mesh
+from dots_jax.training.checkpoint import Checkpoints
+from dots_jax.training.optimizer import make_optimizer
+from dots_jax.training.state import Definition, init_state, state_shardings
+
+MODEL = tiny()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly():
+    with quick_compilation():
+        yield
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """What a training run of a byte model leaves behind, but for the training."""
+    workdir = tmp_path_factory.mktemp("run")
+    definition = Definition(MODEL, ComputeConfig(), make_mesh(MeshConfig(fsdp=1)), 0.3)
+    optimizer = make_optimizer(OptimizerConfig())
+    shardings = state_shardings(definition, optimizer)
+    record = {
+        "step": 3,
+        "model": to_dict(MODEL),
+        "config": {"data": {"tokenizer": ""}, "compute": {"dtype": "float32"}},
+    }
+    checkpoints = Checkpoints(str(workdir), is_milestone=lambda step: False)
+    for step in (2, 3):
+        state = jax.jit(lambda: init_state(definition, optimizer, step), out_shardings=shardings)()  # noqa: B023
+        checkpoints.save(step, state, record | {"step": step})
+    checkpoints.wait()
+    checkpoints.close()
+    return workdir
+
+
+def run_generate(*flags: str) -> int:
+    return gin_cli.execute(None, generate_command.main, *generate_command.FLAGS, argv=["generate", *flags])
+
+
+def run_score(*flags: str) -> int:
+    return gin_cli.execute(None, eval_command.score, *eval_command.SCORE_FLAGS, argv=["eval", *flags])
+
+
+def write(path, *rows) -> str:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return str(path)
+
+
+def read(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# --- what it does -----------------------------------------------------------------------------------------------------
+
+
+def test_rows_come_back_with_what_follows(checkpoint, tmp_path, capfd):
+    rows = [{"prompt": "def f(", "id": "é"}, {"tokens": [70, 0, 71]}, {"prompt": "x"}]
+    flags = (f"--checkpoint={checkpoint}", f"--input={write(tmp_path / 'in', *rows)}", "--max_new_tokens=6")
+    for out, more in (("one", ["--batch_size=2"]), ("all", []), ("other", ["--step=2"])):
+        assert run_generate(*flags, f"--output={tmp_path / out}", "--temperature=0", *more) == 0
+    one, everything, other = (read(tmp_path / out) for out in ("one", "all", "other"))
+    assert one == everything != other
+    assert [{k: row[k] for k in given} for row, given in zip(one, rows)] == rows
+    for row in one:
+        assert 1 <= len(row["new_tokens"]) <= 6 and all(0 <= t < 259 for t in row["new_tokens"])
+        shown = bytes(t - 3 for t in row["new_tokens"] if t >= 3).decode("utf-8", "replace")
+        assert row["text"] == shown
+    assert sorted(os.listdir(tmp_path)) == ["all", "in", "one", "other"]  # nothing is left beside
+
+
+def test_sampling_flags_and_stops(checkpoint, tmp_path):
+    def tokens(name: str, *more: str) -> list[list[int]]:
+        prompts = write(tmp_path / "in", {"prompt": "a"}, {"prompt": "a"})
+        flags = (
+            f"--checkpoint={checkpoint}",
+            f"--input={prompts}",
+            f"--output={tmp_path / name}",
+            "--max_new_tokens=24",
+        )
+        assert run_generate(*flags, *more) == 0
+        return [row["new_tokens"] for row in read(tmp_path / name)]
+
+    drawn = tokens("drawn", "--seed=5", "--stop_ids=")
+    assert drawn == tokens("again", "--seed=5", "--stop_ids=") != tokens("other", "--seed=6", "--stop_ids=")
+    assert drawn[0] != drawn[1] and list(map(len, drawn)) == [24, 24]
+    greedy = tokens("greedy", "--temperature=0", "--stop_ids=")
+    assert greedy == tokens("narrow", "--top_k=1", "--stop_ids=") == tokens("thin", "--top_p=0.000001", "--stop_ids=")
+    stop = drawn[0][7]
+    cut = tokens("cut", "--seed=5", f"--stop_ids={stop},258")
+    assert cut[0] == drawn[0][: min(drawn[0].index(i) for i in (stop, 258) if i in drawn[0]) + 1]
+
+
+def test_a_stop_string_ends_the_text_before_it(checkpoint, tmp_path):
+    flags = (f"--checkpoint={checkpoint}", "--max_new_tokens=40", "--seed=1", "--stop_ids=")
+    prompts = write(tmp_path / "in", {"prompt": "a"})
+    assert run_generate(*flags, f"--input={prompts}", f"--output={tmp_path / 'free'}") == 0
+    (free,) = read(tmp_path / "free")
+    letters = [c for c in free["text"] if c.isascii()]
+    stop = letters[3]
+    assert (
+        run_generate(*flags, f"--input={prompts}", f"--output={tmp_path / 'cut'}", "--stop=nothing", f"--stop={stop}")
+        == 0
+    )
+    (cut,) = read(tmp_path / "cut")
+    assert cut["text"] == free["text"][: free["text"].index(stop)]
+    assert cut["new_tokens"] == free["new_tokens"][: len(cut["new_tokens"])]
+    assert cut["new_tokens"][-1] == ord(stop) + 3
+
+
+def test_a_prompt_streams_what_a_file_would_get(checkpoint, tmp_path, capfd):
+    flags = (f"--checkpoint={checkpoint}", "--max_new_tokens=20", "--temperature=0")
+    assert (
+        run_generate(*flags, f"--input={write(tmp_path / 'in', {'prompt': 'if'})}", f"--output={tmp_path / 'out'}") == 0
+    )
+    capfd.readouterr()
+    assert run_generate(*flags, "--prompt=if") == 0
+    assert capfd.readouterr().out == read(tmp_path / "out")[0]["text"] + "\n"
+
+
+def test_scores_of_texts_and_tokens(checkpoint, tmp_path):
+    rows = [
+        {"text": "abc", "id": 1},
+        {"tokens": [100, 101, 102]},
+        {"tokens": [9]},
+        {"text": "a longer text than the others"},
+    ]
+    flags = (f"--checkpoint={checkpoint}", f"--score={write(tmp_path / 'in', *rows)}")
+    assert run_score(*flags, f"--output={tmp_path / 'out'}", "--batch_size=3") == 0
+    found = read(tmp_path / "out")
+    assert [{k: v for k, v in row.items() if k != "logprobs"} for row in found] == rows
+    assert [len(row["logprobs"]) for row in found] == [2, 2, 0, 28]
+    assert found[0]["logprobs"] == found[1]["logprobs"] and max(found[3]["logprobs"]) < 0
+    assert run_score(*flags, f"--output={tmp_path / 'rounded'}", "--dtype=bfloat16") == 0
+    rounded = read(tmp_path / "rounded")[3]["logprobs"]
+    assert rounded != found[3]["logprobs"]
+    np.testing.assert_allclose(rounded, found[3]["logprobs"], atol=0.5)
+
+
+def test_weights_are_held_in_the_dtype_of_the_computation(checkpoint):
+    opened = serving.open_checkpoint(str(checkpoint))
+    weights = serving.load_weights(
+        opened, serving.define(opened.config, "bfloat16"), "bfloat16", serving.serving_mesh(opened.config)
+    )
+    dtypes = {str(path[-2:]): leaf.dtype for path, leaf in jax.tree_util.tree_leaves_with_path(weights)}
+    assert weights.experts["w_down_EFD"].dtype == weights.outer["head"]["w_DV"].dtype == "bfloat16"
+    assert weights.outer["final_norm"]["scale"].dtype == weights.biases[0].dtype == "float32"
+    assert set(dtypes.values()) == {jax.numpy.dtype("bfloat16"), jax.numpy.dtype("float32")}
+
+
+# --- text as it comes -------------------------------------------------------------------------------------------------
+
+BYTES = [bytes([i]) for i in range(256)]
+
+
+def shown(text: str, *stop: str) -> tuple[list[str], RowText]:
+    row, parts = RowText(BYTES, stop), []
+    for byte in text.encode():
+        row.add([byte])
+        parts.append(row.show())
+    row.end()
+    return [*parts, row.show(ended=True)], row
+
+
+def test_characters_are_shown_when_they_are_whole():
+    parts, row = shown("aé你🦊")
+    assert [p for p in parts if p] == list("aé你🦊") and parts[2] == "é" and parts[1] == ""
+    row = RowText(BYTES)
+    row.add("🦊".encode()[:2])
+    assert row.show() == ""
+    row.end()
+    assert row.show(ended=True) == "\ufffd"
+
+
+def test_what_may_become_a_stop_string_waits():
+    parts, row = shown("a STOPX", "STOPY", "\n\n")
+    assert parts[:3] == ["a", " ", ""] and "".join(parts) == "a STOPX" and not row.stopped
+    parts, row = shown("one\n\ntwo", "STOP", "\n\n")
+    assert "".join(parts) == row.text == "one" and row.stopped and row.kept == 5
+    parts, row = shown("abab", "bab")  # overlaps with itself
+    assert row.text == "a"
+    parts, row = shown("ends ST", "STOP")
+    assert "".join(parts) == "ends ST"
+
+
+def test_several_tokens_at_once_and_ids_without_text():
+    row = RowText([b"", b"he", b"llo"], ["lo"])
+    row.add([1, 0, 7, 2, 1])
+    assert (row.text, row.kept, row.stopped) == ("hel", 4, True)
+
+
+def test_ids_that_end_a_text():
+    def special_id(name):
+        return {"<|endofresponse|>": 9}[name]
+
+    assert stop_ids(SimpleNamespace(eos_id=1, special_id=special_id)) == {1, 9}
+    assert stop_ids(None) == set()
+
+
+# --- what may be wrong ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def refusal(checkpoint, tmp_path, capfd, monkeypatch):
+    """Runs a command that must be refused before it reads any weights; returns its one line."""
+
+    def must_not_load(*_):
+        raise AssertionError("the weights were read")
+
+    monkeypatch.setattr(serving, "load_weights", must_not_load)
+
+    def run(command, *flags):
+        capfd.readouterr()
+        assert command(*flags) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line.startswith("error: ") and line.endswith((".", "?")) and "Error" not in line
+        return line.removeprefix("error: ")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "row, words",
+    [
+        ("{'tokens': [1]}", "in line 2 is not JSON."),
+        ('{"tokens": [1]', "in line 2 is not JSON."),
+        ("[1, 2]", 'in line 2 needs one of "tokens"'),
+        ({"text": "x", "prompt": "y", "tokens": [1]}, 'in line 2 needs one of "tokens"'),
+        ({"tokens": [1, "2"]}, "in line 2 needs one of"),
+        ({"tokens": [True]}, "in line 2 needs one of"),
+        ({"tokens": None}, "in line 2 needs one of"),
+        ({"tokens": []}, "in line 2 is empty: it needs at least one token."),
+        ({"text": "", "prompt": ""}, "in line 2 is empty"),
+        ({"tokens": [1, 259]}, "in line 2 has the token 259, but the model's ids go from 0 to 258."),
+        ({"tokens": [-1]}, "in line 2 has the token -1"),
+        ({"tokens": [5] * 257}, "in line 2 has 257 tokens, but the model's context is 256"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_named(refusal, checkpoint, tmp_path, row, words):
+    path = write(tmp_path / "in", {"tokens": [5] * 200}, row)
+    for command, flag in ((run_generate, "input"), (run_score, "score")):
+        said = refusal(command, f"--checkpoint={checkpoint}", f"--{flag}={path}", f"--output={tmp_path / 'out'}")
+        assert words in said
+    assert os.listdir(tmp_path) == ["in"]
+
+
+def test_a_prompt_that_leaves_no_room(refusal, checkpoint, tmp_path):
+    flags = f"--checkpoint={checkpoint}", f"--output={tmp_path / 'out'}"
+    full = write(tmp_path / "in", {"tokens": [5] * 256})
+    assert "256, and what follows must fit too: shorten it." in refusal(run_generate, *flags, f"--input={full}")
+    assert "257 tokens" in refusal(run_generate, flags[0], "--prompt=" + "x" * 257)
+
+
+def test_what_is_no_checkpoint(refusal, checkpoint, tmp_path):
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    for path, words in (
+        (tmp_path, "is no checkpoint: give the --workdir of a training run"),
+        (tmp_path / "nowhere", "is no checkpoint"),
+        (tmp_path / "empty", "There is no finished checkpoint in"),
+    ):
+        assert words in refusal(run_generate, f"--checkpoint={path}", "--prompt=x")
+        assert words in refusal(run_score, f"--checkpoint={path}", f"--score={tmp_path}", f"--output={tmp_path}/o")
+    said = refusal(run_generate, f"--checkpoint={checkpoint}", "--prompt=x", "--step=9")
+    assert "There is no checkpoint of step 9" in said and "it has 2, 3." in said
+
+
+def test_tokenizers_that_do_not_fit(refusal, checkpoint, tmp_path):
+    from dots_jax.data.tokenizer_training import train_to_file
+
+    path = tmp_path / "tokenizer.json"
+    train_to_file(
+        str(path), 400, files=str(write(tmp_path / "text.txt", "some words " * 50, "and other words " * 50)), task=None,
+        tasks_modules=[], cache_dir=str(tmp_path),
+    )  # fmt: skip
+    said = refusal(run_generate, f"--checkpoint={checkpoint}", "--prompt=x", f"--tokenizer={path}")
+    assert "ids, but the model of" in said and "only 259: give the tokenizer with which it was trained" in said
+    said = refusal(run_generate, f"--checkpoint={checkpoint}", "--prompt=x", f"--tokenizer={tmp_path / 'none.json'}")
+    assert "There is no tokenizer file" in said
+    said = refusal(run_generate, f"--checkpoint={checkpoint}", "--prompt=x", "--chat")
+    assert "has no special token '<|userprompt|>'" in said
+
+
+def test_flags_that_make_no_sense(refusal, checkpoint, tmp_path):
+    at = f"--checkpoint={checkpoint}"
+    rows = write(tmp_path / "in", {"prompt": "x"})
+    for flags, words in (
+        (["--prompt=x"], "Missing --checkpoint"),
+        ([at], "Say what to go on from"),
+        ([at, "--prompt=x", f"--input={rows}", "--output=o"], "Say what to go on from: one of"),
+        ([at, f"--input={rows}"], "--input and --output belong together"),
+        ([at, "--prompt=x", "--temperature=-1"], "--temperature must be 0"),
+        ([at, "--prompt=x", "--temperature=warm"], "temperature"),
+        ([at, "--prompt=x", "--top_p=0"], "--top_p must be above 0"),
+        ([at, "--prompt=x", "--stop_ids=1,259"], "--stop_ids must be ids below 259"),
+        ([at, "--prompt=x", "--max_new_tokens=0"], "max_new_tokens"),
+        ([at, f"--input={tmp_path / 'none'}", f"--output={tmp_path / 'o'}"], "cannot be read: No such file"),
+        ([at, f"--input={rows}", f"--output={tmp_path / 'no' / 'folder'}"], "cannot be written: No such file"),
+        ([at, f"--input={rows}", f"--output={tmp_path}"], "cannot be written: it is a folder."),
+        ([at, f"--input={write(tmp_path / 'blank', '')}", f"--output={tmp_path / 'o'}"], "has no rows."),
+    ):
+        assert words in refusal(run_generate, *flags), flags
+    assert "Missing --output" in refusal(run_score, at, f"--score={rows}")
+
+
+def test_a_failure_leaves_what_was_there(checkpoint, tmp_path, monkeypatch, capfd):
+    out = tmp_path / "out"
+    out.write_text("before")
+
+    def fails(*_, **__):
+        raise RuntimeError("in the middle")
+
+    monkeypatch.setattr("dots_jax.inference.generation.Generator.generate", fails)
+    rows = write(tmp_path / "in", {"prompt": "x"})
+    assert run_generate(f"--checkpoint={checkpoint}", f"--input={rows}", f"--output={out}") == 2
+    assert out.read_text() == "before" and sorted(os.listdir(tmp_path)) == ["in", "out"]
+
+
+def test_a_damaged_checkpoint_is_named(checkpoint, tmp_path, capfd):
+    import shutil
+
+    shutil.copytree(checkpoint, tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints" / "3" / "model").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[:-7] + b"garbled")
+    assert run_generate(f"--checkpoint={tmp_path / 'run'}", "--prompt=x") == 2
+    assert "cannot be read" in capfd.readouterr().err
+
+
+def test_eval_knows_which_of_its_two_uses_is_meant(monkeypatch, capsys):
+    import runpy
+
+    monkeypatch.setattr(sys, "argv", ["eval", "--score=x"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("dots_jax.eval", run_name="__main__")
+    assert ended.value.code == 2 and "Missing --checkpoint" in capsys.readouterr().err

@@ -1,0 +1,242 @@
+"""Generation with a cache: against transformers' `generate`, against the full forward pass, on several devices."""
+
+import dataclasses
+import functools
+import json
+import secrets
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numerics import MODULE, assert_close, quick_compilation
+from parity import make_generate_golden as generate_golden
+from parity import make_golden as golden
+from test_parity import Golden, random_config
+
+from dots_jax.config import MeshConfig
+from dots_jax.inference import generation
+from dots_jax.inference.decoder import Decoder
+from dots_jax.inference.experts import expert_blocks
+from dots_jax.inference.generation import Generator
+from dots_jax.inference.sampling import GREEDY, Sampling
+from dots_jax.inference.scoring import Scorer
+from dots_jax.inference.serving import define, serving_mesh, shard_weights
+from dots_jax.interop import huggingface as hf
+from dots_jax.interop.huggingface_config import config_from_hf
+from dots_jax.model.grouped_matmul import grouped_matmul_reference
+from dots_jax.model.moe import exchange_weights
+from dots_jax.parallel.mesh import make_mesh
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly():
+    with quick_compilation():
+        yield
+
+
+@functools.cache
+def plain() -> Golden:
+    return Golden("plain")
+
+
+def make_weights(case, mesh, dtype="float32"):
+    return shard_weights(define(case.config, dtype), *hf.from_hf(case.tensors, case.config), dtype, mesh)
+
+
+def make_generator(case, mesh=None, sampling=GREEDY, dtype="float32"):
+    mesh = mesh or serving_mesh(case.config, 1)
+    return Generator(case.config, dtype, mesh, make_weights(case, mesh, dtype), sampling)
+
+
+def run(generator, prompts, number, stop_ids=(), rows=None, **options) -> list[list[int]]:
+    new = [[] for _ in prompts]
+    for parts in generator.generate(prompts, rows or range(len(prompts)), number, stop_ids, **options):
+        for tokens, part in zip(new, parts, strict=True):
+            tokens += part
+    return new
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return make_generator(plain())
+
+
+@pytest.fixture(scope="module")
+def transformers_said() -> dict:
+    return json.loads(generate_golden.PATH.read_text())
+
+
+def full_logits(case, tokens) -> np.ndarray:
+    """[T, V] of one text, by the model that training uses, without a cache."""
+    definition = define(case.config, "float32")
+    tokens_BT = jnp.asarray(tokens)[None]
+
+    @jax.jit
+    def logits(params, router_bias, tokens_BT):
+        model = definition.bind(params, router_bias)
+        x_BTD, _ = model(tokens_BT, jnp.arange(tokens_BT.shape[1])[None], jnp.ones_like(tokens_BT))
+        return model.head(x_BTD)[0]
+
+    return np.asarray(logits(*hf.from_hf(case.tensors, case.config), tokens_BT))
+
+
+# --- the same as others -----------------------------------------------------------------------------------------------
+
+
+def test_greedy_tokens_are_those_of_transformers(generator, transformers_said):
+    assert len({len(p) for p in transformers_said["prompts"]}) == 4 and any(
+        0 in p for p in transformers_said["prompts"]
+    )
+    assert run(generator, transformers_said["prompts"], 64) == transformers_said["new_tokens"]
+
+
+def test_many_small_chunks_and_a_growing_cache_give_the_same(generator, transformers_said, monkeypatch):
+    monkeypatch.setattr(generation, "PREFILL_TOKENS", 64)
+    monkeypatch.setattr(generation, "FIRST_SLOTS", 16)
+    new = run(generator, transformers_said["prompts"], 64, tokens_per_call=7)
+    assert new == transformers_said["new_tokens"]
+
+
+@pytest.mark.parametrize("data, expert", [(1, 8), (4, 2)])
+def test_eight_devices_give_the_same_tokens(data, expert, transformers_said):
+    mesh = make_mesh(MeshConfig(data=data, fsdp=1, expert=expert))
+    generator = make_generator(plain(), mesh)
+    stack = generator.weights.experts["w_down_EFD"]
+    assert stack.sharding.shard_shape(stack.shape)[1] == 8 // expert  # each device holds its own experts only
+    # Three prompts of four: one row of the batch is without work.
+    new = run(generator, transformers_said["prompts"][:3], 16)
+    assert new == [row[:16] for row in transformers_said["new_tokens"][:3]]
+
+
+@pytest.mark.slow
+def test_live_parity():
+    """A new random model each time."""
+    pytest.importorskip("transformers")
+    seed = secrets.randbits(31)
+    print(f"seed {seed}")  # pytest shows it when the test fails
+    config = random_config(np.random.default_rng(seed)) | {"max_position_embeddings": 256}
+    model = golden.build(config, experts_implementation="eager")
+    tensors = golden.load(model, seed)
+    lengths = (3, 11, 30, 64, 65)
+    prompts, theirs = generate_golden.find_prompts(model, config["vocab_size"], range(seed, seed + 50), lengths)
+
+    @dataclasses.dataclass
+    class Case:
+        config: object
+        tensors: dict
+
+    assert run(make_generator(Case(config_from_hf(config), tensors)), prompts, 64) == theirs
+
+
+def test_cached_logits_are_those_of_the_full_forward_pass():
+    case = plain()
+    mesh = serving_mesh(case.config, 1)
+    decoder, weights = Decoder(case.config, "float32", mesh), make_weights(case, mesh)
+    texts = [case.documents[0][:21], case.documents[1][:30]]
+    lengths = jnp.array([5, 14])
+    prefill, step = jax.jit(decoder.prefill), jax.jit(decoder.step)
+    tokens = np.zeros((2, 16), np.int32)
+    tokens[0, :5], tokens[1, :14] = texts[0][:5], texts[1][:14]
+    x_BTD, cache = prefill(weights, decoder.empty_cache(2, 64), tokens, 0, lengths)
+    found = [[row] for row in np.asarray(decoder.logits(weights, x_BTD))[[0, 1], [4, 13]]]
+    for n in range(16):
+        token_B = jnp.array([texts[0][5 + n], texts[1][14 + n]])
+        logits_BV, cache = step(weights, cache, token_B, lengths, 16, n, jnp.ones(2, bool))
+        for row, logits in zip(found, np.asarray(logits_BV)):
+            row.append(logits)
+    for text, length, rows in zip(texts, (5, 14), found):
+        assert_close(np.stack(rows), full_logits(case, text)[length - 1 :], MODULE)
+
+
+def test_scores_are_those_of_the_full_forward_pass(monkeypatch):
+    monkeypatch.setattr(generation, "PREFILL_TOKENS", 48)  # several chunks
+    monkeypatch.setattr(generation, "FIRST_SLOTS", 16)
+    case = plain()
+    mesh = serving_mesh(case.config, 1)
+    texts = [case.documents[0].tolist(), case.documents[1][:9].tolist(), [0, 0], [7]]
+    scores = Scorer(case.config, "float32", mesh, make_weights(case, mesh)).logprobs(texts)
+    assert [len(s) for s in scores] == [len(t) - 1 for t in texts]
+    for text, found in zip(texts[:3], scores):
+        expected = np.asarray(jax.nn.log_softmax(full_logits(case, text)))[np.arange(len(text) - 1), text[1:]]
+        assert_close(np.array(found), expected, MODULE)
+
+
+def test_bfloat16_follows_float32():
+    case = plain()
+    mesh = serving_mesh(case.config, 1)
+    text = case.documents[0].tolist()
+    exact, rounded = (
+        np.array(Scorer(case.config, dtype, mesh, make_weights(case, mesh, dtype)).logprobs([text])[0])
+        for dtype in ("float32", "bfloat16")
+    )
+    assert 0 < np.abs(exact - rounded).mean() < 0.1
+
+
+@pytest.mark.parametrize("block", [1, 4, 16])
+@pytest.mark.parametrize("tokens", [1, 5, 33])
+def test_experts_in_blocks_are_those_of_training(block, tokens):
+    L, E, K, D, F = 2, 6, 3, 12, 10
+    rng = np.random.default_rng(tokens)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+    x_ND, gates_NK = draw(tokens, D), draw(tokens, K)
+    w_gate_up_LEDF, w_down_LEFD = draw(L, E, D, 2 * F), draw(L, E, F, D)
+    ids_NK = np.stack([rng.permutation(E)[:K] for _ in range(tokens)]).astype(np.int32)
+    ids_NK[-1] = E  # a token without experts
+    # Of the six experts this device holds two, from the third on.
+    for first, held in ((0, E), (2, 2)):
+        here = slice(first, first + held)
+        stacks = w_gate_up_LEDF[:, here], w_down_LEFD[:, here]
+        local_NK = jnp.asarray(ids_NK) - first
+        found = expert_blocks(x_ND, local_NK, gates_NK, *stacks, 1, block)
+        experts = stacks[0][1], stacks[1][1]
+        expected = exchange_weights(
+            x_ND, local_NK, gates_NK, *experts, buffer=1.0, grouped_matmul=grouped_matmul_reference
+        ).y_ND
+        np.testing.assert_allclose(found, expected, atol=1e-5 * max(1, float(jnp.abs(expected).max())))
+        assert not np.asarray(found[-1]).any()
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_does_not_depend_on_its_neighbours(transformers_said):
+    generator = make_generator(plain(), sampling=Sampling(temperature=1.0, top_k=20, top_p=0.9, seed=3))
+    prompts = transformers_said["prompts"]
+    together = run(generator, prompts, 24)
+    assert run(generator, prompts[::-1], 24, rows=[3, 2, 1, 0]) == together[::-1]
+    assert run(generator, [prompts[2]], 24, rows=[2]) == [together[2]]
+    assert run(generator, [prompts[2]], 24, rows=[5]) != [together[2]]  # another row draws otherwise
+    # ... nor on how many tokens a call makes.
+    assert run(generator, prompts, 24, tokens_per_call=5) == together
+
+
+def test_a_stop_id_ends_its_row_alone(generator, transformers_said):
+    prompts, expected = transformers_said["prompts"], transformers_said["new_tokens"]
+    stop = expected[1][5]
+    cut = [row[: row.index(stop) + 1] if stop in row else row for row in expected]
+    assert len(cut[1]) <= 6 and len({len(row) for row in cut}) > 1
+    assert run(generator, prompts, 64, stop_ids=[stop]) == cut
+
+
+def test_a_row_can_be_ended_from_outside(generator, transformers_said):
+    prompts = transformers_said["prompts"][:2]
+    parts = generator.generate(prompts, [0, 1], 64, (), tokens_per_call=4)
+    new, ended = [[], []], None
+    try:
+        while True:
+            for tokens, part in zip(new, parts.send(ended)):
+                tokens += part
+            ended = [True, False]
+    except StopIteration:
+        pass
+    assert new == [transformers_said["new_tokens"][0][:1], transformers_said["new_tokens"][1]]
+
+
+def test_a_row_ends_where_the_context_does(generator):
+    room = generator.config.max_seq_len - 120
+    assert list(map(len, run(generator, [[1] * 120, [2] * 20], 20))) == [room, 20]
+
+
+def test_one_new_token(generator, transformers_said):
+    assert run(generator, transformers_said["prompts"], 1) == [row[:1] for row in transformers_said["new_tokens"]]
