@@ -91,7 +91,9 @@ class Walker:
 
     def __init__(self, module: Module, network: Network, expected: Expectation | None = None):
         if module.num_partitions not in (1, len(network.places)):
-            raise UserError(f"This module is for {module.num_partitions} devices, but the topology has {len(network.places)}.")
+            raise UserError(
+                f"This module is for {module.num_partitions} devices, but the topology has {len(network.places)}."
+            )
         self.module, self.network = module, network
         self.reader, self.finder = Reader(module), Finder(module)
         self.expected = expected or Expectation()
