@@ -41,7 +41,8 @@ def attention(q_BTNH, k_BSNH, v_BSNH, segments_BT, segments_BS, start: int, *, i
 
 def _block(largest: int, size: int) -> int:
     """The largest tile, `largest` or a half, a quarter, ... of it, that divides the axis; a short axis is one tile."""
-    return next((tile for tile in (largest, largest // 2, largest // 4, 128) if size % tile == 0), size)
+    halves = [largest >> i for i in range(8) if largest >> i >= 128]
+    return next((tile for tile in halves if size % tile == 0), size)
 
 
 def _tiling(rows: int, contracted: int, columns: int, experts: int) -> tuple[int, int, int]:
