@@ -28,7 +28,11 @@ def kernels_for(platform: str) -> Kernels:
         from dots_jax.model import tpu_kernels
 
         return Kernels(tpu_kernels.attention, tpu_kernels.grouped_matmul)
-    return Kernels(attention_gpu if platform in ("gpu", "cuda") else attention, grouped_matmul)
+    if platform in ("gpu", "cuda"):
+        from dots_jax.model import gpu_kernels
+
+        return Kernels(gpu_kernels.attention, gpu_kernels.grouped_matmul)
+    return Kernels(attention, grouped_matmul)
 
 
 def attention(
@@ -53,15 +57,6 @@ def attention(
         for last in [min(first + block, T)]
     ]  # fmt: skip
     return jnp.concatenate(y_BNTH, axis=2).swapaxes(1, 2)
-
-
-def attention_gpu(q_BTNH, k_BSNH, v_BSNH, segments_BT, segments_BS, start: int) -> jax.Array:
-    """`attention` by cuDNN's fused kernel, for half precision; the mask of segments and places is an input of it."""
-    if q_BTNH.dtype == jnp.float32:
-        return attention(q_BTNH, k_BSNH, v_BSNH, segments_BT, segments_BS, start)
-    mask_BTS = segments_BT[:, :, None] == segments_BS[:, None, :]
-    mask_BTS &= start + jnp.arange(q_BTNH.shape[1])[:, None] >= jnp.arange(k_BSNH.shape[1])
-    return jax.nn.dot_product_attention(q_BTNH, k_BSNH, v_BSNH, mask=mask_BTS[:, None], implementation="cudnn")
 
 
 def _attend(q_BNTH, k_BNSH, v_BNSH, segments_BT, segments_BS, start):
