@@ -173,7 +173,9 @@ def table(report: dict) -> str:
             lines.append(line)
     if TORCH in report["rivals"]:
         ratios = {d: statistics.geometric_mean(r[d][OURS] / r[d][TORCH] for r in report["results"]) for d in DIRECTIONS}
-        lines.append(f"ratio to torch, geometric mean: forward {ratios['forward']:.2f}, backward {ratios['backward']:.2f}")
+        lines.append(
+            f"ratio to torch, geometric mean: forward {ratios['forward']:.2f}, backward {ratios['backward']:.2f}"
+        )
     if report["platform"] != "cpu":
         lines.append("report: the technical report's kernel and Transformer Engine 2.1, as published, on an H800")
     return "\n".join(lines)

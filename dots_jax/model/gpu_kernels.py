@@ -21,7 +21,11 @@ PARAMS = plgpu.CompilerParams(num_warps=8, num_stages=3)
 
 
 def attention(q_BTNH, k_BSNH, v_BSNH, segments_BT, segments_BS, start: int) -> jax.Array:
-    """`kernels.attention` by cuDNN's fused kernel, for half precision; what segments hide is an input of it, as a bias."""
+    """`kernels.attention` by cuDNN's fused kernel, for half precision; what segments hide is an input of it, as a bias.
+
+    Costs 2 B T S bytes for that bias, and as many for its gradient, which cuDNN writes and nobody reads. The kernel keeps
+    no name for remat: what the backward pass needs of attention is computed again, unless remat is `none`.
+    """
     if q_BTNH.dtype == jnp.float32:
         return plain_attention(q_BTNH, k_BSNH, v_BSNH, segments_BT, segments_BS, start)
     mask_BTS = segments_BT[:, :, None] == segments_BS[:, None, :]
@@ -48,14 +52,15 @@ def _tiles(sizes_E: jax.Array, rows: int, tile: int) -> tuple[jax.Array, jax.Arr
     return expert_P.astype(jnp.int32), jnp.minimum(first_P, end_P).astype(jnp.int32), end_P.astype(jnp.int32)
 
 
-
 def _dot(a, b):
     """Summed in float32; float32 operands are not rounded to TF32."""
     precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
     return jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
 
 
-def _matmul_kernel(expert_P, first_P, end_P, x_RD, w_EDF, y_RF, *, depth: int, size: tuple[int, int], transpose_w: bool):
+def _matmul_kernel(
+    expert_P, first_P, end_P, x_RD, w_EDF, y_RF, *, depth: int, size: tuple[int, int], transpose_w: bool
+):
     """One tile: `rows` rows of one expert times `columns` columns of its matrix."""
     rows, columns = size
     p, column, D, F = pl.program_id(0), pl.program_id(1), x_RD.shape[1], y_RF.shape[1]
@@ -82,9 +87,7 @@ def _matmul_kernel(expert_P, first_P, end_P, x_RD, w_EDF, y_RF, *, depth: int, s
             return y_RF + _dot(x, w)
 
         y = jax.lax.fori_loop(0, -(-D // depth), body, jnp.zeros((rows, columns), jnp.float32))
-        plgpu.store(
-            y_RF.at[row_R[:, None], column_F[None]], y.astype(y_RF.dtype), mask=own_R[:, None] & real_F[None]
-        )
+        plgpu.store(y_RF.at[row_R[:, None], column_F[None]], y.astype(y_RF.dtype), mask=own_R[:, None] & real_F[None])
 
 
 def _outer_kernel(starts_E, ends_E, x_RD, dy_RF, dw_EDF, *, depth: int, size: tuple[int, int]):
@@ -104,7 +107,9 @@ def _outer_kernel(starts_E, ends_E, x_RD, dy_RF, dw_EDF, *, depth: int, size: tu
         return dw_DF + _dot(x.T, dy)
 
     dw = jax.lax.fori_loop(0, (end - start + depth - 1) // depth, body, jnp.zeros((height, columns), jnp.float32))
-    plgpu.store(dw_EDF.at[expert, d_D[:, None], f_F[None]], dw.astype(dw_EDF.dtype), mask=real_D[:, None] & real_F[None])
+    plgpu.store(
+        dw_EDF.at[expert, d_D[:, None], f_F[None]], dw.astype(dw_EDF.dtype), mask=real_D[:, None] & real_F[None]
+    )
 
 
 def _tile_sizes(rows: int, columns: int, contracted: int) -> tuple[int, int, int]:
