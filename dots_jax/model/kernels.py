@@ -131,7 +131,7 @@ def _cross_entropy_forward(x_RD, w, targets_R, weights_R, chunk, whole):
     (total, dw_DV), dx = jax.lax.scan(one, carry, _chunks(chunk, x_RD, targets_R, weights_R))
     (dw,) = transpose(dw_DV.astype(w_DV.dtype))
     # Or the compiler would put it off until the layers have gone backward.
-    dx, dw = jax.lax.optimization_barrier((dx, dw))
+    dx, _ = jax.lax.optimization_barrier((dx, dw))
     return total, (dx.reshape(x_RD.shape), dw, targets_R)
 
 
