@@ -57,7 +57,8 @@ def test_the_whole_pre_training_fits_each_mesh(name):
 
 def test_a_mesh_file_leaves_nothing_of_the_one_before():
     settings = {
-        name: sorted(re.findall(r"^([\w./]+) *=", (GIN / "meshes" / f"{name}.gin").read_text(), re.M)) for name in MESHES
+        name: sorted(re.findall(r"^([\w./]+) *=", (GIN / "meshes" / f"{name}.gin").read_text(), re.M))
+        for name in MESHES
     }
     assert len(MESHES) >= 8 and len(set(map(tuple, settings.values()))) == 1, settings
 
