@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
+from jax.experimental.pallas import triton
 from numerics import MODULE, assert_close
 
 from dots_jax.config import BalanceConfig, ComputeConfig, GuardConfig, ModelConfig, OptimizerConfig
@@ -50,6 +51,9 @@ def cuda(monkeypatch):
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91200)
     monkeypatch.setattr(cudnn, "check_compute_capability", lambda capability: True)
     monkeypatch.setattr(cudnn, "is_cuda_compute_capability_equal", lambda capability: False)
+    if hasattr(triton, "get_gpu_info_from_version"):  # from jax 0.11 on Pallas asks, too
+        h100 = triton.get_gpu_info_from_version(triton.GpuVersion.H100)
+        monkeypatch.setattr("jax._src.pallas.triton.gpu_info.get_gpu_info", lambda: h100)
 
 
 def lowered(function, *arguments) -> str:

@@ -2,6 +2,7 @@
 
 XLA multiplies every row with every expert for `ragged_dot` on a GPU (jax 0.10 to 0.12): 128 times the work of dots.llm1's
 experts. Hence kernels of our own, small ones: a program for each tile of an expert's rows and of the columns.
+jax 0.12 still runs Pallas' Triton dialect, and announces its end; Mosaic is to take its place, on Hopper and later only.
 `interpret` runs them on a CPU, for the tests that compare them with their references.
 """
 
