@@ -7,7 +7,10 @@ import pytest
 from flax import nnx
 from numerics import MODULE, assert_close, input_dtypes, random_weights
 
-from dots_jax.model.attention import Attention, rope_table
+from dots_jax.config import MeshConfig
+from dots_jax.model.attention import Attention, attention_over_context, context_order, rope_table
+from dots_jax.model.kernels import attention, kernels_for
+from dots_jax.parallel.mesh import TOKENS, make_mesh
 
 B, T, D, N, H, THETA = 2, 13, 12, 3, 8, 100.0
 SEGMENTS = np.array([[1] * 5 + [2] * 6 + [0] * 2, [1] * 13])
@@ -17,7 +20,14 @@ POSITIONS = np.array([[*range(5), *range(6), 0, 0], [*range(13)]])
 def make(dtype):
     """The jitted module as a function of its arrays, and arrays."""
     module = lambda: Attention(
-        D, N, H, norm_epsilon=1e-5, init_std=1.0, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(params=0)
+        D,
+        N,
+        H,
+        norm_epsilon=1e-5,
+        init_std=1.0,
+        dtype=jnp.dtype(dtype),
+        kernels=kernels_for("cpu"),
+        rngs=nnx.Rngs(params=0),
     )
     graph, state = nnx.split(nnx.eval_shape(module))
     arrays = random_weights(nnx.to_pure_dict(state), 0.5)
@@ -113,8 +123,8 @@ def test_rope_table_of_far_positions_is_exact_to_float32_angles():
     cos, sin = rope_table(jnp.array([[0, 1, 32_767]]), 128, 1e7)
     angle = np.array([0, 1, 32_767])[:, None] * 1e7 ** (-np.arange(64) / 64)
     for table, exact in ((cos, np.cos(angle)), (sin, np.sin(angle))):
-        assert table.shape == (1, 3, 1, 64) and table.dtype == jnp.float32
-        assert np.abs(table[0, :, 0] - exact).max() < 32_767 * 2.0**-22
+        assert table.shape == (1, 3, 1, 128) and table.dtype == jnp.float32
+        assert np.abs(table[0, :, 0] - np.tile(exact, 2)).max() < 32_767 * 2.0**-22
 
 
 def test_softmax_and_norms_are_float32_in_bfloat16_compute(float32, x_BTD):
@@ -126,3 +136,40 @@ def test_softmax_and_norms_are_float32_in_bfloat16_compute(float32, x_BTD):
     assert y_BTD.dtype == jnp.bfloat16
     exact = float32[0](arrays, x.astype(jnp.float32), POSITIONS, SEGMENTS)
     assert_close(np.asarray(y_BTD, np.float32), exact, 0.02)  # 2.5 ulps of bfloat16
+
+
+# --- sequences in pieces ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pieces", [2, 4])
+def test_sequences_in_pieces_along_the_context_axis(pieces):
+    """Values and gradients of whole sequences, from devices that hold an early and a late chunk of each."""
+    rng = np.random.default_rng(0)
+    length = 16
+    segments_BT = np.repeat([[1, 2, 2, 0], [1, 1, 1, 1]], length // 4, axis=1)
+    q, k, v, dy = (rng.normal(size=(2, length, 2, 6)).astype(np.float32) for _ in range(4))
+    mesh = make_mesh(MeshConfig(data=1, fsdp=1, expert=1, context=pieces))
+
+    def in_pieces(q, k, v):
+        chunk = length // (2 * pieces)
+        order = np.concatenate([np.arange(i * chunk, (i + 1) * chunk) for i in context_order(pieces)])
+        over = jax.shard_map(
+            lambda q, k, v, s: attention_over_context(q, k, v, s, attention),
+            mesh=mesh, in_specs=(TOKENS,) * 4, out_specs=TOKENS,
+        )  # fmt: skip
+        return over(q[:, order], k[:, order], v[:, order], segments_BT[:, order])[:, np.argsort(order)]
+
+    def both(function):
+        y, transpose = jax.vjp(function, q, k, v)
+        return y, transpose(dy)
+
+    whole = lambda q, k, v: attention(q, k, v, segments_BT, segments_BT, 0)
+    assert_close(jax.jit(lambda: both(in_pieces))(), jax.jit(lambda: both(whole))(), MODULE)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 8])
+def test_pieces_have_as_many_pairs_of_chunks(pieces):
+    """Chunk i of the queries meets i + 1 chunks of keys: on each device the same number together."""
+    order = context_order(pieces)
+    assert sorted(order) == list(range(2 * pieces))
+    assert {a + 1 + b + 1 for a, b in zip(order[::2], order[1::2])} == {2 * pieces + 1}

@@ -45,16 +45,27 @@ def test_attention_is_that_of_each_document(layout):
     dy[segments_BT == 0] = 0  # nobody asks for the output of padding
 
     def both(attention):
-        y, transpose = jax.vjp(lambda q, k, v: attention(q, k, v, segments_BT), q, k, v)
+        y, transpose = jax.vjp(lambda q, k, v: attention(q, k, v), q, k, v)
         return jnp.where(segments_BT[:, :, None, None] != 0, y, 0), transpose(dy), jnp.isfinite(y).all()
 
-    actual, expected = jax.jit(lambda: both(kernels.attention))(), jax.jit(lambda: both(plain_attention))()
-    assert_close(actual, expected, MODULE)
+    own = lambda q, k, v: kernels.attention(q, k, v, segments_BT, segments_BT, 0)
+    plain = lambda q, k, v: plain_attention(q, k, v, segments_BT)
+    assert_close(jax.jit(lambda: both(own))(), jax.jit(lambda: both(plain))(), MODULE)
+
+
+def test_the_last_queries_see_all_the_keys():
+    """Queries that stand behind the first keys of their row: what a piece of a sequence along the context axis has."""
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(2, 24, 2, 6)).astype(np.float32) for _ in range(3))
+    segments_BT = np.repeat([[1, 2, 3], [1, 1, 0]], 8, axis=1)
+    whole = kernels.attention(q, k, v, segments_BT, segments_BT, 0)
+    last = kernels.attention(q[:, 15:], k, v, segments_BT[:, 15:], segments_BT, 15)
+    assert_close(last, whole[:, 15:], MODULE)
 
 
 def test_attention_softmax_is_float32_in_bfloat16_compute():
     q = jnp.ones((1, 11, 2, 6), jnp.bfloat16)
-    jaxpr = jax.make_jaxpr(kernels.attention)(q, q, q, np.ones((1, 11), np.int32))
+    jaxpr = jax.make_jaxpr(lambda q, s: kernels.attention(q, q, q, s, s, 0))(q, np.ones((1, 11), np.int32))
     assert input_dtypes(jaxpr, "exp") == {"float32"}
     assert jaxpr.out_avals[0].dtype == jnp.bfloat16
 

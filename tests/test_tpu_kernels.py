@@ -1,0 +1,91 @@
+"""The TPU's kernels against their plain references, run by Pallas' interpreter on a CPU; and the mode of shard_map they need."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numerics import MODULE, assert_close, random_batch
+
+from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig
+from dots_jax.model import kernels, tpu_kernels
+from dots_jax.model.grouped_matmul import grouped_matmul_reference
+from dots_jax.parallel.mesh import make_mesh
+from dots_jax.training.state import Definition
+
+# --- attention ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [0, 128])
+def test_attention(start):
+    """Values and gradients, packed documents and padding; queries from the row's start or from its middle."""
+    rng = np.random.default_rng(0)
+    S, T = 256, 256 - start
+    segments_BS = np.repeat([[1, 1, 2, 2, 2, 3, 3, 0]], S // 8, axis=1).astype(np.int32)
+    segments_BT = segments_BS[:, start:]
+    q, dy = (rng.normal(size=(1, T, 2, 128)).astype(np.float32) for _ in range(2))
+    k, v = (rng.normal(size=(1, S, 2, 128)).astype(np.float32) for _ in range(2))
+    dy[segments_BT == 0] = 0
+
+    def both(attention, **interpret):
+        function = lambda q, k, v: attention(q, k, v, segments_BT, segments_BS, start, **interpret)
+        y, transpose = jax.vjp(function, q, k, v)
+        return y[segments_BT != 0], transpose(dy)
+
+    assert_close(both(tpu_kernels.attention, interpret=True), both(kernels.attention), MODULE)
+
+
+# --- the grouped matmul -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transpose_w", [False, True])
+@pytest.mark.parametrize("sizes", [[100, 0, 156, 0], [64, 64, 64, 64], [0, 0, 0, 200]], ids=["uneven", "even", "one"])
+def test_grouped_matmul(sizes, transpose_w):
+    """Values and gradients; unused rows hold NaN, which reaches nothing."""
+    rng = np.random.default_rng(0)
+    R, E, D, F = 256, 4, 128, 256
+    used = sum(sizes)
+    x = rng.normal(size=(R, D)).astype(np.float32)
+    dy = rng.normal(size=(R, F)).astype(np.float32)
+    w = rng.normal(size=(E, F, D) if transpose_w else (E, D, F)).astype(np.float32)
+    x[used:] = dy[used:] = np.nan
+
+    def both(matmul, x, dy, **interpret):
+        y, transpose = jax.vjp(lambda x, w: matmul(x, w, jnp.array(sizes), transpose_w=transpose_w, **interpret), x, w)
+        dx, dw = transpose(dy)
+        return y[:used], dx[:used], dw
+
+    actual = both(tpu_kernels.grouped_matmul, x, dy, interpret=True)
+    assert_close(actual, both(grouped_matmul_reference, np.nan_to_num(x), np.nan_to_num(dy)), MODULE)
+
+
+# --- shard_map without the check of what varies, as library kernels need it ---------------------------------------------
+
+TINY = ModelConfig(
+    vocab_size=48, num_layers=3, hidden_size=16, num_heads=2, head_dim=8, dense_ffn_size=24, num_experts=8,
+    experts_per_token=2, expert_ffn_size=8, num_shared_experts=1, rope_theta=100.0, max_seq_len=64,
+)  # fmt: skip
+MESHES = {
+    "data 2 x fsdp 2 x expert 2": MeshConfig(data=2, fsdp=2, expert=2),
+    "fsdp 2 x expert 2 x context 2": MeshConfig(fsdp=2, expert=2, context=2),
+}
+
+
+@pytest.mark.parametrize("exchange", ["all_gather", "all_to_all", "weights"])
+@pytest.mark.parametrize("mesh", MESHES)
+def test_gradients_do_not_depend_on_the_check(mesh, exchange):
+    """The library's kernels cannot say over which axes their results vary, so on a TPU JAX does not check it, and takes
+    other transposes of sums over the mesh. Loss and gradients must be the same."""
+    batch = random_batch([[5, 11], [16], [9], [1, 2, 13]] * 2, 16, TINY.vocab_size)
+    definition = Definition(
+        TINY, ComputeConfig(dtype="float32", remat="full", exchange=exchange), make_mesh(MESHES[mesh]), 0.3
+    )
+    params, bias = definition.init(0)
+
+    def loss(params, checked):
+        model = definition.bind(params, bias)
+        model.own_kernels = not checked
+        x_BTD, stats = model(batch["tokens"], batch["positions"], batch["segments"])
+        return model.head.loss_sum(x_BTD, batch["targets"], batch["weights"], 8) + jnp.sum(stats.balance)
+
+    unchecked, checked = (jax.jit(jax.value_and_grad(lambda p, c=c: loss(p, c)))(params) for c in (False, True))
+    assert_close(unchecked, checked, MODULE)
