@@ -55,6 +55,25 @@ def test_slices_lie_along_data_or_fsdp(monkeypatch, shape, axis):
         meshes._over_slices((1, 3, 2, 1), devices)
 
 
+@pytest.mark.parametrize("shape, torus", [((4, 16, 8, 1), (8, 8, 8)), ((1, 32, 8, 1), (16, 16, 1))])
+def test_a_mesh_may_share_an_axis_of_the_torus(monkeypatch, shape, torus):
+    """Whole rings are not always enough: the mesh is formed all the same, with `expert` along one axis."""
+
+    def whole_axes_only(*_, **__):
+        raise NotImplementedError
+
+    monkeypatch.setattr(jax, "make_mesh", whole_axes_only)
+    kind = "TPU v5" if torus[2] > 1 else "TPU v6 lite"
+    devices = [
+        _Tpu(id=number, coords=coords, core_on_chip=0, device_kind=kind, process_index=number // 4)
+        for number, coords in enumerate(np.ndindex(torus))
+    ]
+    placed = meshes._over_slices(shape, devices)
+    assert placed.shape == shape and len({device.id for device in placed.flat}) == len(devices)
+    moved = np.ptp([device.coords for device in placed[0, 0, :, 0]], axis=0)
+    assert sorted(moved) == [0, 0, 7]
+
+
 @pytest.mark.parametrize(
     "logical, shape, mesh, expected",
     [

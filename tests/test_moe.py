@@ -31,6 +31,7 @@ BIASES = {
     "random": np.zeros(E),
     "uneven": np.linspace(0, 0.5, E),
     "half of the experts empty": np.array([0, -2, 0, -2, -2, -2, 0, 0]),
+    "all to one device": np.array([0, 0, 0, 0, 0, 0, 2, 3]),  # where each has two experts
     "as few experts as can be": np.array([0, 0, 0, 0, 0, 2, 0, 3]),  # every token goes to 7, and to 5 if it has two
 }
 BALANCE = 10  # weight of the balance loss, so that the router's gradient is as much from it as from the gates
@@ -161,13 +162,13 @@ def test_the_loads_are_what_their_names_say(x_and_dy):
 
 @pytest.mark.parametrize("exchange", TRAVEL)
 def test_blocks_follow_the_load(exchange, x_and_dy):
-    """At an even load the first block holds all, or nearly; where everybody wants two experts, seven more are needed."""
-    program, weights = moe_program("expert 8", 2, exchange)
+    """At an even load one block holds all, or nearly; where everybody wants the experts of one device, more are needed."""
+    program, weights = moe_program("fsdp 2 x expert 4", 2, exchange)
     extra = lambda load: int(program(weights, BIASES[load].astype(np.float32), *x_and_dy)[0][1].extra_blocks)
     if exchange == "weights":
-        assert extra("as few experts as can be") == extra("random") == 0
+        assert extra("all to one device") == extra("random") == 0
     else:
-        assert extra("random") < extra("uneven") < extra("as few experts as can be")
+        assert extra("random") < extra("all to one device")
 
 
 def test_a_block_is_a_small_multiple_of_the_balanced_load():

@@ -171,9 +171,9 @@ def test_grouped_matmul_costs_the_expected_rows():
 )
 def test_causal_attention_costs_half_the_square(name, result, products):
     op, home = kernel(
-        f'%k = {result} custom-call(%q, %q), custom_call_target="tpu_custom_call", metadata={{op_name="attention/{name}"}}',
-        "%q = bf16[2,4,64,32]{3,2,1,0} parameter(0)",
-    )
+        f'%k = {result} custom-call(%mask, %q, %q), custom_call_target="tpu_custom_call", metadata={{op_name="attention/{name}"}}',
+        "%mask = s8[1,8,8]{2,1,0} parameter(0)", "%q = bf16[2,4,64,32]{3,2,1,0} parameter(1)",
+    )  # fmt: skip
     assert kernel_work(op, home, Expectation())[0] == products * 2 * 2 * 4 * (64 * 64 / 2) * 32
 
 

@@ -8,7 +8,7 @@ from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 from dots_jax.model.kernels import cross_entropy, token_nll
-from dots_jax.model.layers import over_mesh, weight, whole
+from dots_jax.model.layers import gathering, over_mesh, weight, whole
 from dots_jax.parallel.mesh import AXES, TOKENS, axis_sizes
 
 
@@ -35,7 +35,7 @@ class Head(nnx.Module):
         def local(head, x_BTD, targets_BT, weights_BT):
             with jax.named_scope("head"):
                 chunk, x, targets, weights = _rows(chunk_tokens, x_BTD, targets_BT, weights_BT)
-                total = cross_entropy(x, whole(head.w_DV, head.dtype), targets, weights, chunk)
+                total = cross_entropy(x, head.w_DV[...], targets, weights, chunk, gathering(head.w_DV, head.dtype))
                 return jax.lax.psum(total, AXES) if axis_sizes() else total
 
         return self._everywhere(local, x_BTD, targets_BT, weights_BT, out_specs=PartitionSpec())

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from dots_jax.model.grouped_matmul import grouped_matmul
+from dots_jax.parallel.mesh import AXES, axis_sizes, vary
 
 
 class Kernels(NamedTuple):
@@ -27,7 +28,11 @@ def kernels_for(platform: str) -> Kernels:
         from dots_jax.model import tpu_kernels
 
         return Kernels(tpu_kernels.attention, tpu_kernels.grouped_matmul)
-    return Kernels(attention_gpu if platform in ("gpu", "cuda") else attention, grouped_matmul)
+    if platform in ("gpu", "cuda"):
+        from dots_jax.model import gpu_kernels
+
+        return Kernels(gpu_kernels.attention, gpu_kernels.grouped_matmul)
+    return Kernels(attention, grouped_matmul)
 
 
 def attention(
@@ -52,15 +57,6 @@ def attention(
         for last in [min(first + block, T)]
     ]  # fmt: skip
     return jnp.concatenate(y_BNTH, axis=2).swapaxes(1, 2)
-
-
-def attention_gpu(q_BTNH, k_BSNH, v_BSNH, segments_BT, segments_BS, start: int) -> jax.Array:
-    """`attention` by cuDNN's fused kernel, for half precision; the mask of segments and places is an input of it."""
-    if q_BTNH.dtype == jnp.float32:
-        return attention(q_BTNH, k_BSNH, v_BSNH, segments_BT, segments_BS, start)
-    mask_BTS = segments_BT[:, :, None] == segments_BS[:, None, :]
-    mask_BTS &= start + jnp.arange(q_BTNH.shape[1])[:, None] >= jnp.arange(k_BSNH.shape[1])
-    return jax.nn.dot_product_attention(q_BTNH, k_BSNH, v_BSNH, mask=mask_BTS[:, None], implementation="cudnn")
 
 
 def _attend(q_BNTH, k_BNSH, v_BNSH, segments_BT, segments_BS, start):
@@ -96,16 +92,18 @@ def _chunks(chunk: int, *arrays: jax.Array):
     return tuple(a.reshape(-1, chunk, *a.shape[1:]) for a in arrays)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def cross_entropy(
-    x_RD: jax.Array, w_DV: jax.Array, targets_R: jax.Array, weights_R: jax.Array, chunk: int
+    x_RD: jax.Array, w: jax.Array, targets_R: jax.Array, weights_R: jax.Array, chunk: int, whole: Callable
 ) -> jax.Array:
-    """sum_r weights_r * -log softmax(x_r @ w)[target_r], a float32 scalar in nats.
+    """sum_r weights_r * -log softmax(x_r @ w_DV)[target_r], a float32 scalar in nats; w_DV = whole(w).
 
     At most `chunk` rows of float32 logits exist at a time. The gradients are formed in the forward pass, where the
-    logits are at hand: three matmuls in all instead of four, for the price of holding dx and dw until the backward pass.
+    logits are at hand: three matmuls in all instead of four, for the price of holding dx until the backward pass. dw goes
+    through the transpose of `whole` at once: a device holds its shard of it, not 2.3 GiB, while the layers go backward.
     `weights_R` are data: their gradient is zero.
     """
+    w_DV = whole(w)
 
     def one(total, rows):
         x, targets, weights = rows
@@ -115,7 +113,9 @@ def cross_entropy(
     return jax.lax.scan(one, zero, _chunks(chunk, x_RD, targets_R, weights_R))[0]
 
 
-def _cross_entropy_forward(x_RD, w_DV, targets_R, weights_R, chunk):
+def _cross_entropy_forward(x_RD, w, targets_R, weights_R, chunk, whole):
+    w_DV, transpose = jax.vjp(whole, w)
+
     def one(carry, rows):
         total, dw_DV = carry
         x, targets, weights = rows
@@ -129,17 +129,18 @@ def _cross_entropy_forward(x_RD, w_DV, targets_R, weights_R, chunk):
     zero = jnp.sum(weights_R) * 0
     carry = (zero, jnp.zeros(w_DV.shape, jnp.float32) + zero)
     (total, dw_DV), dx = jax.lax.scan(one, carry, _chunks(chunk, x_RD, targets_R, weights_R))
-    return total, (dx.reshape(x_RD.shape), dw_DV.astype(w_DV.dtype), targets_R)
+    (dw,) = transpose(dw_DV.astype(w_DV.dtype))
+    # Or the compiler would put it off until the layers have gone backward.
+    dx, _ = jax.lax.optimization_barrier((dx, dw))
+    return total, (dx.reshape(x_RD.shape), dw, targets_R)
 
 
-def _cross_entropy_backward(chunk, residuals, dtotal):
-    dx_RD, dw_DV, targets_R = residuals
-    return (
-        (dx_RD * dtotal).astype(dx_RD.dtype),
-        (dw_DV * dtotal).astype(dw_DV.dtype),
-        None,
-        jnp.zeros(targets_R.shape) + dtotal * 0,
-    )
+def _cross_entropy_backward(chunk, whole, residuals, dtotal):
+    dx_RD, dw, targets_R = residuals
+    # The same number on every device; pmax says so to JAX, for which dw was summed over them already.
+    scale = jax.lax.pmax(vary(dtotal), AXES) if axis_sizes() else dtotal
+    dweights_R = jnp.zeros(targets_R.shape) + dtotal * 0
+    return (dx_RD * dtotal).astype(dx_RD.dtype), (dw * scale).astype(dw.dtype), None, dweights_R
 
 
 cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)

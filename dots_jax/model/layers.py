@@ -30,13 +30,16 @@ def whole(param: nnx.Param, dtype: jnp.dtype, keep: str = "") -> jax.Array:
 
     Cast before the gather: half the bytes on the wire in bfloat16. Its gradient is scattered back in that dtype.
     """
-    w = param[...].astype(dtype)
+    return gathering(param, dtype, keep)(param[...])
+
+
+def gathering(param: nnx.Param, dtype: jnp.dtype, keep: str = "") -> Callable[[jax.Array], jax.Array]:
+    """`whole` as a function of the parameter's array."""
     sizes = axis_sizes()
     if not sizes:
-        return w
-    return gather_parameter(
-        w, parameter_spec(param.get_metadata("logical"), param.get_metadata("whole_shape"), sizes), keep
-    )
+        return lambda w: w.astype(dtype)
+    spec = parameter_spec(param.get_metadata("logical"), param.get_metadata("whole_shape"), sizes)
+    return lambda w: gather_parameter(w.astype(dtype), spec, keep)
 
 
 class RMSNorm(nnx.Module):

@@ -23,9 +23,9 @@ def attention(q_BTNH, k_BSNH, v_BSNH, segments_BT, segments_BS, start: int, *, i
     mask = splash_attention_mask.MultiHeadMask(
         [splash_attention_mask.CausalMask((T, S), offset=start)] * q_BTNH.shape[2]
     )
-    q, k, at_once = min(QUERIES, T), min(KEYS, S), min(KEYS_AT_ONCE, S)
+    q, k, k_back, at_once = (_block(*pair) for pair in ((QUERIES, T), (KEYS, S), (2 * KEYS, S), (KEYS_AT_ONCE, S)))
     blocks = splash.BlockSizes(
-        block_q=q, block_kv=k, block_kv_compute=at_once, block_q_dkv=q, block_kv_dkv=min(2 * KEYS, S), block_kv_dkv_compute=at_once,
+        block_q=q, block_kv=k, block_kv_compute=at_once, block_q_dkv=q, block_kv_dkv=k_back, block_kv_dkv_compute=at_once,
         use_fused_bwd_kernel=True,
     )  # fmt: skip
     # Under jit the mask's tables must not become tracers: they are the same for every layer.
@@ -37,6 +37,12 @@ def attention(q_BTNH, k_BSNH, v_BSNH, segments_BT, segments_BS, start: int, *, i
     q_BNTH, k_BNSH, v_BNSH = (a.swapaxes(1, 2) for a in (q_BTNH * q_BTNH.shape[3] ** -0.5, k_BSNH, v_BSNH))
     y_BNTH = jax.vmap(kernel)(q_BNTH, k_BNSH, v_BNSH, splash.SegmentIds(segments_BT, segments_BS))
     return y_BNTH.swapaxes(1, 2)
+
+
+def _block(largest: int, size: int) -> int:
+    """The largest tile, `largest` or a half, a quarter, ... of it, that divides the axis; a short axis is one tile."""
+    halves = [largest >> i for i in range(8) if largest >> i >= 128]
+    return next((tile for tile in halves if size % tile == 0), size)
 
 
 def _tiling(rows: int, contracted: int, columns: int, experts: int) -> tuple[int, int, int]:

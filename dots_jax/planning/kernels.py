@@ -69,7 +69,7 @@ def _declared(op: Operation) -> dict[str, float] | None:
 
 def _attention_flops(name: str, op: Operation, matrices: list[Array]) -> float:
     """Of splash attention: q [..., N, T, H], k [..., N, S, H], the last query at the last key."""
-    heads = [a for a in matrices if len(a.dims) >= 3]
+    heads = [a for a in matrices if len(a.dims) >= 3 and a.dtype in ("bf16", "f32")]  # not the tables of the mask
     if len(heads) < 2:
         return 0.0
     *batch, T, H = heads[0].dims

@@ -73,13 +73,13 @@ def collective_rows(timeline: Timeline) -> list[dict]:
 
 def collectives_table(timeline: Timeline) -> list[str]:
     lines = [
-        f"{'collective':<20}{'mesh axes':<18}{'links':<8}{'part':<11}{'pass':<11}{'count':>7}{'GB':>9}{'ms':>9}"
+        f"{'collective':<20}{'mesh axes':<18}{'links':<10}{'part':<11}{'pass':<11}{'count':>7}{'GB':>9}{'ms':>9}"
         f"{'exposed':>9}{'floor':>9}  asynchronous"
     ]
     for row in collective_rows(timeline):
         exposed = "".join(f"{1e3 * row['exposed'][name]:>9.1f}" for name in ESTIMATES)
         lines.append(
-            f"{row['kind']:<20}{row['axes']:<18}{row['links']:<8}{row['part']:<11}{row['pass']:<11}{row['count']:>7.0f}"
+            f"{row['kind']:<20}{row['axes']:<18}{row['links']:<10}{row['part']:<11}{row['pass']:<11}{row['count']:>7.0f}"
             f"{row['bytes'] / 1e9:>9.2f}{1e3 * row['seconds']:>9.1f}{exposed}  {'yes' if row['asynchronous'] else 'no'}"
         )
     return lines

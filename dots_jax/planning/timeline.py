@@ -12,6 +12,7 @@ on data as at balanced load, a conditional as its longest branch.
 import collections
 import dataclasses
 
+from dots_jax.config import UserError
 from dots_jax.planning.collectives import CARRY, DONE, START, SYNC, Collective, Finder
 from dots_jax.planning.hlo import Computation, Module, Operation
 from dots_jax.planning.kernels import Expectation, is_kernel, kernel_work
@@ -82,9 +83,17 @@ class Timeline:
 
 
 class Walker:
-    """Builds a Timeline."""
+    """Builds a Timeline.
+
+    Raises:
+      UserError: the module is for another number of devices than the network has.
+    """
 
     def __init__(self, module: Module, network: Network, expected: Expectation | None = None):
+        if module.num_partitions not in (1, len(network.places)):
+            raise UserError(
+                f"This module is for {module.num_partitions} devices, but the topology has {len(network.places)}."
+            )
         self.module, self.network = module, network
         self.reader, self.finder = Reader(module), Finder(module)
         self.expected = expected or Expectation()

@@ -42,7 +42,8 @@ def _along_context(batch: dict[str, jax.Array], mesh: Mesh | None, back: bool = 
 
 
 def _gradients(params, router_bias, batch, microbatches: int, loss_fn):
-    """(nll, balance, load_LE, (extra blocks, dropped)) and gradients of the step's loss, accumulated over microbatches in float32.
+    """(nll, balance, load_LE, (extra blocks, dropped)) and gradients of the step's loss, accumulated over microbatches in
+    float32; a microbatch's own are in the dtypes of `params`.
 
     Microbatch m takes the rows m, m + M, m + 2M ...: each device splits its own rows, and nothing moves.
     The scale comes from the whole step, so that a microbatch counts by its real tokens.
@@ -51,7 +52,7 @@ def _gradients(params, router_bias, batch, microbatches: int, loss_fn):
     gradient = jax.value_and_grad(loss_fn, has_aux=True)
     if microbatches == 1:
         (_, aux), grads = gradient(params, router_bias, batch, scale)
-        return aux, grads
+        return aux, jax.tree.map(lambda g: g.astype(jnp.float32), grads)
 
     pieces = jax.tree.map(lambda a: a.reshape(-1, microbatches, *a.shape[1:]).swapaxes(0, 1), batch)
 
@@ -60,8 +61,22 @@ def _gradients(params, router_bias, batch, microbatches: int, loss_fn):
         return jax.tree.map(jnp.add, total, (aux, grads)), None
 
     shapes = jax.eval_shape(gradient, params, router_bias, jax.tree.map(lambda a: a[0], pieces), scale)
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0][1], shapes[1]))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.promote_types(s.dtype, jnp.float32)), shapes[1])
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[0][1]), zeros
     return jax.lax.scan(add_one, zeros, pieces)[0]
+
+
+def compute_copy(params: dict, dtype: str) -> dict:
+    """The matrices in the compute dtype, cast once a step; router and norms stay float32.
+
+    Gradients in it come in that dtype, in which their shards travel anyway: half the memory of float32.
+    """
+
+    def cast(path, leaf):
+        exact = path[-1].key == "scale" or path[-2].key == "router"
+        return leaf if exact else leaf.astype(dtype)
+
+    return jax.tree_util.tree_map_with_path(cast, params)
 
 
 def train_step(
@@ -81,7 +96,7 @@ def train_step(
     """
     loss_fn = functools.partial(_batch_loss, definition=definition, compute=compute, alpha=balance.sequence_loss)
     (nll, balance_loss, load_LE, (extra_blocks, dropped)), grads = _gradients(
-        state.params, state.router_bias, batch, microbatches, loss_fn
+        compute_copy(state.params, compute.dtype), state.router_bias, batch, microbatches, loss_fn
     )
     grad_norm = optax.tree.norm(grads)
     finite = jnp.isfinite(nll) & jnp.isfinite(balance_loss) & jnp.isfinite(grad_norm)
