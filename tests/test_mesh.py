@@ -35,7 +35,9 @@ class _Tpu(SimpleNamespace):
     platform = "tpu"
 
 
-@pytest.mark.parametrize("shape, axis", [((2, 2, 2, 1), 0), ((4, 2, 1, 1), 0), ((1, 4, 2, 1), 1), ((3, 2, 2, 1), 1), ((2, 1, 2, 2), 0)])
+@pytest.mark.parametrize(
+    "shape, axis", [((2, 2, 2, 1), 0), ((4, 2, 1, 1), 0), ((1, 4, 2, 1), 1), ((3, 2, 2, 1), 1), ((2, 1, 2, 2), 0)]
+)
 def test_slices_lie_along_data_or_fsdp(monkeypatch, shape, axis):
     """jax's mesh_utils know the wires of one slice; two slices meet on one axis only."""
 
