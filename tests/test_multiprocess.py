@@ -12,7 +12,7 @@ from dots_jax.config import MeshConfig
 from dots_jax.parallel.mesh import batch_sharding, make_mesh
 from dots_jax.training.batches import put_batch
 
-MESH = ("MeshConfig.data = 2", "MeshConfig.fsdp = 2", "MeshConfig.expert = 2")
+MESH = ("MeshConfig.data = 2", "MeshConfig.expert = 2", "MeshConfig.context = 2")
 
 
 def free_port() -> int:
