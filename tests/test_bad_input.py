@@ -66,8 +66,9 @@ def odd_tasks():
         # devices
         (["MeshConfig.fsdp = 16"], "needs 16 devices, but there are 8: make an axis smaller"),
         (["MeshConfig.data = 3", "MeshConfig.fsdp = -1"], "cannot use 8 devices: 8 is not a multiple of 3."),
+        (["MeshConfig.context = 3"], "sequences of 32 tokens cannot be split over MeshConfig.context = 3"),
         (["MeshConfig.expert = 8", "ModelConfig.num_experts = 12"], "num_experts (12) must be a multiple of"),
-        (["MeshConfig.fsdp = 3"], "8 sequences of 32, which cannot be split over the 3 devices"),
+        (["MeshConfig.fsdp = 3"], "8 sequences of 32, which cannot be split over 3 of the devices"),
         (["MeshConfig.fsdp = 8", "stable/Stage.microbatch_tokens = 128"], "4 sequences of 32, which cannot be split over"),
         # shapes
         (["long/Stage.seq_len = 128"], "seq_len 128 is longer than ModelConfig.max_seq_len 64"),
@@ -142,7 +143,7 @@ def test_dry_run_says_all_and_writes_nothing(workdir, capfd, monkeypatch):
     assert err == ""
     for words in (
         "parameters  27,136, 17,920 active per token",
-        "mesh        data 1 x fsdp 1 x expert 1",
+        "mesh        data 1 x fsdp 1 x expert 1 x context 1: 1 cpu device(s)",
         f"{NUM_STEPS} steps",
     ):
         assert words in out

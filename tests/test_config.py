@@ -87,12 +87,17 @@ BAD = {
     "top-k": (lambda: ModelConfig(num_experts=4, experts_per_token=6), "experts_per_token (6) must not exceed num_experts (4)"),
     # compute
     "dtype": (lambda: ComputeConfig(dtype="float16"), "ComputeConfig.dtype must be one of bfloat16, float32, but is 'float16'."),
-    "remat": (lambda: ComputeConfig(remat="some"), "ComputeConfig.remat must be one of none, full, attention, matmuls"),
-    "exchange": (lambda: ComputeConfig(exchange="pigeon"), "ComputeConfig.exchange must be one of all_gather"),
+    "remat": (lambda: ComputeConfig(remat="some"), "remat must be none, full, matmuls, or some of qkv, attention, "),
+    "remat, one of them": (lambda: ComputeConfig(remat="qkv+v"), "joined by +, but is 'qkv+v'."),
+    "remat, nothing": (lambda: ComputeConfig(remat=""), "joined by +, but is ''."),
+    "remat, two kinds": (lambda: ComputeConfig(remat="full+qkv"), "joined by +, but is 'full+qkv'."),
+    "exchange": (lambda: ComputeConfig(exchange="pigeon"), "ComputeConfig.exchange must be one of all_gather, all_to_all, weights"),
+    "buffer": (lambda: ComputeConfig(expert_buffer=0.9), "ComputeConfig.expert_buffer must be at least 1, but is 0.9."),
     "chunk": (lambda: ComputeConfig(loss_chunk_tokens=-1), "ComputeConfig.loss_chunk_tokens must not be negative"),
     # mesh
+    "context of zero": (lambda: MeshConfig(context=0), "MeshConfig.context must be above 0, or -1 for the rest, but is 0."),
     "mesh of zero": (lambda: MeshConfig(data=0), "MeshConfig.data must be above 0, or -1 for the rest, but is 0."),
-    "two rests": (lambda: MeshConfig(data=-1, fsdp=-1), "only one of data, fsdp and expert may be -1"),
+    "two rests": (lambda: MeshConfig(data=-1, fsdp=-1), "only one of data, fsdp, expert and context may be -1"),
     "mesh too large": (lambda: MeshConfig(data=2, fsdp=2, expert=4).resolve(8), "needs 16 devices, but there are 8: make an"),
     "mesh too large, rest": (lambda: MeshConfig(expert=16).resolve(8), "but there are 8: make an axis smaller"),
     "mesh uneven": (lambda: MeshConfig(expert=3).resolve(8), "cannot use 8 devices: 8 is not a multiple of 3"),
@@ -135,13 +140,21 @@ BAD = {
     ),
     "batch over devices": (
         lambda: train(stages=(stage(batch_tokens=((0, 512),)),)).for_devices(8),
-        "Stage 'stable': 512 tokens are 4 sequences of 128, which cannot be split over the 8 devices",
+        "Stage 'stable': 512 tokens are 4 sequences of 128, which cannot be split over 8 of the devices of the mesh (data 1 x ",
     ),
     "microbatch over devices": (
         lambda: train(stages=(stage(microbatch_tokens=512),)).for_devices(8),
         "make the batch a multiple of 1024 tokens",
     ),
-    "train mesh": (lambda: train(mesh=MeshConfig(data=16)).for_devices(8), "mesh data 16 x fsdp -1 x expert 1 needs 16 devices"),
+    "batch over devices, beside context": (
+        lambda: train(mesh=MeshConfig(context=2), stages=(stage(batch_tokens=((0, 384),)),)).for_devices(8),
+        "Stage 'stable': 384 tokens are 3 sequences of 128, which cannot be split over 4 of the devices",
+    ),
+    "context": (
+        lambda: train(mesh=MeshConfig(context=4), stages=(stage(seq_len=100, batch_tokens=((0, 1000),)),)).for_devices(8),
+        "Stage 'stable': sequences of 100 tokens cannot be split over MeshConfig.context = 4: make the length a multiple of 8.",
+    ),
+    "train mesh": (lambda: train(mesh=MeshConfig(data=16)).for_devices(8), "data 16 x fsdp -1 x expert 1 x context 1 needs 16 "),
     # evaluation
     "no tasks": (lambda: evaluation(tasks=()), "EvalConfig.tasks must name at least one task"),
     "which": (lambda: evaluation(checkpoint="newest"), "EvalConfig.checkpoint must be 'latest', 'all' or a step number"),
@@ -151,7 +164,11 @@ BAD = {
         lambda: evaluation(seq_len=1024).for_devices(config.tiny(), 1),
         "EvalConfig: seq_len 1024 is longer than ModelConfig.max_seq_len 256",
     ),
-    "eval over devices": (lambda: evaluation(batch_tokens=512).for_devices(config.tiny(), 8), "cannot be split over the 8 devices"),
+    "eval over devices": (lambda: evaluation(batch_tokens=512).for_devices(config.tiny(), 8), "be split over 8 of the devices"),
+    "eval context": (
+        lambda: evaluation(seq_len=100, batch_tokens=1000, mesh=MeshConfig(context=4)).for_devices(config.tiny(), 4),
+        "EvalConfig: sequences of 100 tokens cannot be split over MeshConfig.context = 4",
+    ),
     "eval experts": (
         lambda: evaluation(mesh=MeshConfig(expert=3)).for_devices(config.tiny(), 3),
         "num_experts (8) must be a multiple of MeshConfig.expert (3)",
@@ -175,4 +192,7 @@ def test_good_configs_resolve():
     assert MeshConfig(data=2, fsdp=2, expert=2).resolve(8) == resolved.mesh
     assert MeshConfig(data=2, fsdp=1).resolve(8).size == 2  # fewer than there are is a choice
     assert evaluation().for_devices(config.tiny(), 8).mesh.fsdp == 8
+    long = train(mesh=MeshConfig(context=4), stages=(stage(batch_tokens=((0, 256),)),)).for_devices(8)
+    assert long.mesh == MeshConfig(fsdp=2, context=4) and str(long.mesh) == "data 1 x fsdp 2 x expert 1 x context 4"
+    assert ComputeConfig(remat="attention+qkv+hidden").remat == "attention+qkv+hidden"
     assert train(seed=0, validation=["text"]).validation == ("text",)

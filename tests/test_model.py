@@ -1,12 +1,14 @@
 """The whole transformer: packing, padding, causality, what remat and bfloat16 may and may not change, initial values."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numerics import MODEL, assert_close, equations, input_dtypes, quick_compilation, random_batch, random_weights
 
-from dots_jax.config import ComputeConfig, ModelConfig
+from dots_jax.config import KEPT, ComputeConfig, ModelConfig
 from dots_jax.training.state import Definition
 
 CONFIG = ModelConfig(
@@ -118,26 +120,41 @@ def test_the_bias_matters_but_has_no_gradient(arrays, hidden, batch, by_remat):
 # --- remat ----------------------------------------------------------------------------------------------------------
 
 
+REMATS = ("none", "matmuls", "attention+qkv", "full")
+
+
+def traced(arrays, batch, remat: str):
+    """The loss, and its gradients in parameters and bias."""
+    return jax.jit(jax.value_and_grad(make_loss(define(remat=remat)), argnums=(0, 1))).trace(*arrays, batch)
+
+
+def operations(trace) -> collections.Counter:
+    """How often a program has each operation."""
+    return collections.Counter(e.primitive.name for e in equations(trace.jaxpr))
+
+
 @pytest.fixture(scope="module")
 def by_remat(arrays, batch):
-    """For each policy: value and gradients in parameters and bias, and how many operations their program has."""
-
-    def run(remat):
-        traced = jax.jit(jax.value_and_grad(make_loss(define(remat=remat)), argnums=(0, 1))).trace(*arrays, batch)
-        matmuls = sum(e.primitive.name == "dot_general" for e in equations(traced.jaxpr))
-        return traced.lower().compile()(*arrays, batch), matmuls
-
-    return {remat: run(remat) for remat in ("none", "matmuls", "attention", "full")}
+    """For each policy: value and gradients, and the operations of their program."""
+    traces = {remat: traced(arrays, batch, remat) for remat in REMATS}
+    return {remat: (t.lower().compile()(*arrays, batch), operations(t)) for remat, t in traces.items()}
 
 
-@pytest.mark.parametrize("remat", ["matmuls", "attention", "full"])
+@pytest.mark.parametrize("remat", REMATS[1:])
 def test_remat_changes_neither_loss_nor_gradients(by_remat, remat):
     assert_close(by_remat[remat][0], by_remat["none"][0], 1e-6)
 
 
 def test_remat_recomputes_what_its_name_says(by_remat):
-    none, matmuls, attention, full = (by_remat[remat][1] for remat in ("none", "matmuls", "attention", "full"))
+    none, matmuls, attention, full = (by_remat[remat][1]["dot_general"] for remat in REMATS)
     assert none < matmuls < attention < full
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_each_name_saves_work(arrays, batch, by_remat, name):
+    """What the name stands for is not computed again: a matmul, or the choice of experts and their sorting."""
+    kind = "top_k" if name == "routing" else "dot_general"
+    assert operations(traced(arrays, batch, name))[kind] < by_remat["full"][1][kind]
 
 
 # --- precision ------------------------------------------------------------------------------------------------------

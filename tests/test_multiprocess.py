@@ -6,12 +6,13 @@ import time
 import jax
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from small_run import restored
 
+from dots_jax.config import MeshConfig
+from dots_jax.parallel.mesh import batch_sharding, make_mesh
 from dots_jax.training.batches import put_batch
 
-MESH = ("MeshConfig.data = 2", "MeshConfig.fsdp = 2", "MeshConfig.expert = 2")
+MESH = ("MeshConfig.data = 2", "MeshConfig.expert = 2", "MeshConfig.context = 2")
 
 
 def free_port() -> int:
@@ -84,9 +85,8 @@ def test_two_processes_train_as_one(workdir):
 class _Devices:
     """A sharding as one of two processes sees it: the first or last four of eight devices."""
 
-    def __init__(self, process):
-        mesh = Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "expert"))
-        self.whole = NamedSharding(mesh, PartitionSpec(("data", "fsdp", "expert")))
+    def __init__(self, process, mesh):
+        self.whole = batch_sharding(make_mesh(mesh))
         self._mine = set(jax.devices()[4 * process : 4 * process + 4])
 
     def addressable_devices_indices_map(self, shape):
@@ -94,39 +94,54 @@ class _Devices:
         return {device: index for device, index in indices.items() if device in self._mine}
 
 
-def test_each_process_reads_only_its_rows(monkeypatch):
-    """Together they read every row of the batch once, and each puts its own on its own devices."""
+# The rows that each of the two processes reads: half of them each, but all where a sequence lies over both of them.
+@pytest.mark.parametrize(
+    "mesh, rows_of",
+    [
+        (MeshConfig(data=2, fsdp=2, expert=2), [(0, 8), (8, 16)]),
+        (MeshConfig(fsdp=4, context=2), [(0, 8), (8, 16)]),
+        (MeshConfig(fsdp=2, context=4), [(0, 8), (8, 16)]),
+        (MeshConfig(fsdp=1, context=8), [(0, 16), (0, 16)]),
+    ],
+    ids=str,
+)
+def test_each_process_reads_only_its_rows(monkeypatch, mesh, rows_of):
+    """Each reads them once, and puts them on its own devices; together the devices hold every token once."""
     placed = {}
 
     def collect(shape, sharding, arrays):
-        assert shape == (16, 4)
+        assert shape == (16, 8)
         return arrays
 
     monkeypatch.setattr(jax, "make_array_from_single_device_arrays", collect)
-    for process in range(2):
+    token = lambda rows: 10 * np.array(list(rows), np.int32)[:, None] + np.arange(8, dtype=np.int32)
+    for process, (first, last) in enumerate(rows_of):
         read = []
 
         def rows(indices, read=read):
             read += indices
-            return {"tokens": np.repeat(np.array(list(indices), np.int32)[:, None], 4, axis=1)}
+            return {"tokens": token(indices)}
 
-        arrays = put_batch(rows, 100, 16, 4, _Devices(process))["tokens"]
-        assert read == list(range(100 + 8 * process, 108 + 8 * process))
+        arrays = put_batch(rows, 100, 16, 8, _Devices(process, mesh))["tokens"]
+        assert read == list(range(100 + first, 100 + last))
         assert len(arrays) == 4
-        placed[process] = {array.device: np.asarray(array)[:, 0].tolist() for array in arrays}
-    everything = placed[0] | placed[1]
-    assert sorted(sum(everything.values(), [])) == list(range(100, 116))
-    for device, index in _Devices(0).whole.devices_indices_map((16, 4)).items():
-        assert everything[device] == list(range(100, 116))[index[0]]
+        placed |= {array.device: np.asarray(array) for array in arrays}
+    everything = token(range(100, 116))
+    assert sorted(np.concatenate([a.ravel() for a in placed.values()])) == sorted(everything.ravel())
+    for device, index in _Devices(0, mesh).whole.devices_indices_map((16, 8)).items():
+        np.testing.assert_array_equal(placed[device], everything[index])
 
 
-@pytest.mark.parametrize("fsdp, size", [(1, 8), (4, 8), (8, 16)])
-def test_a_batch_is_the_same_on_any_mesh(fsdp, size):
-    mesh = Mesh(np.array(jax.devices()[:fsdp]).reshape(1, fsdp, 1), ("data", "fsdp", "expert"))
-    sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp", "expert")))
+@pytest.mark.parametrize(
+    "mesh, size",
+    [(MeshConfig(fsdp=1), 8), (MeshConfig(fsdp=4), 8), (MeshConfig(fsdp=8), 16), (MeshConfig(fsdp=2, context=4), 8)],
+    ids=str,
+)
+def test_a_batch_is_the_same_on_any_mesh(mesh, size):
+    sharding = batch_sharding(make_mesh(mesh))
     rng = np.random.default_rng(0)
-    everything = {"tokens": rng.integers(9, size=(64, 4)), "weights": rng.random((64, 4), np.float32)}
-    batch = put_batch(lambda rows: {k: v[list(rows)] for k, v in everything.items()}, 24, size, 4, sharding)
+    everything = {"tokens": rng.integers(9, size=(64, 8)), "weights": rng.random((64, 8), np.float32)}
+    batch = put_batch(lambda rows: {k: v[list(rows)] for k, v in everything.items()}, 24, size, 8, sharding)
     for name, array in batch.items():
         assert array.sharding.is_equivalent_to(sharding, 2)
         np.testing.assert_array_equal(array, everything[name][24 : 24 + size])

@@ -22,13 +22,21 @@ CONFIG = ModelConfig(
 COMPUTE = ComputeConfig(dtype="float32", remat="none", loss_chunk_tokens=20)
 OPTIMIZER = OptimizerConfig(init_std=0.25)
 BALANCE = BalanceConfig(bias_rate=0.01, sequence_loss=0.01)
-ROWS, T = 32, 12
+ROWS, T = 32, 16
 MESHES = {
     "one device": MeshConfig(fsdp=1),
     "fsdp 2 x expert 4": MeshConfig(fsdp=2, expert=4),
     "data 2 x fsdp 2 x expert 2": MeshConfig(data=2, fsdp=2, expert=2),
+    "fsdp 2 x expert 2 x context 2": MeshConfig(fsdp=2, expert=2, context=2),
+    "expert 2 x context 4": MeshConfig(fsdp=1, expert=2, context=4),
 }
-CASES = [("one device", 4), ("fsdp 2 x expert 4", 1), ("data 2 x fsdp 2 x expert 2", 4)]
+CASES = [
+    ("one device", "all_gather", 4),
+    ("fsdp 2 x expert 4", "all_gather", 1),
+    ("data 2 x fsdp 2 x expert 2", "all_to_all", 4),
+    ("expert 2 x context 4", "all_gather", 4),
+    ("fsdp 2 x expert 2 x context 2", "weights", 1),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,54 +45,58 @@ def quick():
         yield
 
 
-@functools.cache
-def make_definition(mesh: str) -> Definition:
-    return Definition(CONFIG, COMPUTE, make_mesh(MESHES[mesh]), OPTIMIZER.init_std)
+def computing(exchange: str) -> ComputeConfig:
+    return dataclasses.replace(COMPUTE, exchange=exchange)
 
 
 @functools.cache
-def train_program(mesh: str, microbatches: int):
-    static = dict(compute=COMPUTE, balance=BALANCE, guard=GuardConfig(), microbatches=microbatches)
-    return jit_train_step(make_definition(mesh), make_optimizer(OPTIMIZER), **static)
+def make_definition(mesh: str, exchange: str = "all_gather") -> Definition:
+    return Definition(CONFIG, computing(exchange), make_mesh(MESHES[mesh]), OPTIMIZER.init_std)
 
 
 @functools.cache
-def make_initial(mesh: str) -> TrainState:
-    definition, optimizer = make_definition(mesh), make_optimizer(OPTIMIZER)
+def train_program(mesh: str, exchange: str, microbatches: int):
+    static = dict(compute=computing(exchange), balance=BALANCE, guard=GuardConfig(), microbatches=microbatches)
+    return jit_train_step(make_definition(mesh, exchange), make_optimizer(OPTIMIZER), **static)
+
+
+@functools.cache
+def make_initial(mesh: str, exchange: str = "all_gather") -> TrainState:
+    definition, optimizer = make_definition(mesh, exchange), make_optimizer(OPTIMIZER)
     return jax.jit(lambda: init_state(definition, optimizer, 0), out_shardings=state_shardings(definition, optimizer))()
 
 
-def initial(mesh: str) -> TrainState:
+def initial(mesh: str, exchange: str = "all_gather") -> TrainState:
     """A copy: a step takes the memory of the state it is given."""
-    return jax.tree.map(jnp.copy, make_initial(mesh))
+    return jax.tree.map(jnp.copy, make_initial(mesh, exchange))
 
 
 def make_batch(seed: int) -> dict[str, np.ndarray]:
-    """Rows m, m + 4, m + 8 ... are microbatch m: the first has no padding, the last is half padding.
+    """Rows m, m + 4, m + 8 ... are microbatch m: the first has least padding, the last most.
 
     In the first batch the last expert chosen leads the next one by 4e-4 at least, so no rounding changes a count."""
     return random_batch([[7, 5], [12], [3, 4], [6]] * (ROWS // 4), T, CONFIG.vocab_size, seed)
 
 
-def step(mesh: str, microbatches: int, state: TrainState, batch, learning_rate=3e-3):
+def step(mesh: str, exchange: str, microbatches: int, state: TrainState, batch, learning_rate=3e-3):
     """One step from a state that may be on the host; the new one and the metrics, on the host."""
-    state = jax.device_put(state, state_shardings(make_definition(mesh), make_optimizer(OPTIMIZER)))
-    return jax.device_get(train_program(mesh, microbatches)(state, batch, jnp.float32(learning_rate)))
+    state = jax.device_put(state, state_shardings(make_definition(mesh, exchange), make_optimizer(OPTIMIZER)))
+    return jax.device_get(train_program(mesh, exchange, microbatches)(state, batch, jnp.float32(learning_rate)))
 
 
 @functools.cache
-def five_steps(mesh: str, microbatches: int):
+def five_steps(mesh: str, exchange: str, microbatches: int):
     """The state and metrics of each."""
-    taken = [(initial(mesh), None)]
+    taken = [(initial(mesh, exchange), None)]
     for seed in range(5):
-        taken.append(step(mesh, microbatches, taken[-1][0], make_batch(seed)))
+        taken.append(step(mesh, exchange, microbatches, taken[-1][0], make_batch(seed)))
     return taken[1:]
 
 
 @pytest.fixture(scope="module")
 def reference():
     """Five steps on one device in one piece."""
-    return five_steps("one device", 1)
+    return five_steps("one device", "all_gather", 1)
 
 
 def gradients(state: TrainState):
@@ -119,39 +131,59 @@ def test_the_first_step_is_that_of_the_plain_loss(reference):
     np.testing.assert_array_equal(state.router_bias, expected_bias.astype(np.float32))
 
 
-@pytest.mark.parametrize("mesh, microbatches", CASES)
-def test_meshes_and_microbatches_train_the_same(reference, mesh, microbatches):
-    taken = five_steps(mesh, microbatches)
+@pytest.mark.parametrize("mesh, exchange, microbatches", CASES)
+def test_meshes_and_microbatches_train_the_same(reference, mesh, exchange, microbatches):
+    taken = five_steps(mesh, exchange, microbatches)
     losses = lambda taken: np.array([metrics["loss"] for _, metrics in taken])
     np.testing.assert_allclose(losses(taken), losses(reference), rtol=1e-5)
     assert losses(taken)[0] != losses(taken)[-1]
 
 
-@pytest.mark.parametrize("mesh, microbatches", CASES)
-def test_counts_and_biases_are_the_same_to_the_bit(reference, mesh, microbatches):
-    (state, metrics), (expected_state, expected_metrics) = five_steps(mesh, microbatches)[0], reference[0]
+@pytest.mark.parametrize("mesh, exchange, microbatches", CASES)
+def test_counts_and_biases_are_the_same_to_the_bit(reference, mesh, exchange, microbatches):
+    (state, metrics), (expected_state, expected_metrics) = five_steps(mesh, exchange, microbatches)[0], reference[0]
     np.testing.assert_array_equal(metrics["load"], expected_metrics["load"])
+    assert metrics["dropped_tokens"] == expected_metrics["dropped_tokens"] == 0
     np.testing.assert_array_equal(state.router_bias, expected_state.router_bias)
     assert np.abs(state.router_bias).max() > 0
 
 
-@pytest.mark.parametrize("mesh, microbatches", CASES)
-def test_gradients_count_every_real_token_once(reference, mesh, microbatches):
+@pytest.mark.parametrize("mesh, exchange, microbatches", CASES)
+def test_gradients_count_every_real_token_once(reference, mesh, exchange, microbatches):
     """The microbatches here have 96, 96, 56 and 48 real tokens: a mean of their means would be another gradient."""
-    (state, _), (expected, _) = five_steps(mesh, microbatches)[0], reference[0]
+    (state, _), (expected, _) = five_steps(mesh, exchange, microbatches)[0], reference[0]
     assert_close(gradients(state), gradients(expected), MODULE)
 
 
-@pytest.mark.parametrize("mesh", list(MESHES)[1:])
-def test_initial_values_are_the_same_on_any_mesh(mesh):
-    assert_same_bits(jax.device_get(make_initial(mesh)), jax.device_get(make_initial("one device")))
+@pytest.mark.parametrize("mesh, exchange, _", CASES[1:])
+def test_initial_values_are_the_same_on_any_mesh(mesh, exchange, _):
+    assert_same_bits(jax.device_get(make_initial(mesh, exchange)), jax.device_get(make_initial("one device")))
+
+
+def test_rounds_of_experts_are_counted_and_drop_nothing(reference):
+    """Every token wants the experts of one device: further rounds, which the metrics tell; the same step all the same."""
+    skewed = np.zeros((CONFIG.num_moe_layers, CONFIG.num_experts), np.float32)
+    skewed[:, -2:] = 2  # scores lie between 0 and 1
+    cases = [("one device", "all_gather", 1), *CASES[1:]]
+    taken = [
+        step(*case, dataclasses.replace(jax.device_get(initial(*case[:2])), router_bias=skewed), make_batch(0))
+        for case in cases
+    ]
+    (expected, metrics), *others = taken
+    real = (make_batch(0)["segments"] != 0).sum()
+    np.testing.assert_array_equal(metrics["load"], [[0] * 6 + [real] * 2] * CONFIG.num_moe_layers)
+    assert metrics["extra_expert_blocks"] == metrics["dropped_tokens"] == 0
+    for (_, exchange, _), (state, metrics) in zip(cases[1:], others):
+        assert metrics["extra_expert_blocks"].dtype == np.int32 and metrics["dropped_tokens"] == 0
+        assert (metrics["extra_expert_blocks"] > 0) == (exchange != "weights"), exchange
+        assert_close(gradients(state), gradients(expected), MODULE)
 
 
 def test_the_state_stays_where_it_belongs():
     """After a step everything is sharded as before, float32, and the bias is not the optimizer's business."""
     mesh = "fsdp 2 x expert 4"
     before = make_initial(mesh)
-    after, _ = train_program(mesh, 1)(initial(mesh), make_batch(0), jnp.float32(1e-3))
+    after, _ = train_program(mesh, "all_gather", 1)(initial(mesh), make_batch(0), jnp.float32(1e-3))
     for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True):
         assert a.sharding.is_equivalent_to(b.sharding, a.ndim) and a.dtype == b.dtype
     assert {leaf.dtype.name for leaf in jax.tree.leaves((after.params, after.opt_state))} <= {"float32", "int32"}
@@ -174,7 +206,7 @@ def test_a_skewed_router_becomes_balanced_with_the_bias_and_stays_skewed_without
     state = dataclasses.replace(state, params=params)
     max_over_mean = []
     for _ in range(60):
-        state, metrics = step("one device", 1, state, make_batch(0), learning_rate=1e-4)
+        state, metrics = step("one device", "all_gather", 1, state, make_batch(0), learning_rate=1e-4)
         if bias == "off":
             state = dataclasses.replace(state, router_bias=np.zeros_like(state.router_bias))
         max_over_mean.append(metrics["max_over_mean_load"])
@@ -193,39 +225,45 @@ def test_a_nonfinite_step_leaves_everything_as_it_was(reference):
     before, _ = reference[0]
     poisoned = make_batch(1)
     poisoned["weights"][3, 2] = np.nan
-    after, metrics = step("one device", 1, before, poisoned)
+    after, metrics = step("one device", "all_gather", 1, before, poisoned)
     assert_same_bits(
         (after.params, after.router_bias, after.opt_state), (before.params, before.router_bias, before.opt_state)
     )
     assert after.step == before.step + 1
     assert metrics["nonfinite_streak"] == metrics["nonfinite_total"] == 1 and not metrics["spike"]
     # And the run goes on as if the step had not been.
-    after, metrics = step("one device", 1, after, make_batch(1))
+    after, metrics = step("one device", "all_gather", 1, after, make_batch(1))
     assert_same_bits(after.params, reference[1][0].params)
     assert metrics["nonfinite_streak"] == 0 and metrics["nonfinite_total"] == 1
 
 
-def test_scoring_gives_the_nll_of_every_token(reference):
-    mesh = "fsdp 2 x expert 4"
-    definition, state, batch = make_definition(mesh), make_initial(mesh), make_batch(0)
-    nll_BT, load_LE = jit_score_step(definition, COMPUTE)(state.params, state.router_bias, batch)
-    _, metrics = reference[0]
+@pytest.mark.parametrize("mesh", ["fsdp 2 x expert 4", "expert 2 x context 4"])
+def test_scoring_gives_the_nll_of_every_token(reference, mesh):
+    """Each at its place in its row, in whatever order the pieces of a sequence lie on the devices."""
+    batch = make_batch(0)
+
+    def score(mesh):
+        definition, state = make_definition(mesh), make_initial(mesh)
+        return jit_score_step(definition, COMPUTE)(state.params, state.router_bias, batch)
+
+    (nll_BT, load_LE), (_, metrics) = score(mesh), reference[0]
     assert nll_BT.shape == (ROWS, T) and nll_BT.dtype == jnp.float32
     np.testing.assert_array_equal(np.asarray(nll_BT)[batch["segments"] == 0], 0)
     np.testing.assert_allclose(nll_BT.sum() / batch["weights"].sum(), metrics["loss"], rtol=1e-5)
     np.testing.assert_array_equal(load_LE, metrics["load"])
+    assert_close(nll_BT, score("one device")[0], MODULE)
 
 
 def test_no_logits_of_the_whole_batch():
     """In the whole step, gradients and all, nothing with the vocabulary as an axis is as large as half of all logits."""
     definition, optimizer = make_definition("one device"), make_optimizer(OPTIMIZER)
     state = jax.eval_shape(lambda: init_state(definition, optimizer, 0))
-    jaxpr = train_program("one device", 1).trace(state, make_batch(0), jnp.float32(0)).jaxpr
+    jaxpr = train_program("one device", "all_gather", 1).trace(state, make_batch(0), jnp.float32(0)).jaxpr
     shapes = [v.aval.shape for e in equations(jaxpr) for v in e.outvars if CONFIG.vocab_size in v.aval.shape]
     assert shapes and max(np.prod(s) for s in shapes) < ROWS * T * CONFIG.vocab_size / 2
 
 
-def test_batches_are_split_over_the_devices():
-    mesh = make_mesh(MESHES["fsdp 2 x expert 4"])
-    tokens = jax.device_put(make_batch(0)["tokens"], batch_sharding(mesh))
-    assert {shard.data.shape for shard in tokens.addressable_shards} == {(ROWS // 8, T)}
+@pytest.mark.parametrize("mesh, shape", [("fsdp 2 x expert 4", (4, T)), ("expert 2 x context 4", (16, T // 4))])
+def test_batches_are_split_over_the_devices(mesh, shape):
+    tokens = jax.device_put(make_batch(0)["tokens"], batch_sharding(make_mesh(MESHES[mesh])))
+    assert {shard.data.shape for shard in tokens.addressable_shards} == {shape}

@@ -38,7 +38,7 @@ def header(
     lines = [
         f"parameters  {count.total:,}, {count.active:,} active per token; {count.router_biases:,} router biases",
         *(f"            {n:>18,}  {name}" for name, n in count.parts.items()),
-        f"mesh        data {mesh.data} x fsdp {mesh.fsdp} x expert {mesh.expert}: {mesh.size} {platform} device(s), "
+        f"mesh        {mesh}: {mesh.size} {platform} device(s), "
         f"{jax.process_count()} process(es); {human_bytes(state_bytes)} of state on each",
         f"tokens      {schedule.num_tokens:,} in {schedule.num_steps:,} steps, {schedule.num_sequences:,} sequences",
         *schedule_lines(config, schedule, rates, sizes),
