@@ -173,8 +173,8 @@ def table(r: dict) -> str:
         f"compilation, {r['first_step_seconds']:.1f})",
         f"speed        {r['tokens_per_second']:,.0f} tokens/s",
         f"MFU          {r['mfu']:.1%} of {r['peak_flops'] / 1e12:,.2f} TFLOP/s ({r['peak_source']})",
-        f"floor        {max(floor.values()):.3f} s (FLOPs {floor['flops']:.3f}, bytes {floor['bytes']:.3f} at a bandwidth "
-        f"{'of the ' if r['bandwidth_source'] == 'data sheet' else ''}{r['bandwidth_source']}): the step takes "
+        f"floor        {max(floor.values()):.3f} s (FLOPs {floor['flops']:.3f}, bytes {floor['bytes']:.3f}; bandwidth: "
+        f"{r['bandwidth_source']}): the step takes "
         f"{r['over_floor']:.2f} times that",
         f"peer         a plain matmul reaches {r['matmul_flops'] / 1e12:,.2f} TFLOP/s here and now: ratio "
         f"{r['ratio_to_matmul']:.2f}",
