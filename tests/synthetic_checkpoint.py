@@ -10,7 +10,7 @@ import tensorstore as ts
 from jax.sharding import AbstractMesh, NamedSharding
 
 from dots_jax.config import CheckpointConfig, ComputeConfig, ModelConfig, dots_llm1, to_dict
-from dots_jax.parallel.mesh import BATCH_AXES, parameter_spec
+from dots_jax.parallel.mesh import AXES, parameter_spec
 from dots_jax.training.checkpoint import Checkpoints, save_args
 from dots_jax.training.state import Definition, Guard, TrainState
 
@@ -42,7 +42,7 @@ def write_small(workdir, config: ModelConfig, *steps: int) -> dict[int, TrainSta
 def write_large(workdir, fsdp: int = 16, expert: int = 8) -> dict[str, np.ndarray]:
     """dots.llm1 as a pod of fsdp x expert chips writes it; returns the arrays that hold data, by name."""
     config = dots_llm1()
-    mesh = AbstractMesh((1, fsdp, expert), BATCH_AXES)
+    mesh = AbstractMesh((1, fsdp, expert, 1), AXES)
     model = workdir / "checkpoints" / "1" / "model"
     (model.parent / "record").mkdir(parents=True)
     model.mkdir()
@@ -73,7 +73,7 @@ def _abstract_model(config: ModelConfig, mesh: AbstractMesh):
         is_leaf=lambda names: isinstance(names, tuple),
     )
     for (path, leaf), names in zip(jax.tree_util.tree_leaves_with_path({"params": params}), logical, strict=True):
-        sharding = NamedSharding(mesh, parameter_spec(names, leaf.shape, mesh))
+        sharding = NamedSharding(mesh, parameter_spec(names, leaf.shape, mesh.shape))
         yield path, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
     whole = NamedSharding(mesh, jax.sharding.PartitionSpec())
     yield (

@@ -151,7 +151,8 @@ def test_scores_of_texts_and_tokens(checkpoint, tmp_path):
     assert run_score(*flags, f"--output={tmp_path / 'rounded'}", "--dtype=bfloat16") == 0
     rounded = read(tmp_path / "rounded")[3]["logprobs"]
     assert rounded != found[3]["logprobs"]
-    np.testing.assert_allclose(rounded, found[3]["logprobs"], atol=0.5)
+    # Of most tokens: the scores of some are so near each other that rounding sends them to another expert.
+    assert np.median(np.abs(np.subtract(rounded, found[3]["logprobs"]))) < 0.1
 
 
 def test_weights_are_held_in_the_dtype_of_the_computation(checkpoint):
