@@ -21,7 +21,7 @@ def refusal(workdir, capfd, monkeypatch):
         raise AssertionError("it came to a compilation")
 
     monkeypatch.setattr(loop, "jit_train_step", must_not_compile)
-    monkeypatch.setattr(loop, "init_state", must_not_compile)
+    monkeypatch.setattr(loop, "first_state", must_not_compile)
 
     def run(*bindings, flags=(), command=workdir.train):
         capfd.readouterr()
