@@ -127,8 +127,11 @@ def _cross_entropy_forward(x_RD, w, targets_R, weights_R, chunk, whole):
         return (total, dw_DV), dlogits @ w_DV.T
 
     zero = jnp.sum(weights_R) * 0
-    carry = (zero, jnp.zeros(w_DV.shape, jnp.float32) + zero)
-    (total, dw_DV), dx = jax.lax.scan(one, carry, _chunks(chunk, x_RD, targets_R, weights_R))
+    chunks = _chunks(chunk, x_RD, targets_R, weights_R)
+    if len(chunks[0]) == 1:  # nothing to sum, so dw need never exist in float32
+        (total, dw_DV), dx = one((zero, 0.0), [rows[0] for rows in chunks])
+    else:
+        (total, dw_DV), dx = jax.lax.scan(one, (zero, jnp.zeros(w_DV.shape, jnp.float32) + zero), chunks)
     (dw,) = transpose(dw_DV.astype(w_DV.dtype))
     # Or the compiler would put it off until the layers have gone backward.
     dx, _ = jax.lax.optimization_barrier((dx, dw))
