@@ -162,22 +162,21 @@ def test_milestones_of_a_record(small, tmp_path):
 # --- attention --------------------------------------------------------------------------------------------------------------
 
 
-def test_attention_is_the_models_own(model, monkeypatch):
-    from dots_jax.model import kernels
+def test_attention_is_the_models_own(model):
+    seen, transformer = [], model.bind()
+    attention = transformer.dense_block.attention.kernels.attention
 
-    seen, attention = [], kernels.attention
-
-    def record(q_BTNH, k_BSNH, v_BSNH, segments_BT):
-        y_BTNH = attention(q_BTNH, k_BSNH, v_BSNH, segments_BT)
+    def record(q_BTNH, k_BSNH, v_BSNH, *rest):
+        y_BTNH = attention(q_BTNH, k_BSNH, v_BSNH, *rest)
         jax.debug.callback(lambda v, y: seen.append((v[0], y[0])), v_BSNH, y_BTNH, ordered=True)
         return y_BTNH
 
+    for block in (transformer.dense_block, transformer.moe_blocks):
+        block.attention.kernels = block.attention.kernels._replace(attention=record)
     ids = TextIds().encode(TEXT)
     tokens = jnp.asarray(ids)[None]
-    with monkeypatch.context() as patch:
-        patch.setattr(kernels, "attention", record)
-        jax.jit(lambda t: model.bind()(t, jnp.arange(len(ids))[None], jnp.ones_like(t)))(tokens)
-        jax.effects_barrier()
+    jax.jit(lambda t: transformer(t, jnp.arange(len(ids))[None], jnp.ones_like(t)))(tokens)
+    jax.effects_barrier()
     assert len(seen) == model.config.num_layers
     for layer in (0, 2):
         weights_NTS = attention_map(model, ids, layer)

@@ -74,12 +74,16 @@ def test_every_matrix_decays_and_no_norm_does():
 class ToyDefinition:
     """In a Definition's place: the loss of a step is curve(p, x) for one parameter p and the batch's one number x."""
 
+    mesh = None
+
     def __init__(self, curve):
         self.curve = curve
 
     def bind(self, params, router_bias):
         def model(tokens, positions, segments):
-            return tokens, SimpleNamespace(balance=jnp.zeros(1), load_E=jnp.array([[3, 1]], jnp.int32))
+            zero = jnp.zeros(1, jnp.int32)
+            load_E = jnp.array([[3, 1]], jnp.int32)
+            return tokens, SimpleNamespace(balance=jnp.zeros(1), load_E=load_E, extra_blocks=zero, dropped=zero)
 
         def loss_sum(x, targets, weights, chunk_tokens):
             return jnp.sum(weights * self.curve(params["w"][0, 0], x))
@@ -95,7 +99,7 @@ def toy(curve, p=1.0):
     guard = Guard(zero, zero, zero, jnp.float32(jnp.inf))
     state = TrainState(zero, params, jnp.zeros((1, 2)), optimizer.init(params), guard)
     step = functools.partial(
-        train_step, definition=ToyDefinition(curve), optimizer=optimizer, compute=ComputeConfig(),
+        train_step, definition=ToyDefinition(curve), optimizer=optimizer, compute=ComputeConfig(dtype="float32"),
         balance=BalanceConfig(bias_rate=0.25), guard=GuardConfig(spike_nats=1.0), microbatches=1,
     )  # fmt: skip
 

@@ -73,7 +73,7 @@ def compute_copy(params: dict, dtype: str) -> dict:
     """
 
     def cast(path, leaf):
-        exact = path[-1].key == "scale" or path[-2].key == "router"
+        exact = {"scale", "router"} & {part.key for part in path}
         return leaf if exact else leaf.astype(dtype)
 
     return jax.tree_util.tree_map_with_path(cast, params)
