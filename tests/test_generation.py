@@ -240,3 +240,9 @@ def test_a_row_ends_where_the_context_does(generator):
 
 def test_one_new_token(generator, transformers_said):
     assert run(generator, transformers_said["prompts"], 1) == [row[:1] for row in transformers_said["new_tokens"]]
+
+
+def test_sizes_of_caches():
+    sizes = [generation.slots_for(needed) for needed in range(1, 3000)]
+    assert all(size >= needed for needed, size in enumerate(sizes, start=1))
+    assert sorted(set(sizes)) == [128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072]  # few, so that few are compiled

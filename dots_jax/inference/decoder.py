@@ -41,14 +41,15 @@ class Decoder:
 
     # --- the cache ----------------------------------------------------------------------------------------------------
 
+    @functools.partial(jax.jit, static_argnums=(0, 1, 2))
     def empty_cache(self, batch: int, slots: int) -> Cache:
         """A cache of zeros, made where it belongs."""
         c = self.config
         shape = (batch, c.num_heads, slots, c.head_dim)
-        make = lambda: tuple(jnp.zeros(shape, self.dtype) for _ in range(c.num_layers))
-        return Cache(*jax.jit(lambda: (make(), make()), out_shardings=cache_sharding(self.mesh, c))())
+        make = lambda: tuple(self._constrain(jnp.zeros(shape, self.dtype)) for _ in range(c.num_layers))
+        return Cache(make(), make())
 
-    @functools.partial(jax.jit, static_argnums=(0, 2), donate_argnums=(1,))
+    @functools.partial(jax.jit, static_argnums=(0, 2))
     def grow(self, cache: Cache, slots: int) -> Cache:
         """The same cache with more slots behind."""
         more = ((0, 0), (0, 0), (0, slots - cache.slots), (0, 0))

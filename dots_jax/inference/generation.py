@@ -16,7 +16,7 @@ from dots_jax.inference.serving import Weights, rows_sharding
 
 # Tokens of all rows that a prefill call takes: enough for each expert to have work, and few enough for its scores.
 PREFILL_TOKENS = 2048
-FIRST_SLOTS = 128  # of a cache; it doubles when it is full, and each size is compiled once
+FIRST_SLOTS = 128  # of a cache; it grows by a third or a half when it is full, and each size is compiled once
 # Tokens of a row between two looks at the results: a call costs about a millisecond, a stop string is seen this much late.
 TOKENS_PER_CALL, TOKENS_PER_STREAMED_CALL = 16, 4
 
@@ -28,8 +28,9 @@ def chunk_size(batch: int, longest: int) -> int:
 
 
 def slots_for(needed: int) -> int:
-    """The smallest size of cache with at least so many slots."""
-    return max(FIRST_SLOTS, 1 << (needed - 1).bit_length())
+    """The smallest size of cache with at least so many slots: 2**n or 3 * 2**n."""
+    power = max(FIRST_SLOTS, 1 << (needed - 1).bit_length())
+    return power * 3 // 4 if needed <= power * 3 // 4 and power > FIRST_SLOTS else power
 
 
 def whole_batch(rows: int, mesh: Mesh) -> int:
