@@ -165,6 +165,8 @@ class ComputeConfig:
     expert_buffer: rows of experts worked on at a time across the expert axis, over the balanced load; where more arrive,
       they take further rounds. Without an expert axis there is no such buffer.
     loss_chunk_tokens: tokens of one device whose logits exist at the same time; 0 means all.
+    moments_on_host: between optimizer steps Adam's two moments lie in the host's memory: 8 bytes a parameter less on the
+      devices, for one transfer there and back a step.
     """
 
     dtype: str = "bfloat16"
@@ -172,6 +174,7 @@ class ComputeConfig:
     exchange: str = "all_gather"
     expert_buffer: float = 1.25
     loss_chunk_tokens: int = 1024
+    moments_on_host: bool = False
 
     def __post_init__(self):
         _check_types(self)

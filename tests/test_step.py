@@ -267,3 +267,20 @@ def test_no_logits_of_the_whole_batch():
 def test_batches_are_split_over_the_devices(mesh, shape):
     tokens = jax.device_put(make_batch(0)["tokens"], batch_sharding(make_mesh(MESHES[mesh])))
     assert {shard.data.shape for shard in tokens.addressable_shards} == {shape}
+
+
+def test_moments_on_the_host_change_no_bit():
+    mesh, optimizer = make_mesh(MESHES["fsdp 2 x expert 4"]), make_optimizer(OPTIMIZER)
+    compute = dataclasses.replace(COMPUTE, moments_on_host=True)
+    definition = Definition(CONFIG, compute, mesh, OPTIMIZER.init_std)
+    program = jit_train_step(
+        definition, optimizer, compute=compute, balance=BALANCE, guard=GuardConfig(), microbatches=1
+    )
+    shardings = state_shardings(definition, optimizer)
+    state = jax.jit(lambda: init_state(definition, optimizer, 0), out_shardings=shardings)()
+    for expected, metrics in five_steps("fsdp 2 x expert 4", "all_gather", 1)[:2]:
+        seed = int(state.step)
+        state, found = program(state, make_batch(seed), jnp.float32(3e-3))
+        kinds = {leaf.sharding.memory_kind for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim}
+        assert kinds == {"pinned_host"} != {leaf.sharding.memory_kind for leaf in jax.tree.leaves(state.params)}
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get((state, found)), (expected, metrics))

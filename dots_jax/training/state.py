@@ -54,6 +54,7 @@ class Definition:
 
     def __init__(self, config: ModelConfig, compute: ComputeConfig, mesh: Mesh | None, init_std: float):
         self.config, self.mesh, self.init_std = config, mesh, init_std
+        self.moments_on_host = compute.moments_on_host
         # On one device there is nothing to exchange, and collectives of one would still copy.
         over = mesh if mesh is not None and mesh.size > 1 else None
         platform = jax.default_backend() if mesh is None else _platform(mesh)
@@ -115,13 +116,15 @@ def abstract_state(definition: Definition, optimizer: optax.GradientTransformati
 
 
 def state_shardings(definition: Definition, optimizer: optax.GradientTransformation) -> TrainState:
-    """The moments of a parameter lie where the parameter lies; scalars and router biases are on every device."""
+    """The moments of a parameter lie where the parameter lies, or in the memory of those devices' hosts; scalars and router
+    biases are on every device."""
     everywhere = replicated(definition.mesh)
+    kind = "pinned_host" if definition.moments_on_host else None
     params, bias = definition.shardings()
     shapes, _ = definition.abstract()
     opt_state = optax.tree_utils.tree_map_params(
         optimizer,
-        lambda _leaf, sharding: sharding,
+        lambda _leaf, sharding: sharding.with_memory_kind(kind) if kind else sharding,
         jax.eval_shape(optimizer.init, shapes),
         params,
         transform_non_params=lambda _leaf: everywhere,
@@ -129,9 +132,14 @@ def state_shardings(definition: Definition, optimizer: optax.GradientTransformat
     return TrainState(everywhere, params, bias, opt_state, Guard(*[everywhere] * 4))
 
 
+def on_host(leaf) -> bool:
+    """Whether an array, or a shape with a sharding, lies in a host's memory."""
+    return leaf.sharding.memory_kind == "pinned_host"
+
+
 def bytes_per_device(tree) -> int:
-    """Bytes of one device's shards of an abstract tree with shardings."""
-    leaves = jax.tree.leaves(tree)
+    """Bytes of one device's shards of an abstract tree with shardings; what lies in a host's memory does not count."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if not on_host(leaf)]
     return sum(leaf.dtype.itemsize * _size(leaf.sharding.shard_shape(leaf.shape)) for leaf in leaves)
 
 

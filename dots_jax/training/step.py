@@ -101,11 +101,12 @@ def train_step(
     grad_norm = optax.tree.norm(grads)
     finite = jnp.isfinite(nll) & jnp.isfinite(balance_loss) & jnp.isfinite(grad_norm)
 
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    last_moments = _on_device(state.opt_state, definition, grad_norm)
+    updates, opt_state = optimizer.update(grads, last_moments, state.params)
     params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
     router_bias = update_bias(state.router_bias, load_LE, balance.bias_rate)
     changed = (params, router_bias, opt_state)
-    unchanged = (state.params, state.router_bias, state.opt_state)
+    unchanged = (state.params, state.router_bias, last_moments)
     params, router_bias, opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), changed, unchanged)
 
     next_guard, spike = _watch(state.guard, nll, finite, guard.spike_nats)
@@ -126,6 +127,14 @@ def train_step(
         "spike_total": next_guard.spike_total,
     }
     return TrainState(state.step + 1, params, router_bias, opt_state, next_guard), metrics
+
+
+def _on_device(opt_state, definition: Definition, after: jax.Array):
+    """Moments that lie in the host's memory, brought to the devices once `after` is known; `out_shardings` send them back."""
+    if not definition.moments_on_host:
+        return opt_state
+    move = lambda a: jax.device_put(a, jax.memory.Space.Device) if a.ndim else a  # noqa: E731  not the count
+    return jax.tree.map(move, jax.lax.optimization_barrier((opt_state, after))[0])
 
 
 def _watch(guard: Guard, loss: jax.Array, finite: jax.Array, spike_nats: float) -> tuple[Guard, jax.Array]:
