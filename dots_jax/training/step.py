@@ -101,13 +101,18 @@ def train_step(
     grad_norm = optax.tree.norm(grads)
     finite = jnp.isfinite(nll) & jnp.isfinite(balance_loss) & jnp.isfinite(grad_norm)
 
-    last_moments = _on_device(state.opt_state, definition, grad_norm)
-    updates, opt_state = optimizer.update(grads, last_moments, state.params)
-    params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
-    router_bias = update_bias(state.router_bias, load_LE, balance.bias_rate)
-    changed = (params, router_bias, opt_state)
-    unchanged = (state.params, state.router_bias, last_moments)
-    params, router_bias, opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), changed, unchanged)
+    def update(_, before):
+        params, router_bias, moments = before
+        moments = _move(moments, jax.memory.Space.Device, definition)
+        updates, moments = optimizer.update(grads, moments, params)
+        params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
+        router_bias = update_bias(router_bias, load_LE, balance.bias_rate)
+        return params, router_bias, _move(moments, jax.memory.Space.Host, definition)
+
+    # A loop of one turn or none, not a selection: the state changes where it lies, and moments that are on the host come
+    # when the gradients are there, not before.
+    before = (state.params, state.router_bias, state.opt_state)
+    params, router_bias, opt_state = jax.lax.fori_loop(0, finite.astype(jnp.int32), update, before)
 
     next_guard, spike = _watch(state.guard, nll, finite, guard.spike_nats)
     load = load_LE.astype(jnp.float32)
@@ -129,12 +134,11 @@ def train_step(
     return TrainState(state.step + 1, params, router_bias, opt_state, next_guard), metrics
 
 
-def _on_device(opt_state, definition: Definition, after: jax.Array):
-    """Moments that lie in the host's memory, brought to the devices once `after` is known; `out_shardings` send them back."""
+def _move(opt_state, space: jax.memory.Space, definition: Definition):
+    """The moments in the devices' or in the host's memory, where `moments_on_host` asks for it; the step count stays."""
     if not definition.moments_on_host:
         return opt_state
-    move = lambda a: jax.device_put(a, jax.memory.Space.Device) if a.ndim else a  # noqa: E731  not the count
-    return jax.tree.map(move, jax.lax.optimization_barrier((opt_state, after))[0])
+    return jax.tree.map(lambda a: jax.device_put(a, space) if a.ndim else a, opt_state)
 
 
 def _watch(guard: Guard, loss: jax.Array, finite: jax.Array, spike_nats: float) -> tuple[Guard, jax.Array]:
