@@ -12,11 +12,12 @@ import pytest
 from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig, Stage, TrainConfig, UserError
 from dots_jax.parallel.topology import CHIPS, peak_flops
 from dots_jax.planning import pod
-from dots_jax.planning.compile import GIB, Compiled, Job, StateBytes, out_of_memory
+from dots_jax.planning.compile import GIB, Compiled, Job, StateBytes
 from dots_jax.planning.forecast import Forecast, expectation, verdict
 from dots_jax.planning.forecast_picture import draw
 from dots_jax.planning.forecast_text import forecast_text
 from dots_jax.planning.network import Network
+from dots_jax.planning.refusal import refusal
 from dots_jax.planning.rough import rough
 from dots_jax.planning.search import candidates, diverse, gin_lines
 
@@ -47,7 +48,7 @@ def compiled(j: Job, gib: float, text: str = "") -> Compiled:
     state = StateBytes(5 * GIB, 10 * GIB, 15 * GIB)
     memory = {"argument": 15 * GIB, "needed": int(gib * GIB), "peak": int(0.9 * gib * GIB)}
     if not text:
-        memory = {"needed": int((gib - 15) * GIB)}
+        memory = {"needed": int(gib * GIB)}
     return Compiled(j, network(j), state, text, memory)
 
 
@@ -96,7 +97,7 @@ def test_sentences_for_what_does_not_exist(monkeypatch):
     "message, needed",
     [
         ("RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (107.06G) exceeds "
-         "available HBM (95.74G).", 107.06 * 2**30),
+         "available HBM (95.74G).", 117.06 * 2**30),
         ("RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 19.50G of 15.75G "
          "hbm. Exceeded hbm capacity by 3.75G.", 19.5 * 2**30),
         ("RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem while allocating on stack for %tgmm.28: 16.79M", None),
@@ -104,7 +105,37 @@ def test_sentences_for_what_does_not_exist(monkeypatch):
     ],
 )  # fmt: skip
 def test_the_compilers_refusals(message, needed):
-    assert out_of_memory(message) == (None if needed is None else int(needed))
+    found = refusal(message, arguments=10 * GIB)
+    assert found == (None if needed is None else (int(needed), ()))
+
+
+def test_what_takes_most_of_a_refused_program():
+    message = """RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 15.89G of 15.75G hbm. Exceeded hbm capacity by
+    141.62M.
+
+  Largest program allocations in hbm:
+
+  1. Size: 1.31G
+     Shape: f32[61,2,1024,2816]{3,2,1,0:T(8,128)}
+     Unpadded size: 1.31G
+     XLA label: copy-start.22 = copy-start(param.462)
+     Allocation type: HLO temp
+     ==========================
+
+  2. Size: 671.00M
+     Operator: op_name="jit(train_step)/while/body/jvp()/shard_map/head/dot_general"
+     Shape: bf16[61,2,1024,2816]{3,2,1,0:T(8,128)(2,1)}
+     Unpadded size: 671.00M
+     XLA label: fusion.1696 = fusion(all-gather.892), kind=kOutput
+     Allocation type: HLO temp
+     ==========================
+"""
+    found = refusal(message, arguments=0)
+    assert found.needed == int(15.89 * GIB)
+    assert [(b.bytes, b.shape, b.part, b.origin) for b in found.largest] == [
+        (int(1.31 * GIB), "f32[61,2,1024,2816]", "other", "copy-start.22"),
+        (671 * 2**20, "bf16[61,2,1024,2816]", "head", "head/dot_general"),
+    ]
 
 
 def test_verdicts():

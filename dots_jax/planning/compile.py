@@ -1,15 +1,16 @@
 """Compiles the train step of a config, the one that `train` runs, for a TPU pod that is not there."""
 
 import dataclasses
-import re
 
 import jax
 import jax.numpy as jnp
 
 from dots_jax.config import Stage, TrainConfig, UserError
 from dots_jax.parallel.mesh import batch_sharding, make_mesh, replicated
+from dots_jax.planning.live import Buffer
 from dots_jax.planning.network import Network
 from dots_jax.planning.pod import chip_of, network_of, pod_devices
+from dots_jax.planning.refusal import refusal
 from dots_jax.training.optimizer import make_optimizer
 from dots_jax.training.stages import Schedule
 from dots_jax.training.state import Definition, abstract_state, bytes_per_device
@@ -55,13 +56,14 @@ class StateBytes:
 @dataclasses.dataclass(frozen=True)
 class Compiled:
     """text: the optimised module; empty where the compiler refused for want of memory. memory: the compiler's figures for
-    one device in bytes; `needed` alone where it refused."""
+    one device in bytes; where it refused `needed` alone, and in `largest` what takes most of it."""
 
     job: Job
     network: Network
     state: StateBytes
     text: str
     memory: dict[str, int]
+    largest: tuple[Buffer, ...] = ()
 
 
 def make_job(config: TrainConfig, topology: str, slices: int = 1, stage: str | None = None) -> Job:
@@ -106,10 +108,10 @@ def compile_step(job: Job) -> Compiled:
     try:
         compiled = step.lower(state, batch, rate).compile()
     except jax.errors.JaxRuntimeError as error:
-        needed = out_of_memory(str(error))
-        if needed is None:
+        refused = refusal(str(error), sizes.total)
+        if refused is None:
             raise
-        return Compiled(job, network, sizes, "", {"needed": needed})
+        return Compiled(job, network, sizes, "", {"needed": refused.needed}, refused.largest)
     return Compiled(job, network, sizes, compiled.as_text(), _memory(compiled.memory_analysis()))
 
 
@@ -119,15 +121,3 @@ def _memory(stats) -> dict[str, int]:
     found["peak"] = getattr(stats, "peak_memory_in_bytes", 0)
     found["needed"] = sum(found[n] for n in ("argument", "output", "temp", "generated_code")) - found["alias"]
     return found
-
-
-def out_of_memory(message: str) -> int | None:
-    """Bytes of HBM that the compiler says a program needs; None of an error of another kind."""
-    if "RESOURCE_EXHAUSTED" not in message or "hbm" not in message.lower() or "vmem" in message.lower():
-        return None
-    unit = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "": 1}
-    for pattern in (r"[Uu]sed ([\d.]+)([KMGT]?) of", r"\(([\d.]+)([KMGT]?)\) exceeds", r"requires? ([\d.]+)([KMGT]?)"):
-        found = re.search(pattern, message)
-        if found:
-            return int(float(found[1]) * unit[found[2]])
-    return 0

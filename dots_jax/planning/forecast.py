@@ -51,7 +51,7 @@ class Forecast:
 
     @functools.cached_property
     def peak(self) -> Peak:
-        return Peak() if self.refused else peak(self.module)
+        return Peak(0, self.compiled.largest) if self.refused else peak(self.module)
 
     @property
     def step_tokens(self) -> int:
@@ -117,16 +117,16 @@ class Forecast:
             "hbm_limit_gib": memory.limit,
             "fits": memory.fits,
             "memory_gib": dataclasses.asdict(memory),
+            "largest_temporaries": [
+                {"gib": b.bytes * job.chip.devices / GIB, "shape": b.shape, "part": b.part, "operation": b.origin}
+                for b in self.peak.buffers[:20]
+            ],
             "checkpoint_gib": self.checkpoint_gib,
         }
         if self.refused:
             return found
         kinds = ("compiler", "floor", "overlapped")
         return found | {
-            "largest_temporaries": [
-                {"gib": b.bytes * job.chip.devices / GIB, "shape": b.shape, "part": b.part, "operation": b.origin}
-                for b in self.peak.buffers[:20]
-            ],
             "model_flops": self.step_flops,
             "step_seconds": self.step_seconds,
             "mfu": self.mfu,
@@ -156,8 +156,7 @@ def _memory(compiled: Compiled) -> Memory:
     gib = lambda n: n * chip.devices / GIB  # noqa: E731
     other = state.total - state.parameters - state.optimizer
     arguments = stats.get("argument", state.total)
-    # Where the compiler refused it gives the temporaries alone.
-    needed = stats["needed"] if compiled.text else max(stats["needed"], 0) + state.total
+    needed = stats["needed"]
     return Memory(
         parameters=gib(state.parameters), optimizer=gib(state.optimizer), batch=gib(arguments - state.total + other),
         temporaries=gib(needed - arguments), total=gib(needed), limit=chip.usable_gib, hbm=chip.hbm_gib,

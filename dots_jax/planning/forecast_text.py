@@ -51,14 +51,15 @@ def memory_lines(forecast: Forecast) -> list[str]:
         f"{memory.total:>8.2f}{memory.limit:>8.1f}"
     )
     if forecast.refused:
-        return [*lines, "            The compiler refused: it finds no way to keep within the chip's memory."]
+        lines.append("            The compiler refused: it finds no way to keep within the chip's memory.")
     if memory.peak:
         lines.append(
             f"            {memory.peak:.2f} at the fullest moment (the compiler's peak); the rest are gaps between buffers"
         )
     if memory.host > 0.005:
         lines.append(f"            {memory.host:.2f} on the host")
-    lines.append("largest     temporaries at the fullest moment, as the schedule has them:")
+    by = "the compiler names them" if forecast.refused else "the schedule has them"
+    lines.append(f"largest     temporaries at the fullest moment, as {by}:")
     scale = forecast.job.chip.devices / GIB
     for buffer in forecast.peak.buffers[:8]:
         lines.append(f"            {buffer.bytes * scale:>8.2f}  {buffer.part:<10} {buffer.shape:<28} {buffer.origin}")

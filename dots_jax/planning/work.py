@@ -37,6 +37,14 @@ class Work:
     rows: float = 0.0
 
 
+def part_of(name: str, operation: str = "") -> str:
+    """The innermost scope in a JAX name; else by the kernel that the name or the operation's own names."""
+    found = _SCOPE.findall(name)
+    if found:
+        return found[-1]
+    return next((part for kernel, part in _KERNELS if kernel in name or kernel in operation), OTHER)
+
+
 class Reader:
     """Work and part of the operations of one module; remembers what it has read."""
 
@@ -49,11 +57,7 @@ class Reader:
 
     def part(self, op: Operation, computation: Computation) -> str:
         """The innermost scope that its name, or that of what it is made of, is in."""
-        name = self.name(op, computation)
-        found = _SCOPE.findall(name)
-        if found:
-            return found[-1]
-        return next((part for kernel, part in _KERNELS if kernel in name or kernel in op.name), OTHER)
+        return part_of(self.name(op, computation), op.name)
 
     def direction(self, op: Operation, computation: Computation) -> str:
         name = self.name(op, computation)
