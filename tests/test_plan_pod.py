@@ -268,3 +268,19 @@ runpy.run_module("dots_jax.plan", run_name="__main__", alter_sys=True)
     )
     assert {row["axes"] for row in found["collectives"]} == {"fsdp"}
     assert files["hlo"].read_text().startswith("HloModule") and files["png"].stat().st_size > 20_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_COMPILER, reason="needs libtpu: pip install -r requirements-dev.txt")
+def test_tokens_travel_ragged_and_moments_stay_on_the_host(tmp_path):
+    settings = {
+        "MeshConfig.fsdp": "1", "MeshConfig.expert": "4", "ComputeConfig.exchange": "'all_to_all'",
+        "ComputeConfig.moments_on_host": "True",
+    }  # fmt: skip
+    hlo, report = tmp_path / "plan.hlo", tmp_path / "plan.json"
+    bindings = [f"--gin_bindings={name} = {value}" for name, value in settings.items()]
+    done = plan("--gin_file=gin/tiny.gin", *bindings, "--topology=v5p:2x2x1", f"--hlo={hlo}", f"--json={report}")
+    assert done.returncode == 0, done.stderr
+    assert "ragged-all-to-all(" in hlo.read_text()
+    memory = json.loads(report.read_text())["memory_gib"]
+    assert memory["host"] > 1000 * memory["optimizer"]  # the step count stays

@@ -16,10 +16,14 @@ from dots_jax.parallel.mesh import AXES, axis_sizes, vary
 
 
 class Kernels(NamedTuple):
-    """What a platform has its own kernels for. Each has the signature and the meaning of its plain reference."""
+    """What a platform has its own kernels for. Each has the signature and the meaning of its plain reference.
+
+    ragged: it has a collective in which only the rows that are there travel.
+    """
 
     attention: Callable
     grouped_matmul: Callable
+    ragged: bool = False
 
 
 def kernels_for(platform: str) -> Kernels:
@@ -27,7 +31,7 @@ def kernels_for(platform: str) -> Kernels:
     if platform == "tpu":
         from dots_jax.model import tpu_kernels
 
-        return Kernels(tpu_kernels.attention, tpu_kernels.grouped_matmul)
+        return Kernels(tpu_kernels.attention, tpu_kernels.grouped_matmul, ragged=True)
     if platform in ("gpu", "cuda"):
         from dots_jax.model import gpu_kernels
 

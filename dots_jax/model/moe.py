@@ -206,7 +206,8 @@ def exchange_all_gather(
     """
     devices, experts = jax.lax.axis_size("expert"), w_gate_up_EDF.shape[0]
     rows = buffer_rows(ids_NK.size, buffer, worst=ids_NK.shape[0] * devices * min(ids_NK.shape[1], experts))
-    x_ND, ids_NK, gates_NK = (jax.lax.all_gather(a, "expert", tiled=True) for a in (x_ND, ids_NK, gates_NK))
+    with jax.named_scope("dispatch"):
+        x_ND, ids_NK, gates_NK = (jax.lax.all_gather(a, "expert", tiled=True) for a in (x_ND, ids_NK, gates_NK))
     order = sort_by_expert(ids_NK, jax.lax.axis_index("expert") * experts, experts)
     num_blocks = jnp.maximum(1, -(-order.ends_E[-1] // rows))
 
@@ -215,7 +216,9 @@ def exchange_all_gather(
 
     y_ND = all_blocks(block, num_blocks, (x_ND, gates_NK, w_gate_up_EDF, w_down_EFD), order)
     copies = jnp.minimum(order.ends_E[-1], num_blocks * rows)
-    return Met(jax.lax.psum_scatter(y_ND, "expert", tiled=True), num_blocks, copies)
+    with jax.named_scope("combine"):
+        y_ND = jax.lax.psum_scatter(y_ND, "expert", tiled=True)
+    return Met(y_ND, num_blocks, copies)
 
 
 def exchange_all_to_all(
@@ -359,6 +362,8 @@ class MoE(nnx.Module):
             keep = "" if self.exchange == "weights" else "expert"
             weights = [whole(w, self.dtype, keep) for w in (self.experts.w_gate_up_EDF, self.experts.w_down_EFD)]
         exchange = EXCHANGES[self.exchange] if sizes.get("expert", 1) > 1 else exchange_weights
+        if exchange is exchange_all_to_all:
+            exchange = functools.partial(exchange, ragged=self.kernels.ragged)
         met = exchange(
             x_BTD.reshape(-1, D), ids_BTK.reshape(-1, K), gates_BTK.reshape(-1, K), *weights,
             buffer=self.buffer, grouped_matmul=self.kernels.grouped_matmul,
