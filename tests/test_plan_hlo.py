@@ -4,11 +4,13 @@ tests/hlo/: four layers of x @ w1 @ w2 over v5p:4x4x4, weights gathered over fsd
 sums scattered over expert (4, the axis x). Shapes per device: tokens 2048 x 2048, w1 128 x 1024, w2 1024 x 128, bfloat16.
 """
 
+import dataclasses
 import functools
 from pathlib import Path
 
 import pytest
 
+from dots_jax.config import UserError
 from dots_jax.parallel.topology import CHIPS
 from dots_jax.planning import live
 from dots_jax.planning.hlo import Computation, Module, parse, parse_operation
@@ -318,3 +320,28 @@ def test_trees_of_types():
 def test_a_computation_knows_its_users():
     home: Computation = module_of("%a = f32[] parameter(0)", "ROOT %b = f32[] add(%a, %a)").computations["main"]
     assert [op.name for op in home.users["a"]] == ["b"]
+
+
+def test_slices_have_a_program_each():
+    """Of two slices, the compiler gives the program of one; what crosses goes out and comes back by way of the hosts."""
+    places = tuple((s, x, y, 0, 0) for s in range(2) for x in range(2) for y in range(2))
+    pod = Network(V5P, (("data", 2), ("fsdp", 4)), places)
+    text = """HloModule m, num_partitions=4
+
+ENTRY %main (p: f32[1048576]) -> f32[1048576] {
+  %p = f32[1048576] parameter(0)
+  %t = token[] after-all()
+  %all = f32[1048576] all-reduce(%p), replica_groups={{0,1,2,3}}, to_apply=%add
+  %send = (f32[1048576], u32[], token[]) send(%all, %t), channel_id=2, is_host_transfer=true
+  %recv = (f32[1048576], u32[], token[]) recv(%t), channel_id=1, is_host_transfer=true
+  %sent = token[] send-done(%send), channel_id=2, is_host_transfer=true
+  %done = (f32[1048576], token[]) recv-done(%recv), channel_id=1, is_host_transfer=true
+  ROOT %out = f32[1048576] get-tuple-element(%done), index=0
+}
+"""
+    inside, across = [step.transfer for step in Walker(parse(text), pod).walk().steps]
+    assert (inside.axes, inside.links) == ("fsdp", ("x", "y"))
+    assert (across.kind, across.axes, across.links, across.bytes) == ("all-reduce", "data", ("dcn",), 2**22)
+    assert across.seconds == pytest.approx(2**22 / (V5P.dcn / V5P.chips_per_host / V5P.devices))
+    with pytest.raises(UserError, match="for 4 devices, but the topology has 16"):
+        Walker(parse(text), dataclasses.replace(pod, places=tuple((s, *p[1:]) for s in range(2) for p in places)))

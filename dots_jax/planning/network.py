@@ -39,6 +39,16 @@ class Network:
         names = [name for i, (name, _) in enumerate(self.axes) if len({w[i] for w in where}) > 1]
         return " x ".join(names) or "none"
 
+    @property
+    def slices(self) -> int:
+        return len({place[0] for place in self.places})
+
+    def one_slice(self) -> "Network":
+        """The first slice alone, which is the outermost part of the first axis."""
+        (name, size), *others = self.axes
+        places = self.places[: len(self.places) // self.slices]
+        return dataclasses.replace(self, axes=((name, size // self.slices), *others), places=places)
+
     def links(self, group: tuple[int, ...]) -> dict[str, float]:
         """Bandwidth in one direction that a device of this group has along each physical axis: `x`, `y`, `z`, `core`, or
         `dcn` between slices."""
@@ -73,6 +83,14 @@ class Transfer:
     bytes: float
     seconds: float
     links: tuple[str, ...]
+
+
+def between_slices(op: Operation, network: Network) -> Transfer:
+    """What one device of each slice exchanges with those of the others: a `recv` for a sum over slices, by way of the hosts."""
+    volume, slices = float(op.arrays[0].bytes), network.slices
+    bandwidth = network.chip.dcn / network.chip.chips_per_host / network.chip.devices
+    seconds = 2 * volume * (slices - 1) / slices / bandwidth
+    return Transfer("all-reduce", network.axes[0][0], slices, volume, seconds, ("dcn",))
 
 
 def transfer(kind: str, op: Operation, computation: Computation, network: Network, share: float = 1.0) -> Transfer:

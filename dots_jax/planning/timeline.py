@@ -16,7 +16,7 @@ from dots_jax.config import UserError
 from dots_jax.planning.collectives import CARRY, DONE, START, SYNC, Collective, Finder
 from dots_jax.planning.hlo import Computation, Module, Operation
 from dots_jax.planning.kernels import Expectation, is_kernel, kernel_work
-from dots_jax.planning.network import Network, Transfer, transfer
+from dots_jax.planning.network import Network, Transfer, between_slices, transfer
 from dots_jax.planning.work import FREE, Reader
 
 ESTIMATES = ("compiler", "floor")
@@ -90,6 +90,9 @@ class Walker:
     """
 
     def __init__(self, module: Module, network: Network, expected: Expectation | None = None):
+        self.pod = network
+        if module.num_partitions * network.slices == len(network.places):  # the program of one slice of several
+            network = network.one_slice()
         if module.num_partitions not in (1, len(network.places)):
             raise UserError(
                 f"This module is for {module.num_partitions} devices, but the topology has {len(network.places)}."
@@ -115,8 +118,8 @@ class Walker:
                 steps += self._computation(op.called("to_apply"), trips, clocks)
             elif op.opcode.endswith(("-done", "-update")):
                 self._finish(op, computation, pending, clocks)
-            elif op.opcode in COPIES:
-                pending[op.name] = self._copy(op, computation, trips, clocks)
+            elif op.opcode in COPIES or op.opcode == "recv":
+                pending[op.name] = self._move(op, computation, trips, clocks)
                 steps.append(pending[op.name][0])
             elif op.opcode not in FREE:
                 steps += self._operation(op, computation, trips, clocks, pending)
@@ -179,22 +182,26 @@ class Walker:
                 pending.setdefault(op.name, (step, {}))[1][name] = clock.send(moved)
         return step
 
-    def _copy(
+    def _move(
         self, op: Operation, computation: Computation, trips: float, clocks: dict
     ) -> tuple[Step, dict[str, float]]:
-        """An asynchronous copy between HBM, the chip's vector memory and the host: it hides like a collective."""
-        host = any(array.space == HOST for array in op.arrays)
-        copied = op.arrays[0].bytes
-        bandwidth = (self.chip.pcie if host else self.chip.hbm) / self.chip.devices
-        moved = Transfer(
-            "host copy" if host else COPY, "none", 1, copied, copied / bandwidth, ("host" if host else "hbm",)
-        )
+        """An asynchronous copy between HBM, the chip's vector memory and the host, or what comes from other slices: it hides
+        like a collective."""
+        moved = between_slices(op, self.pod) if op.opcode == "recv" else self._copied(op)
         step = Step(
             op, computation.name, self.reader.part(op, computation), self.reader.direction(op, computation), trips,
-            dict.fromkeys(ESTIMATES, moved.seconds), copied, transfer=moved, asynchronous=True,
+            dict.fromkeys(ESTIMATES, moved.seconds), moved.bytes, transfer=moved, asynchronous=True,
             exposed=dict.fromkeys(ESTIMATES, 0.0),
         )  # fmt: skip
         return step, {name: clock.send(moved) for name, clock in clocks.items()}
+
+    def _copied(self, op: Operation) -> Transfer:
+        host = any(array.space == HOST for array in op.arrays)
+        copied = op.arrays[0].bytes
+        bandwidth = (self.chip.pcie if host else self.chip.hbm) / self.chip.devices
+        return Transfer(
+            "host copy" if host else COPY, "none", 1, copied, copied / bandwidth, ("host" if host else "hbm",)
+        )
 
     def _compute(self, op: Operation, computation: Computation, trips: float) -> Step:
         part, direction, chip = self.reader.part(op, computation), self.reader.direction(op, computation), self.chip

@@ -22,7 +22,7 @@ _KERNELS = (("splash", "attention"), ("flash", "attention"), ("ragged-dot", "exp
 # Operations that cost nothing: names for what is already there.
 FREE = frozenset((
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "add-dependency", "partition-id",
-    "replica-id", "opt-barrier", "iota", "domain", "get-dimension-size",
+    "replica-id", "opt-barrier", "iota", "domain", "get-dimension-size", "send",  # what it sends counts where it comes back
 ))  # fmt: skip
 _LOOKS_INTO = ("dynamic-slice", "slice", "gather")
 _PASSES_ON = ("bitcast", "reshape", "convert", "copy", "transpose", "negate")
