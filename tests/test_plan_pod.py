@@ -152,6 +152,9 @@ def test_verdicts():
     assert "Stage.microbatch_tokens = 1_048_576" in verdict(Forecast(compiled(job(full, four), 90, RECORDED)))
     assert "MeshConfig.data = 2" in verdict(Forecast(compiled(job(full, data=2, fsdp=8), 90, RECORDED)))
     long = dataclasses.replace(STAGE, seq_len=32768, microbatch_tokens=2**22)
+    chunked = ComputeConfig(remat="full", loss_chunk_tokens=1024)
+    assert "moments_on_host = True takes 10.0 GiB" in verdict(Forecast(compiled(job(chunked), 90, RECORDED)))
+    assert "expert_buffer = 1.1" in verdict(Forecast(compiled(job(chunked), 96, RECORDED)))
     assert "MeshConfig.context" in verdict(Forecast(compiled(job(full, long), 90, RECORDED)))
 
 

@@ -184,7 +184,7 @@ def knob(forecast: Forecast) -> str:
             f"The state alone takes {state:.1f} GiB: more chips, or a larger MeshConfig.fsdp "
             f"(now {job.config.mesh.fsdp}; MeshConfig.data = {job.config.mesh.data} makes copies)."
         )
-    if job.config.mesh.data > 1:
+    if job.config.mesh.data > job.slices:
         return f"MeshConfig.data = {job.config.mesh.data} makes copies of the state: put those devices into MeshConfig.fsdp."
     if compute.remat != "full":
         return f"ComputeConfig.remat = 'full' keeps less than '{compute.remat}'."
@@ -195,6 +195,8 @@ def knob(forecast: Forecast) -> str:
         return f"ComputeConfig.loss_chunk_tokens = 1024 makes fewer logits at a time than {compute.loss_chunk_tokens}."
     if job.config.mesh.context == 1 and stage.seq_len > 8192:
         return f"MeshConfig.context splits sequences of {stage.seq_len:,} tokens."
+    if memory.total - memory.limit <= memory.optimizer:
+        return f"ComputeConfig.moments_on_host = True takes {memory.optimizer:.1f} GiB of Adam's moments off the chip."
     if compute.expert_buffer > 1.1 and job.config.mesh.expert > 1:
         return f"ComputeConfig.expert_buffer = 1.1 leaves less room than {compute.expert_buffer}."
     return "More chips are what is left: a larger MeshConfig.fsdp."
