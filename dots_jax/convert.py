@@ -9,7 +9,7 @@ from dots_jax import gin_cli
 from dots_jax.config import UserError
 
 TO_HF = (
-    gin_cli.Flag("step", int, "to_hf: the checkpoint of this step; default: the newest"),
+    gin_cli.Flag("step", int, "to_hf: the checkpoint of this step; default: the newest", minimum=0),
     gin_cli.Flag("dtype", str, "to_hf: bfloat16 or float32; default: as stored"),
     gin_cli.Flag("tokenizer", str, "to_hf: folder with tokenizer.json; default: what came with the weights"),
     gin_cli.Flag("max_shard_size", str, "to_hf: of a file, as 5GB; default: 50GB, as transformers"),

@@ -203,6 +203,14 @@ def test_another_source_is_not_mixed_in(tmp_path, source, capfd):
     assert "holds the beginning of another conversion" in only_error(capfd)
 
 
+def test_a_model_of_the_same_shape_is_another(tmp_path, source):
+    fingerprint = safetensors_files.SafetensorsFolder(str(source)).fingerprint
+    write(tmp_path / "again", random_tensors(), hf_config(CONFIG), files=2)
+    assert safetensors_files.SafetensorsFolder(str(tmp_path / "again")).fingerprint == fingerprint
+    write(tmp_path / "other", random_tensors(seed=1), hf_config(CONFIG), files=2)
+    assert safetensors_files.SafetensorsFolder(str(tmp_path / "other")).fingerprint != fingerprint
+
+
 def test_a_damaged_checkpoint_is_not_exported(tmp_path, source, capfd):
     """One byte of one array changed on the disk, where neither zarr nor OCDBT can notice it."""
     assert convert("from_hf", source, tmp_path / "dst") == 0

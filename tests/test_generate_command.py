@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from jax.experimental.compilation_cache import compilation_cache
 from numerics import quick_compilation
 
@@ -19,6 +20,7 @@ from dots_jax.inference import serving
 from dots_jax.inference.text import RowText, stop_ids
 from dots_jax.parallel.mesh import make_mesh
 from dots_jax.training.checkpoint import Checkpoints
+from dots_jax.training.folders import tokenizer_beside
 from dots_jax.training.optimizer import make_optimizer
 from dots_jax.training.state import Definition, init_state, state_shardings
 
@@ -262,6 +264,7 @@ def refusal(checkpoint, tmp_path, capfd, monkeypatch):
         ({"tokens": None}, "in line 2 needs one of"),
         ({"tokens": []}, "in line 2 is empty: it needs at least one token."),
         ({"text": "", "prompt": ""}, "in line 2 is empty"),
+        ('{"text": "\\ud800", "prompt": "\\ud800"}', "in line 2 has half of a surrogate pair"),
         ({"tokens": [1, 259]}, "in line 2 has the token 259, but the model's ids go from 0 to 258."),
         ({"tokens": [-1]}, "in line 2 has the token -1"),
         ({"tokens": [5] * 257}, "in line 2 has 257 tokens, but the model's context is 256"),
@@ -273,6 +276,22 @@ def test_rows_that_cannot_be_used_are_named(refusal, checkpoint, tmp_path, row, 
         said = refusal(command, f"--checkpoint={checkpoint}", f"--{flag}={path}", f"--output={tmp_path / 'out'}")
         assert words in said
     assert os.listdir(tmp_path) == ["in"]
+
+
+def test_a_text_may_hold_a_line_separator(checkpoint, tmp_path):
+    """U+2028 ends a line for str.splitlines, not for JSON."""
+    path, out = write(tmp_path / "in", '{"text": "a\u2028b"}'), tmp_path / "out"
+    assert run_score(f"--checkpoint={checkpoint}", f"--score={path}", f"--output={out}") == 0
+    (row,) = map(json.loads, out.read_text().split("\n")[:-1])
+    assert row["text"] == "a\u2028b" and len(row["logprobs"]) == len("a\u2028b".encode()) - 1
+
+
+def test_a_converted_tokenizer_is_found(tmp_path):
+    assert tokenizer_beside(epath.Path(tmp_path)) is None
+    for name in ("tokenizer.json", "tokenizer/tokenizer.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+        assert tokenizer_beside(epath.Path(tmp_path)) == epath.Path(tmp_path / name)
 
 
 def test_a_prompt_that_leaves_no_room(refusal, checkpoint, tmp_path):

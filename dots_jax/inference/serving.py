@@ -131,6 +131,20 @@ def _set(tree: dict, names: list[str], leaf) -> None:
     tree[names[-1]] = leaf
 
 
+def check_tokens(what: str, tokens: list[int], config: ModelConfig, room: int) -> list[int]:
+    """The tokens, if the model can take them and has room for so many more."""
+    if not tokens:
+        raise UserError(f"{what} is empty: it needs at least one token.")
+    if bad := [t for t in tokens if not 0 <= t < config.vocab_size]:
+        raise UserError(f"{what} has the token {bad[0]}, but the model's ids go from 0 to {config.vocab_size - 1}.")
+    if len(tokens) + room > config.max_seq_len:
+        raise UserError(
+            f"{what} has {len(tokens):,} tokens, but the model's context is {config.max_seq_len:,}"
+            f"{', and what follows must fit too' if room else ''}: shorten it."
+        )
+    return tokens
+
+
 # --- from a checkpoint ------------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from dots_jax.inference.generation import TOKENS_PER_CALL, TOKENS_PER_STREAMED_C
 from dots_jax.inference.sampling import Sampling
 from dots_jax.inference.scoring import Scorer
 from dots_jax.inference.text import RowText, Vocabulary, stop_ids
+from dots_jax.training.folders import folder, tokenizer_beside
 
 
 class Row(NamedTuple):
@@ -54,7 +55,7 @@ def generate(options: SimpleNamespace) -> None:
         return
     encode = _prompt_encoder(vocabulary, options.chat)
     if options.prompt is not None:
-        tokens = check_tokens("The prompt", encode(options.prompt), config, room=1)
+        tokens = serving.check_tokens("The prompt", encode(options.prompt), config, room=1)
         _stream(start(), tokens, options, stops, vocabulary)
     else:
         _converse(start(), config, options, stops, vocabulary)
@@ -135,7 +136,7 @@ def _converse(generator, config, options, stops, vocabulary) -> None:
         if not said:
             return
         messages.append({"role": "user", "content": said})
-        tokens = check_tokens("The conversation", chat_tokens(messages, vocabulary), config, room=1)
+        tokens = serving.check_tokens("The conversation", chat_tokens(messages, vocabulary), config, room=1)
         messages.append({"role": "assistant", "content": _stream(generator, tokens, options, stops, vocabulary)})
 
 
@@ -188,13 +189,15 @@ def open_vocabulary(path: str | None, checkpoint: serving.Checkpoint, where: str
     Raises:
       UserError: its file cannot be read, or has ids that the model does not have.
     """
-    config, beside = checkpoint.config, os.path.join(where, "tokenizer.json")
+    config, beside = checkpoint.config, tokenizer_beside(folder(where))
     run = checkpoint.record.get("config", {}).get("data")
-    if not path and run is None and not os.path.exists(beside):
+    if not path and run is None and not beside:
         return None
+    if path and os.path.isdir(path):
+        path = os.path.join(path, "tokenizer.json")
     from dots_jax.inference.vocabularies import bytes_vocabulary, tokenizer_vocabulary  # these load TensorFlow
 
-    path = path or (beside if run is None else run["tokenizer"])
+    path = path or (str(beside) if run is None else run["tokenizer"])
     vocabulary = tokenizer_vocabulary(path) if path else bytes_vocabulary()
     if vocabulary.size > config.vocab_size:
         raise UserError(
@@ -213,20 +216,6 @@ def _prompt_encoder(vocabulary: Vocabulary | None, as_chat: bool) -> Callable[[s
     return encode
 
 
-def check_tokens(what: str, tokens: list[int], config: ModelConfig, room: int) -> list[int]:
-    """The tokens, if the model can take them and has room for so many more."""
-    if not tokens:
-        raise UserError(f"{what} is empty: it needs at least one token.")
-    if bad := [t for t in tokens if not 0 <= t < config.vocab_size]:
-        raise UserError(f"{what} has the token {bad[0]}, but the model's ids go from 0 to {config.vocab_size - 1}.")
-    if len(tokens) + room > config.max_seq_len:
-        raise UserError(
-            f"{what} has {len(tokens):,} tokens, but the model's context is {config.max_seq_len:,}"
-            f"{', and what follows must fit too' if room else ''}: shorten it."
-        )
-    return tokens
-
-
 def read_rows(
     path: str, text_field: str, encode: Callable[[str], list[int]], config: ModelConfig, room: int
 ) -> list[Row]:
@@ -237,7 +226,7 @@ def read_rows(
     """
     try:
         with open(path, encoding="utf-8") as file:
-            lines = file.read().splitlines()
+            lines = file.read().split("\n")  # splitlines() would part a text at U+2028
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise UserError(f"{path} cannot be read: {reason}.") from None
@@ -253,13 +242,16 @@ def read_rows(
 def _row(at: str, line: str, text_field: str, encode, config: ModelConfig, room: int) -> Row:
     try:
         fields = json.loads(line)
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{at} has half of a surrogate pair, which is no character.") from None
     except (ValueError, RecursionError):
         raise UserError(f"{at} is not JSON.") from None
     tokens, text = (fields.get("tokens"), fields.get(text_field)) if isinstance(fields, dict) else (None, None)
     is_tokens = isinstance(tokens, list) and all(isinstance(t, int) and not isinstance(t, bool) for t in tokens)
     if is_tokens == isinstance(text, str) or (tokens is not None and not is_tokens):
         raise UserError(f'{at} needs one of "tokens", a list of whole numbers, and "{text_field}", a string.')
-    return Row(fields, check_tokens(at, tokens if is_tokens else encode(text), config, room))
+    return Row(fields, serving.check_tokens(at, tokens if is_tokens else encode(text), config, room))
 
 
 def _batches(rows: list[Row], size: int) -> Iterator[list[Row]]:

@@ -19,7 +19,7 @@ from etils import epath
 
 from dots_jax.config import ModelConfig, Stage, Untie, UserError, model_from_dict
 from dots_jax.inspection.stored_arrays import Index, StoredArray, StoredArrays
-from dots_jax.training.folders import folder
+from dots_jax.training.folders import folder, tokenizer_beside
 from dots_jax.training.stages import Schedule
 
 if TYPE_CHECKING:
@@ -85,9 +85,8 @@ class OpenCheckpoint:
 
     @property
     def tokenizer(self) -> str:
-        """The tokenizer.json that a conversion put beside its checkpoint, or that the run named; empty: bytes."""
-        beside = self._checkpoints.parent / "tokenizer.json" if self._checkpoints else None
-        if beside is not None and beside.exists():
+        """The tokenizer.json that a conversion kept with its checkpoint, or that the run named; empty: bytes."""
+        if self._checkpoints and (beside := tokenizer_beside(self._checkpoints.parent)):
             return str(beside)
         return ((self._record.get("config") or {}).get("data") or {}).get("tokenizer", "")
 

@@ -12,7 +12,7 @@ from etils import epath
 from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig, UserError
 from dots_jax.inference.generation import Generator
 from dots_jax.inference.sampling import Sampling
-from dots_jax.inference.serving import define, serving_mesh, shard_weights
+from dots_jax.inference.serving import check_tokens, define, serving_mesh, shard_weights
 from dots_jax.model.transformer import Transformer
 from dots_jax.parallel.mesh import make_mesh
 from dots_jax.training.checkpoint import verify_model
@@ -40,6 +40,10 @@ class RestoredModel:
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop_ids: Sequence[int] = (), **sampling
     ) -> list[list[int]]:
         """The tokens that follow each prompt. sampling: `temperature`, `top_k`, `top_p`, `seed`; by default greedy."""
+        for number, prompt in enumerate(prompts):
+            check_tokens(f"prompt {number}", list(prompt), self.config, 0)
+        if not prompts:
+            return []
         mesh, dtype = serving_mesh(self.config, 1), self.compute.dtype
         params = jax.tree.map(lambda array: array, self.params)  # dicts of its own, since they are emptied
         weights = shard_weights(define(self.config, dtype), params, self.router_bias, dtype, mesh)

@@ -100,7 +100,11 @@ def _require_one_of(name: str, value, allowed: tuple) -> None:
 def _check_full_attention(hf: Mapping) -> None:
     """Every layer must see its whole sequence. transformers lets layers from max_window_layers (default 62) on slide."""
     layers = _required(hf, "num_hidden_layers")
-    sliding = hf.get("sliding_window") is not None and hf.get("max_window_layers", 62) < layers
+    first = hf.get("max_window_layers", 62)
+    for name, value in (("num_hidden_layers", layers), ("max_window_layers", first)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise UserError(f"The Hugging Face config's {name} is {value!r}, but must be a whole number.")
+    sliding = hf.get("sliding_window") is not None and first < layers
     types = hf.get("layer_types") or ["sliding_attention" if sliding else "full_attention"]
     for kind in types:
         _require_one_of("layer_types" if hf.get("layer_types") else "sliding_window", kind, ("full_attention",))
@@ -108,11 +112,17 @@ def _check_full_attention(hf: Mapping) -> None:
 
 def _rope_theta(hf: Mapping) -> float:
     rope = hf.get("rope_parameters") or {}
-    _require_one_of("rope_parameters.rope_type", rope.get("rope_type"), ("default", None))
+    if not isinstance(rope, Mapping):
+        raise UserError(f"The Hugging Face config's rope_parameters is {rope!r}, but must be an object.")
+    for key in ("rope_type", "type"):  # transformers reads the older name as well
+        _require_one_of(f"rope_parameters.{key}", rope.get(key), ("default", None))
     for where in (hf, rope):
         _require_one_of("partial_rotary_factor", where.get("partial_rotary_factor"), (1.0, None))
     found = {theta for theta in (hf.get("rope_theta"), rope.get("rope_theta")) if theta is not None}
     if len(found) != 1:
         problem = "no rope_theta" if not found else "two values of rope_theta, at the top and in rope_parameters"
         raise UserError(f"The Hugging Face config has {problem}; this model needs one.")
-    return float(found.pop())
+    theta = found.pop()
+    if isinstance(theta, bool) or not isinstance(theta, int | float):
+        raise UserError(f"The Hugging Face config's rope_theta is {theta!r}, but must be a number.")
+    return float(theta)

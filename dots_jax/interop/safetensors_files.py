@@ -27,6 +27,9 @@ MAX_HEADER = 100_000_000  # bytes; what the safetensors library allows
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
+SAMPLES, SAMPLE_BYTES = 16, 4096  # of each file
+
+
 class Tensor(NamedTuple):
     """Where a tensor is. begin: of its bytes, from the start of the file."""
 
@@ -40,7 +43,8 @@ class Tensor(NamedTuple):
 class SafetensorsFolder:
     """A checkpoint folder of Hugging Face's: config.json, safetensors files and their index.
 
-    Attributes: path; config (the parsed config.json); tensors (by name); fingerprint (of config, names and sizes).
+    Attributes: path; config (the parsed config.json); tensors (by name); fingerprint (of config, names, sizes, and samples of the
+    bytes, so that another model of the same shape is told apart).
 
     Raises:
       UserError: something is missing, cut off, contradicts something else, or would have to be unpickled.
@@ -65,6 +69,8 @@ class SafetensorsFolder:
                 raise UserError(f"The tensor {twice[0]} is in two files, {self.tensors[twice[0]].file} and {file}.")
             self.tensors |= found
         self._check_index()
+        for file in self.files:
+            digest.update(self._sample(file))
         self.fingerprint = digest.hexdigest()
 
     def _check_index(self) -> None:
@@ -80,6 +86,17 @@ class SafetensorsFolder:
         extra = sorted(self.tensors.keys() - _weight_map(self.path / INDEX).keys())
         if extra:
             raise UserError(f"{self.tensors[extra[0]].file} holds the tensor {extra[0]}, which {INDEX} does not list.")
+
+    def _sample(self, file: str) -> bytes:
+        """A few bytes from evenly spaced places of a file's data."""
+        held = [tensor for tensor in self.tensors.values() if tensor.file == file]
+        begin = min((tensor.begin for tensor in held), default=0)
+        end = max((tensor.begin + tensor.num_bytes for tensor in held), default=0)
+        data = bytearray(SAMPLES * SAMPLE_BYTES)
+        for i in range(SAMPLES):
+            part = memoryview(data)[i * SAMPLE_BYTES : (i + 1) * SAMPLE_BYTES]
+            self._read_into(file, begin + i * max(0, end - begin - SAMPLE_BYTES) // (SAMPLES - 1), part)
+        return bytes(data)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows start to stop of a tensor, read from the file now. Safe from several threads."""

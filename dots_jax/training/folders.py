@@ -14,6 +14,12 @@ def in_bucket(workdir: str) -> bool:
     return "://" in str(workdir)
 
 
+def tokenizer_beside(workdir: epath.Path) -> epath.Path | None:
+    """The tokenizer.json that a conversion kept with its checkpoint, or that somebody put there."""
+    named = (workdir / "tokenizer" / "tokenizer.json", workdir / "tokenizer.json")
+    return next((path for path in named if path.exists()), None)
+
+
 def write_whole(path: epath.Path, text: str) -> None:
     """The file is there with all of the text, or as it was before."""
     new = path.parent / f"{path.name}.new"
