@@ -303,9 +303,13 @@ def test_a_prompt_that_leaves_no_room(refusal, checkpoint, tmp_path):
 
 def test_what_is_no_checkpoint(refusal, checkpoint, tmp_path):
     (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "config.json").write_text("{}")
     for path, words in (
         (tmp_path, "is no checkpoint: give the --workdir of a training run"),
-        (tmp_path / "nowhere", "is no checkpoint"),
+        (tmp_path / "nowhere", "is no checkpoint: there is nothing of that name"),
+        (tmp_path / "hf", "it is a Hugging Face folder; `python -m dots_jax.convert from_hf"),
+        (f"{checkpoint}/checkpoints/3", f"it is one step of a run; give {checkpoint} and --step=3."),
         (tmp_path / "empty", "There is no finished checkpoint in"),
     ):
         assert words in refusal(run_generate, f"--checkpoint={path}", "--prompt=x")

@@ -163,11 +163,17 @@ def open_checkpoint(path: str, step: int | None = None) -> Checkpoint:
     Raises:
       UserError: there is none, or its record cannot be read.
     """
-    if not (folder(path) / "checkpoints").is_dir():
-        raise UserError(
-            f"{path} is no checkpoint: give the --workdir of a training run, or a folder that "
-            "`python -m dots_jax.convert from_hf` wrote."
-        )
+    where = folder(path)
+    if not (where / "checkpoints").is_dir():
+        if not where.exists():
+            mend = "there is nothing of that name"
+        elif (where / "config.json").exists():
+            mend = f"it is a Hugging Face folder; `python -m dots_jax.convert from_hf {path} DIR` makes one of it"
+        elif (where / "model").is_dir() and where.parent.name == "checkpoints":
+            mend = f"it is one step of a run; give {where.parent.parent} and --step={where.name}"
+        else:
+            mend = "give the --workdir of a training run, or a folder that `python -m dots_jax.convert from_hf` wrote"
+        raise UserError(f"{path} is no checkpoint: {mend}.")
     checkpoints = Checkpoints(path)
     steps = checkpoints.steps()
     if not steps:
