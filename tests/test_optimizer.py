@@ -74,6 +74,7 @@ def test_every_matrix_decays_and_no_norm_does():
 class ToyDefinition:
     """In a Definition's place: the loss of a step is curve(p, x) for one parameter p and the batch's one number x."""
 
+    moments_on_host = False
     mesh = None
 
     def __init__(self, curve):
