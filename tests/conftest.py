@@ -67,23 +67,11 @@ def small_cache(tmp_path_factory):
 def workdir(tmp_path, small_cache, process_env, monkeypatch):
     """A new run of `small_run`. Most of the time of such a run is compilation: with few optimisations it takes half as
     long, and what is compiled here or in a process of `process_env` is compiled once a session."""
-    import jax
-    from jax.experimental.compilation_cache import compilation_cache
+    from numerics import quick_compilation
     from small_run import Workdir
 
     monkeypatch.setattr(
         "dots_jax.training.loop.peak_flops", lambda device: (1e10, "assumed")
     )  # measuring takes a second
-    settings = {
-        "jax_disable_most_optimizations": True,
-        "jax_compilation_cache_dir": process_env["JAX_COMPILATION_CACHE_DIR"],
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: jax.config.values[name] for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield Workdir(tmp_path, small_cache, {**process_env, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"})
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+    with quick_compilation(process_env["JAX_COMPILATION_CACHE_DIR"]):
+        yield Workdir(tmp_path, small_cache, {**process_env, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"})

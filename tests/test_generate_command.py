@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
-from jax.experimental.compilation_cache import compilation_cache
 from numerics import quick_compilation
 
 from dots_jax import eval as eval_command
@@ -30,19 +29,8 @@ MODEL = tiny()
 @pytest.fixture(scope="module", autouse=True)
 def quickly(process_env):
     """Every command makes its functions anew; what an earlier one compiled need not be compiled again."""
-    settings = {
-        "jax_compilation_cache_dir": process_env["JAX_COMPILATION_CACHE_DIR"],
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: jax.config.values[name] for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    with quick_compilation():
+    with quick_compilation(process_env["JAX_COMPILATION_CACHE_DIR"]):
         yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")

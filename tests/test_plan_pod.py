@@ -165,6 +165,7 @@ def test_what_the_compiler_refused_is_a_forecast_too(tmp_path):
     assert "The compiler refused" in text and "37.0 GiB too much" in text
     found = forecast.as_json()
     assert found["fits"] is False and "mfu" not in found
+    assert "It does not fit: 95.0 of 85" in verdict(Forecast(compiled(job(), 0)))  # it did not say by how much
     draw(forecast, str(tmp_path / "a.png"))
 
 

@@ -156,7 +156,8 @@ def _memory(compiled: Compiled) -> Memory:
     gib = lambda n: n * chip.devices / GIB  # noqa: E731
     other = state.total - state.parameters - state.optimizer
     arguments = stats.get("argument", state.total)
-    needed = stats["needed"]
+    # A refusal that gives no figure: more than there is.
+    needed = stats["needed"] or int(chip.hbm_gib * GIB / chip.devices)
     return Memory(
         parameters=gib(state.parameters), optimizer=gib(state.optimizer), batch=gib(arguments - state.total + other),
         temporaries=gib(needed - arguments), total=gib(needed), limit=chip.usable_gib, hbm=chip.hbm_gib,
