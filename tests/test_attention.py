@@ -8,8 +8,9 @@ from flax import nnx
 from numerics import MODULE, assert_close, input_dtypes, random_weights
 
 from dots_jax.config import MeshConfig
-from dots_jax.model.attention import Attention, attention_over_context, context_order, rope_table
+from dots_jax.model.attention import Attention, attention_over_context, context_order
 from dots_jax.model.kernels import attention, kernels_for
+from dots_jax.model.rope import rope_table
 from dots_jax.parallel.mesh import TOKENS, make_mesh
 
 B, T, D, N, H, THETA = 2, 13, 12, 3, 8, 100.0

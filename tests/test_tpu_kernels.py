@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
 from numerics import MODULE, assert_close, random_batch
 
 from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig
-from dots_jax.model import kernels, tpu_kernels
+from dots_jax.model import kernels, rope, tpu_attention, tpu_grouped_matmul, tpu_rope
 from dots_jax.model.grouped_matmul import grouped_matmul_reference
 from dots_jax.parallel.mesh import make_mesh
 from dots_jax.training.state import Definition
@@ -15,23 +16,54 @@ from dots_jax.training.state import Definition
 # --- attention ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("start", [0, 128])
-def test_attention(start):
-    """Values and gradients, packed documents and padding; queries from the row's start or from its middle."""
+@pytest.mark.parametrize("tiles", [(128, 128, 128), (256, 256, 128), (256, 128, 128), (128, 512, 256)], ids=str)
+@pytest.mark.parametrize("start", [0, 128, 384])
+def test_attention(start, tiles, monkeypatch):
+    """Values and gradients, packed documents and padding; queries from the row's start or from its middle; tiles of queries
+    and keys of every relation."""
+    for name, tile in zip(("QUERIES", "KEYS", "KEYS_AT_ONCE"), tiles):
+        monkeypatch.setattr(tpu_attention, name, tile)
     rng = np.random.default_rng(0)
-    S, T = 256, 256 - start
-    segments_BS = np.repeat([[1, 1, 2, 2, 2, 3, 3, 0]], S // 8, axis=1).astype(np.int32)
+    S, T = 512, 512 - start
+    segments_BS = np.stack([np.repeat([1, 1, 2, 2, 2, 3, 3, 0], S // 8), np.ones(S)]).astype(np.int32)
     segments_BT = segments_BS[:, start:]
-    q, dy = (rng.normal(size=(1, T, 2, 128)).astype(np.float32) for _ in range(2))
-    k, v = (rng.normal(size=(1, S, 2, 128)).astype(np.float32) for _ in range(2))
-    dy[segments_BT == 0] = 0
+    q, dy = (rng.normal(size=(2, T, 2, 128)).astype(np.float32) for _ in range(2))
+    k, v = (rng.normal(size=(2, S, 2, 128)).astype(np.float32) for _ in range(2))
 
     def both(attention, **interpret):
         function = lambda q, k, v: attention(q, k, v, segments_BT, segments_BS, start, **interpret)
         y, transpose = jax.vjp(function, q, k, v)
-        return y[segments_BT != 0], transpose(dy)
+        return y, transpose(dy)
 
-    assert_close(both(tpu_kernels.attention, interpret=True), both(kernels.attention), MODULE)
+    assert_close(both(tpu_attention.attention, interpret=True), both(kernels.attention), MODULE)
+
+
+def test_attention_agrees_with_jax_s_own_kernel():
+    """In bfloat16, as it runs: both round p and the result, and differ by no more than that."""
+    rng = np.random.default_rng(1)
+    segments = np.repeat([[1, 2, 2, 3]], 64, axis=1).astype(np.int32)
+    q, k, v = (jnp.asarray(rng.normal(size=(1, 256, 2, 128)), jnp.bfloat16) for _ in range(3))
+    mask = splash_attention_mask.MultiHeadMask([splash_attention_mask.CausalMask((256, 256))] * 2)
+    splash = splash_attention_kernel.make_splash_mha(mask, head_shards=1, q_seq_shards=1, interpret=True)
+    heads_first = (a[0].swapaxes(0, 1) for a in (q * 128**-0.5, k, v))
+    expected = splash(*heads_first, splash_attention_kernel.SegmentIds(segments[0], segments[0])).swapaxes(0, 1)
+    actual = tpu_attention.attention(q, k, v, segments, segments, 0, interpret=True)[0]
+    np.testing.assert_allclose(actual.astype(np.float32), expected.astype(np.float32), atol=2**-6)
+
+
+@pytest.mark.parametrize("tokens", [512, 48])
+def test_norm_and_rotation(tokens):
+    """Values and gradients, of the scale too; positions of packed documents, and a row shorter than a tile."""
+    rng = np.random.default_rng(0)
+    x, dy = (rng.normal(size=(2, tokens, 3, 128)).astype(np.float32) for _ in range(2))
+    scale = rng.normal(size=128).astype(np.float32)
+    table = rope.rope_table(jnp.asarray(rng.integers(0, 8192, (2, tokens))), 128, 1e7)
+
+    def both(norm_rope, **interpret):
+        y, transpose = jax.vjp(lambda x, scale: norm_rope(x, scale, table, epsilon=1e-5, **interpret), x, scale)
+        return y, transpose(dy)
+
+    assert_close(both(tpu_rope.norm_rope, interpret=True), both(rope.norm_rope), MODULE)
 
 
 # --- the grouped matmul -------------------------------------------------------------------------------------------------
@@ -54,7 +86,7 @@ def test_grouped_matmul(sizes, transpose_w):
         dx, dw = transpose(dy)
         return y[:used], dx[:used], dw
 
-    actual = both(tpu_kernels.grouped_matmul, x, dy, interpret=True)
+    actual = both(tpu_grouped_matmul.grouped_matmul, x, dy, interpret=True)
     assert_close(actual, both(grouped_matmul_reference, np.nan_to_num(x), np.nan_to_num(dy)), MODULE)
 
 

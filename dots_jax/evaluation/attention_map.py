@@ -9,7 +9,7 @@ from flax import nnx
 
 from dots_jax.config import UserError
 from dots_jax.inspection.restored_model import RestoredModel
-from dots_jax.model.attention import rope_table
+from dots_jax.model.rope import rope_table
 
 
 def attention_map(model: RestoredModel, ids: Sequence[int], layer: int) -> np.ndarray:

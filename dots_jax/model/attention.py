@@ -8,28 +8,8 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from dots_jax.model.kernels import Kernels
-from dots_jax.model.layers import RMSNorm, weight, whole
+from dots_jax.model.layers import RMSNorm, matmul, weight, whole
 from dots_jax.parallel.mesh import CONTEXT, axis_sizes
-
-
-def rope_table(positions_BT: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
-    """cos and sin of each position's rotation, float32 [B, T, 1, H]; both halves of the head turn by the same angles."""
-    frequency_H = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angle = positions_BT[:, :, None, None].astype(jnp.float32) * jnp.tile(frequency_H, 2)
-    return jnp.cos(angle), jnp.sin(angle)
-
-
-def apply_rope(x_BTNH: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Rotates the pairs (x[i], x[i + H/2]) in float32: the halves layout of the released weights.
-
-    The other half of each pair comes by a matmul with a signed permutation, exact in any dtype: halves of 64 lanes would
-    leave the other 64 of a TPU's registers empty, and be written out in float32.
-    """
-    cos, sin = rope
-    half = x_BTNH.shape[-1] // 2
-    turn_HH = jnp.eye(2 * half, k=half, dtype=x_BTNH.dtype) - jnp.eye(2 * half, k=-half, dtype=x_BTNH.dtype)
-    turned_BTNH = jnp.einsum("BTNH,HG->BTNG", x_BTNH, turn_HH, precision=jax.lax.Precision.HIGHEST)
-    return (x_BTNH.astype(jnp.float32) * cos + turned_BTNH.astype(jnp.float32) * sin).astype(x_BTNH.dtype)
 
 
 def context_order(pieces: int) -> list[int]:
@@ -49,8 +29,9 @@ def attention_over_context(q_BTNH, k_BTNH, v_BTNH, segments_BT, attention: Calla
     place = [context_order(pieces).index(i) for i in range(2 * pieces)]
 
     def gather(a_BT):
-        a_BT = jax.lax.all_gather(a_BT, CONTEXT, axis=1, tiled=True)
-        return jnp.concatenate([a_BT[:, p * chunk : (p + 1) * chunk] for p in place], axis=1)
+        flat_BT = jax.lax.all_gather(a_BT.reshape(*a_BT.shape[:2], -1), CONTEXT, axis=1, tiled=True)
+        flat_BT = jnp.concatenate([flat_BT[:, p * chunk : (p + 1) * chunk] for p in place], axis=1)
+        return flat_BT.reshape(a_BT.shape[0], -1, *a_BT.shape[2:])
 
     def on_device(i: int):
         def two_chunks(q_BTNH, segments_BT, k_BSNH, v_BSNH, segments_BS):
@@ -84,7 +65,7 @@ class Attention(nnx.Module):
         self.wo_NHD = weight(rngs, outwards, ("heads", "head_dim", "embed"), init_std)
         self.q_norm = RMSNorm(head_dim, epsilon=norm_epsilon)
         self.k_norm = RMSNorm(head_dim, epsilon=norm_epsilon)
-        self.dtype, self.kernels = dtype, kernels
+        self.head_dim, self.dtype, self.kernels = head_dim, dtype, kernels
 
     def __call__(self, x_BTD: jax.Array, rope: tuple[jax.Array, jax.Array], segments_BT: jax.Array) -> jax.Array:
         q_BTNH, k_BTNH, v_BTNH = self.inwards(x_BTD, rope)
@@ -95,13 +76,22 @@ class Attention(nnx.Module):
         return self.outwards(y_BTNH)
 
     def inwards(self, x_BTD: jax.Array, rope: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """q, k and v of each token, [B, T, N, H], normalised and rotated."""
-        q_BTNH = jnp.einsum("BTD,DNH->BTNH", x_BTD, whole(self.wq_DNH, self.dtype))
-        k_BTNH = jnp.einsum("BTD,DNH->BTNH", x_BTD, whole(self.wk_DNH, self.dtype))
-        v_BTNH = jnp.einsum("BTD,DNH->BTNH", x_BTD, whole(self.wv_DNH, self.dtype))
-        q_BTNH, k_BTNH, v_BTNH = checkpoint_name((q_BTNH, k_BTNH, v_BTNH), "qkv")
-        return apply_rope(self.q_norm(q_BTNH), rope), apply_rope(self.k_norm(k_BTNH), rope), v_BTNH
+        """q, k and v of each token, [B, T, N, H], q and k normalised and rotated."""
+        projected = [self._project(x_BTD, w) for w in (self.wq_DNH, self.wk_DNH, self.wv_DNH)]
+        q_BTNH, k_BTNH, v_BTNH = (a.reshape(*a.shape[:2], -1, self.head_dim) for a in checkpoint_name(projected, "qkv"))
+        q_BTNH, k_BTNH = (
+            self.kernels.norm_rope(a, whole(norm.scale, jnp.float32), rope, epsilon=norm.epsilon)
+            for a, norm in ((q_BTNH, self.q_norm), (k_BTNH, self.k_norm))
+        )
+        return q_BTNH, k_BTNH, v_BTNH
+
+    def _project(self, x_BTD: jax.Array, w: nnx.Param) -> jax.Array:
+        """All heads side by side: as [B, T, N, H] a matmul's result would be laid out anew."""
+        w_DNH = whole(w, self.dtype)
+        return matmul(x_BTD, w_DNH.reshape(w_DNH.shape[0], -1))
 
     def outwards(self, y_BTNH: jax.Array) -> jax.Array:
         """What the heads found, back in the residual stream: [B, T, D]."""
-        return checkpoint_name(jnp.einsum("BTNH,NHD->BTD", y_BTNH, whole(self.wo_NHD, self.dtype)), "attended")
+        w_NHD = whole(self.wo_NHD, self.dtype)
+        y_BTD = matmul(y_BTNH.reshape(*y_BTNH.shape[:2], -1), w_NHD.reshape(-1, w_NHD.shape[2]))
+        return checkpoint_name(y_BTD, "attended")

@@ -5,7 +5,7 @@ on the CPU path also C rows of an expert's tile and B rows of a block.
 
 The cost is that of the routed rows, about 2 sum(sizes) D F floating-point operations, on every backend.
 `jax.lax.ragged_dot` keeps that promise on a TPU only; elsewhere it multiplies every row with every expert, so the CPU has
-a blocked implementation here, and GPUs have kernels in `gpu_kernels.py`, as TPUs have in `tpu_kernels.py`. Which of those
+a blocked implementation here, and GPUs have kernels in `gpu_kernels.py`, as TPUs have in `tpu_grouped_matmul.py`. Which of those
 here runs is decided when the program is lowered for a platform
 (a program lowered for a TPU from a CPU process gets the TPU one), never by asking which devices this process has.
 """

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from dots_jax.model.grouped_matmul import grouped_matmul
+from dots_jax.model.rope import norm_rope
 from dots_jax.parallel.mesh import AXES, axis_sizes, vary
 
 
@@ -21,6 +22,7 @@ class Kernels(NamedTuple):
     ragged: it has a collective in which only the rows that are there travel.
     """
 
+    norm_rope: Callable
     attention: Callable
     grouped_matmul: Callable
     ragged: bool = False
@@ -29,14 +31,14 @@ class Kernels(NamedTuple):
 def kernels_for(platform: str) -> Kernels:
     """The kernels of `cpu`, `gpu` or `tpu`."""
     if platform == "tpu":
-        from dots_jax.model import tpu_kernels
+        from dots_jax.model import tpu_attention, tpu_grouped_matmul, tpu_rope
 
-        return Kernels(tpu_kernels.attention, tpu_kernels.grouped_matmul, ragged=True)
+        return Kernels(tpu_rope.norm_rope, tpu_attention.attention, tpu_grouped_matmul.grouped_matmul, ragged=True)
     if platform in ("gpu", "cuda"):
         from dots_jax.model import gpu_kernels
 
-        return Kernels(gpu_kernels.attention, gpu_kernels.grouped_matmul)
-    return Kernels(attention, grouped_matmul)
+        return Kernels(norm_rope, gpu_kernels.attention, gpu_kernels.grouped_matmul)
+    return Kernels(norm_rope, attention, grouped_matmul)
 
 
 def attention(

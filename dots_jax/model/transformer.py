@@ -12,11 +12,12 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh, PartitionSpec
 
 from dots_jax.config import KEPT, ComputeConfig, ModelConfig
-from dots_jax.model.attention import Attention, rope_table
+from dots_jax.model.attention import Attention
 from dots_jax.model.head import Head
 from dots_jax.model.kernels import kernels_for
 from dots_jax.model.layers import FeedForward, RMSNorm, over_mesh, weight, whole
 from dots_jax.model.moe import MoE, RouterStats, sum_statistics
+from dots_jax.model.rope import rope_table
 from dots_jax.parallel.mesh import TOKENS, axis_sizes
 
 # The hidden states of a token in one piece: the TPU compiler would lay them the other way, and copy them for every gather.

@@ -49,7 +49,7 @@ def kernel_work(op: Operation, computation: Computation, expected: Expectation) 
         share = expected.share(grouped_rows(matrices))
         flops = declared["flops"] if declared else 0.0
         return share * flops, share * min(declared["bytes_accessed"] if declared else moved, moved)
-    if declared and declared["flops"]:
+    if declared:
         return declared["flops"], declared["bytes_accessed"] or moved
     if _ATTENTION.search(name) or _ATTENTION.search(op.op_name):
         return _attention_flops(name + " " + op.op_name, op, matrices), moved
