@@ -93,7 +93,7 @@ class Reader:
     # --- work ---
 
     def _work(self, op: Operation, computation: Computation) -> Work:
-        if op.opcode in FREE:
+        if op.opcode in FREE or op.opcode.endswith("-done"):  # what it waits for was counted where it starts
             return Work(0, 0)
         inner = self.module.computations.get(op.called("calls") or "") if op.opcode == "fusion" else None
         if inner is not None:
