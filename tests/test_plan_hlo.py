@@ -145,6 +145,29 @@ ROOT %s = bf16[1,8,128]{2,1,0} dynamic-slice(%v, %b, %b, %b), dynamic_slice_size
     assert reader.work(main.operations["g"], main).bytes == piece * (4 + 2) + 4  # a slice in float32, out in bfloat16
 
 
+def test_work_of_another_core_counts_once():
+    """A call that starts another, as gathers on a SparseCore do: what waits for it moves no bytes."""
+    rows, gathered = "bf16[64,128]{1,0}", "bf16[512,128]{1,0}"
+    inner = f"""
+%x = {rows} parameter(0)
+%i = s32[512,1]{{1,0}} parameter(1)
+ROOT %g = {gathered} gather(%x, %i), offset_dims={{1}}, collapsed_slice_dims={{0}}, slice_sizes={{1,128}}
+"""
+    outer = f"""
+%x = {rows} parameter(0)
+%i = s32[512,1]{{1,0}} parameter(1)
+%s = (({rows}, s32[512,1]{{1,0}}), {gathered}, u32[]) call-start(%x, %i), to_apply=%inner
+ROOT %d = {gathered} call-done(%s)
+"""
+    module = module_of(
+        f"%x = {rows} parameter(0)", "%i = s32[512,1]{1,0} parameter(1)",
+        f"%s = (({rows}, s32[512,1]{{1,0}}), {gathered}, u32[]) call-start(%x, %i), to_apply=%outer",
+        f"ROOT %d = {gathered} call-done(%s)", outer=outer, inner=inner,
+    )  # fmt: skip
+    main = module.computations["main"]
+    assert Reader(module).work(main.operations["s"], main).bytes == 2 * 512 * 128 * 2
+
+
 def kernel(line: str, *operands: str):
     module = module_of(*operands, line)
     main = module.computations["main"]
@@ -162,6 +185,18 @@ def test_grouped_matmul_costs_the_expected_rows():
     assert kernel_work(op, home, Expectation(rows=1024, buffer=1.25)) == (800, 400)
     assert kernel_work(op, home, Expectation(rows=2048, buffer=1.25)) == (800, 400)  # the tokens come in two pieces
     assert kernel_work(op, home, Expectation(rows=1280)) == (1000, 500)
+
+
+def test_a_kernel_without_a_matrix_product_takes_its_bytes_or_three_times_them():
+    """As the compiler's own estimates of element-wise work do, beside their floor; not what attention would take."""
+    module = module_of(
+        "%x = bf16[1024,512]{1,0} parameter(0)",
+        'ROOT %k = bf16[1024,512]{1,0} custom-call(%x), custom_call_target="tpu_custom_call", '
+        'metadata={op_name="attention/norm_rope/pallas_call"}, backend_config={"cost_estimate":{"flops":"0",'
+        '"transcendentals":"0","bytes_accessed":"2097152"}}',
+    )  # fmt: skip
+    (step,) = Walker(module, CUBE).walk().compute
+    assert step.seconds == pytest.approx({"compiler": 3 * 2097152 / V5P.hbm, "floor": 2097152 / V5P.hbm})
 
 
 @pytest.mark.parametrize(

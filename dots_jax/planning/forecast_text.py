@@ -10,7 +10,8 @@ How: the step that `train` runs, compiled ahead of time by the TPU compiler; not
   compiler     the compiler's own cycles of every operation x loop trips at {clock:.2f} GHz; the cautious figure
   floor        the same, but operations without a matrix product by the bytes that they must move at {hbm:.2f} TB/s
   overlapped   the floor, if every collective were hidden: what is left to gain
-  Pallas kernels by FLOPs at the peak ({peak:.0f} TFLOP/s a chip) or bytes, whichever is longer: rows of experts at balanced
+  Pallas kernels by FLOPs at the peak ({peak:.0f} TFLOP/s a chip) or bytes, whichever is longer, and those without a matrix
+  product by their bytes, three times over in the cautious figure; rows of experts at balanced
   load, causal attention half. Collectives: bytes x (g-1)/g over {ici:.0f} GB/s a link and direction, twice on a ring, summed over
   the axes of the torus that a group spans{dcn}. Asynchronous ones hide only what runs between their start and their done, on
   links that they share one after the other; those in steps only what carries them. MFU: model FLOPs, no recomputation."""
