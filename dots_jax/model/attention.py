@@ -67,26 +67,19 @@ class Attention(nnx.Module):
         self.k_norm = RMSNorm(head_dim, epsilon=norm_epsilon)
         self.head_dim, self.dtype, self.kernels = head_dim, dtype, kernels
 
-    def weights(self) -> tuple[jax.Array, ...]:
-        """wq, wk, wv and wo, whole and in the compute dtype."""
-        return tuple(whole(w, self.dtype) for w in (self.wq_DNH, self.wk_DNH, self.wv_DNH, self.wo_NHD))
-
-    def __call__(
-        self, x_BTD: jax.Array, rope: tuple[jax.Array, jax.Array], segments_BT: jax.Array,
-        weights: tuple[jax.Array, ...] | None = None,
-    ) -> jax.Array:  # fmt: skip
-        weights = weights or self.weights()
-        q_BTNH, k_BTNH, v_BTNH = self.inwards(x_BTD, rope, weights)
+    def __call__(self, x_BTD: jax.Array, rope: tuple[jax.Array, jax.Array], segments_BT: jax.Array) -> jax.Array:
+        q_BTNH, k_BTNH, v_BTNH = self.inwards(x_BTD, rope)
         if axis_sizes().get(CONTEXT, 1) > 1:
             y_BTNH = attention_over_context(q_BTNH, k_BTNH, v_BTNH, segments_BT, self.kernels.attention)
         else:
             y_BTNH = self.kernels.attention(q_BTNH, k_BTNH, v_BTNH, segments_BT, segments_BT, 0)
-        return self.outwards(y_BTNH, weights)
+        return self.outwards(y_BTNH)
 
-    def inwards(self, x_BTD: jax.Array, rope: tuple[jax.Array, jax.Array], weights=None) -> tuple[jax.Array, ...]:
+    def inwards(self, x_BTD: jax.Array, rope: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
         """q, k and v of each token, [B, T, N, H], q and k normalised and rotated."""
+        weights = (whole(w, self.dtype) for w in (self.wq_DNH, self.wk_DNH, self.wv_DNH))
         # All heads side by side: as [B, T, N, H] a matmul's result would be laid out anew.
-        projected = [matmul(x_BTD, w.reshape(w.shape[0], -1)) for w in (weights or self.weights())[:3]]
+        projected = [matmul(x_BTD, w_DNH.reshape(w_DNH.shape[0], -1)) for w_DNH in weights]
         q_BTNH, k_BTNH, v_BTNH = (a.reshape(*a.shape[:2], -1, self.head_dim) for a in checkpoint_name(projected, "qkv"))
         q_BTNH, k_BTNH = (
             self.kernels.norm_rope(a, whole(norm.scale, jnp.float32), rope, epsilon=norm.epsilon)
@@ -94,8 +87,8 @@ class Attention(nnx.Module):
         )
         return q_BTNH, k_BTNH, v_BTNH
 
-    def outwards(self, y_BTNH: jax.Array, weights=None) -> jax.Array:
+    def outwards(self, y_BTNH: jax.Array) -> jax.Array:
         """What the heads found, back in the residual stream: [B, T, D]."""
-        w_NHD = (weights or self.weights())[3]
+        w_NHD = whole(self.wo_NHD, self.dtype)
         y_BTD = matmul(y_BTNH.reshape(*y_BTNH.shape[:2], -1), w_NHD.reshape(-1, w_NHD.shape[2]))
         return checkpoint_name(y_BTD, "attended")

@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 
 from dots_jax.model.rope import rms_norm
 from dots_jax.parallel.mesh import TOKENS, axis_sizes, gather_parameter, parameter_spec
-from dots_jax.parallel.order import after
 
 
 class RouterBias(nnx.Variable):
@@ -27,14 +26,12 @@ def weight(rngs: nnx.Rngs, shape: tuple[int, ...], logical: tuple[str, ...], std
     return nnx.Param(std * jax.random.normal(rngs.params(), shape, jnp.float32), logical=logical, whole_shape=shape)
 
 
-def whole(param: nnx.Param, dtype: jnp.dtype, keep: str = "", others: tuple[jax.Array, ...] = ()) -> jax.Array:
-    """The parameter in the compute dtype; inside shard_map gathered from all its shards, but for the mesh axis `keep`, when
-    the others are there.
+def whole(param: nnx.Param, dtype: jnp.dtype, keep: str = "") -> jax.Array:
+    """The parameter in the compute dtype; inside shard_map gathered from all its shards, but for the mesh axis `keep`.
 
     Cast before the gather: half the bytes on the wire in bfloat16. Its gradient is scattered back in that dtype.
     """
-    w = param[...].astype(dtype)
-    return gathering(param, dtype, keep)(after(w, *others) if others and axis_sizes() else w)
+    return gathering(param, dtype, keep)(param[...])
 
 
 def gathering(param: nnx.Param, dtype: jnp.dtype, keep: str = "") -> Callable[[jax.Array], jax.Array]:

@@ -302,18 +302,11 @@ class Experts(nnx.Module):
     """The weights of the routed experts. travel: they go to the tokens, and may be stored in any way."""
 
     def __init__(
-        self, num_experts: int, hidden_size: int, ffn_size: int, *,
-        travel: bool, init_std: float, dtype: jnp.dtype, rngs: nnx.Rngs,
-    ):  # fmt: skip
+        self, num_experts: int, hidden_size: int, ffn_size: int, *, travel: bool, init_std: float, rngs: nnx.Rngs
+    ):
         expert, embed, ffn = ("stored_expert", "embed", "ffn") if travel else ("expert", "expert_embed", "expert_ffn")
         self.w_gate_up_EDF = weight(rngs, (num_experts, hidden_size, 2 * ffn_size), (expert, embed, ffn), init_std)
         self.w_down_EFD = weight(rngs, (num_experts, ffn_size, hidden_size), (expert, ffn, embed), init_std)
-        self.keep, self.dtype = "" if travel else "expert", dtype
-
-    def weights(self, others: tuple[jax.Array, ...]) -> list[jax.Array]:
-        """Both matrices, those of all experts if they travel, in the compute dtype; asked for when the others are there."""
-        with jax.named_scope("experts"):
-            return [whole(w, self.dtype, self.keep, others) for w in (self.w_gate_up_EDF, self.w_down_EFD)]
 
 
 class Router(nnx.Module):
@@ -340,9 +333,8 @@ class MoE(nnx.Module):
     ):  # fmt: skip
         self.router = Router(hidden_size, num_experts, init_std=init_std, rngs=rngs)
         self.experts = Experts(
-            num_experts, hidden_size, expert_ffn_size, travel=exchange == "weights", init_std=init_std, dtype=dtype,
-            rngs=rngs,
-        )  # fmt: skip
+            num_experts, hidden_size, expert_ffn_size, travel=exchange == "weights", init_std=init_std, rngs=rngs
+        )
         self.shared = FeedForward(hidden_size, shared_ffn_size, init_std=init_std, dtype=dtype, rngs=rngs)
         self.num_experts = num_experts
         self.experts_per_token = experts_per_token
@@ -350,11 +342,8 @@ class MoE(nnx.Module):
         self.exchange, self.buffer = exchange, buffer
         self.dtype, self.kernels = dtype, kernels
 
-    def __call__(
-        self, x_BTD: jax.Array, real_BT: jax.Array, weights: list[jax.Array] | None = None
-    ) -> tuple[jax.Array, RouterStats]:
-        """x_BTD -> y_BTD and the router's statistics. real_BT is False on padding, which does not count as load. weights:
-        those of the experts, where they are here already.
+    def __call__(self, x_BTD: jax.Array, real_BT: jax.Array) -> tuple[jax.Array, RouterStats]:
+        """x_BTD -> y_BTD and the router's statistics. real_BT is False on padding, which does not count as load.
 
         Inside shard_map both are of a device's own rows; see `sum_statistics`.
         """
@@ -369,7 +358,9 @@ class MoE(nnx.Module):
             balance_B = router.sequence_balance_loss(scores_BTE, load_BE, real_BT, K)
         with jax.named_scope("shared"):
             shared_BTD = self.shared(x_BTD)
-        weights = weights or self.experts.weights(())
+        with jax.named_scope("experts"):
+            keep = "" if self.exchange == "weights" else "expert"
+            weights = [whole(w, self.dtype, keep) for w in (self.experts.w_gate_up_EDF, self.experts.w_down_EFD)]
         exchange = EXCHANGES[self.exchange] if sizes.get("expert", 1) > 1 else exchange_weights
         if exchange is exchange_all_to_all:
             exchange = functools.partial(exchange, ragged=self.kernels.ragged)

@@ -10,8 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.pallas.ops.tpu.megablox.gmm import gmm, tgmm
 
-from dots_jax.parallel.order import after
-
 
 def _tiling(rows: int, contracted: int, columns: int, experts: int) -> tuple[int, int, int]:
     """Tiles of rows, of the contracted axis and of columns. An expert's last tile of rows is partly another's, and is
@@ -40,9 +38,7 @@ def _backward(transpose_w, interpret, saved, dy_RF):
         left.T, right, sizes_E, w_EDF.dtype, _tiling(left.shape[0], left.shape[1], right.shape[1], sizes_E.shape[0]),
         interpret=interpret,
     )  # fmt: skip
-    # Nothing else waits for dw: the compiler would put it off until the layer's end, where nothing is left to hide its way to
-    # other devices.
-    dx_RD = _grouped_matmul(dy_RF, w_EDF, after(sizes_E, dw_EDF), not transpose_w, interpret)
+    dx_RD = _grouped_matmul(dy_RF, w_EDF, sizes_E, not transpose_w, interpret)
     return dx_RD, dw_EDF, np.zeros(sizes_E.shape, jax.dtypes.float0)
 
 

@@ -68,13 +68,9 @@ class MoEBlock(nnx.Module):
         self.moe = moe
 
     def __call__(self, x_BTD, rope, segments_BT):
-        # Attention's weights first: behind those of the experts, which take ten times as long, it would wait for them.
         with jax.named_scope("attention"):
-            own = self.attention.weights()
-        experts = self.moe.experts.weights(own)
-        with jax.named_scope("attention"):
-            x_BTD += self.attention(self.attention_norm(x_BTD), rope, segments_BT, own)
-        y_BTD, stats = self.moe(self.ffn_norm(x_BTD), segments_BT != 0, experts)
+            x_BTD += self.attention(self.attention_norm(x_BTD), rope, segments_BT)
+        y_BTD, stats = self.moe(self.ffn_norm(x_BTD), segments_BT != 0)
         return x_BTD + y_BTD, stats
 
 
