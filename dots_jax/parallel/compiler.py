@@ -13,12 +13,6 @@ SPARSE_CORES = {
     "xla_tpu_enable_sparse_core_offload_queuing_in_lhs": True,
     "xla_tpu_sparse_core_offload_queuing_overlap_limit": 8,
 }
-# The schedule is made before it is known what the SparseCores take over: once more, with that. A TPU7x gains; on v5p and v6e
-# more stood exposed afterwards.
-AGAIN = {
-    "xla_tpu_rerun_latency_hiding_scheduler_post_sc_assignment": True,
-    "xla_tpu_sparse_core_offload_queuing_overlap_limit": 32,
-}
 # On-chip memory that one operation may take: larger tiles for the grouped matmuls of experts with many rows.
 VMEM_KIB = {"xla_tpu_scoped_vmem_limit_kib": 32_768}
 
@@ -27,7 +21,7 @@ OPTIONS: dict[str, dict[str, bool | int]] = {
     "TPU v5 lite": VMEM_KIB,
     "TPU v5": SPARSE_CORES | VMEM_KIB,
     "TPU v6": SPARSE_CORES | VMEM_KIB,
-    "TPU7x": SPARSE_CORES | AGAIN | VMEM_KIB,
+    "TPU7x": SPARSE_CORES | VMEM_KIB,
 }
 
 

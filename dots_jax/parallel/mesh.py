@@ -5,7 +5,6 @@ and `context` (pieces of every sequence). The batch is split over the first thre
 A parameter is split over all axes but `data`.
 """
 
-import functools
 from collections.abc import Mapping
 
 import jax
@@ -131,28 +130,6 @@ def gather_parameter(w: jax.Array, spec: PartitionSpec, keep: str = "") -> jax.A
     for dimension, axes in reversed(list(enumerate(spec))):
         axes = (axes,) if isinstance(axes, str) else axes or ()
         for axis in reversed(axes):  # the minor one first: each step after it moves whole blocks
-            if axis != keep and dimension == 0:
-                w = _gather_rows(w, axis)
-            elif axis != keep:
+            if axis != keep:
                 w = jax.lax.all_gather(w, axis, axis=dimension, tiled=True)
     return w
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _gather_rows(w: jax.Array, axis: str) -> jax.Array:
-    """The leading axis from all shards; the gradient is scattered back.
-
-    Under an axis of one: the TPU compiler then gathers in the tiling that a kernel reads, where it would copy all of it.
-    """
-    return jax.lax.all_gather(w[:, None], axis, axis=0, tiled=True)[:, 0]
-
-
-def _gather_rows_forward(w, axis):
-    return _gather_rows(w, axis), None
-
-
-def _gather_rows_backward(axis, _, dw):
-    return (jax.lax.psum_scatter(dw, axis, scatter_dimension=0, tiled=True),)
-
-
-_gather_rows.defvjp(_gather_rows_forward, _gather_rows_backward)
