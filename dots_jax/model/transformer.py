@@ -149,12 +149,9 @@ class Transformer(nnx.Module):
             return with_layout_constraint(x_BTD, ROWS), stats
 
         x_BTD = with_layout_constraint(self._rematerialised(dense_layer)(x_BTD, dense), ROWS)
-        x_BTD, stats = jax.lax.scan(self._rematerialised(moe_layer, in_scan=True), x_BTD, layers)
+        x_BTD, stats = jax.lax.scan(self._rematerialised(moe_layer), x_BTD, layers)
         # Once for all layers: a sum over the pod in each of them would wait for the weights that are under way.
         return self.final_norm(x_BTD), sum_statistics(stats) if axis_sizes() else stats
 
-    def _rematerialised(self, body: Callable, in_scan: bool = False) -> Callable:
-        """A scan keeps forward and backward apart by itself: no barrier has to, around which weights would be laid out anew."""
-        if self.remat == "none":
-            return body
-        return jax.checkpoint(body, policy=remat_policy(self.remat), prevent_cse=not in_scan)
+    def _rematerialised(self, body: Callable) -> Callable:
+        return body if self.remat == "none" else jax.checkpoint(body, policy=remat_policy(self.remat))
