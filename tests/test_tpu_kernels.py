@@ -16,8 +16,17 @@ from dots_jax.training.state import Definition
 # --- attention ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tiles", [(128, 128, 128), (256, 256, 128), (256, 128, 128), (128, 512, 256)], ids=str)
-@pytest.mark.parametrize("start", [0, 128, 384])
+@pytest.mark.parametrize(
+    "start, tiles",
+    [
+        (0, (128, 128, 128)),
+        (0, (256, 256, 128)),
+        (128, (128, 256, 256)),
+        (256, (256, 128, 128)),
+        (384, (128, 512, 256)),
+    ],
+    ids=str,
+)
 def test_attention(start, tiles, monkeypatch):
     """Values and gradients, packed documents and padding; queries from the row's start or from its middle; tiles of queries
     and keys of every relation."""
