@@ -60,6 +60,16 @@ def test_attention_agrees_with_jax_s_own_kernel():
     np.testing.assert_allclose(actual.astype(np.float32), expected.astype(np.float32), atol=2**-6)
 
 
+def test_small_heads_take_the_plain_path():
+    """Those of tiny.gin have 32 lanes of a register's 128; without `interpret` a kernel would fail on a CPU."""
+    rng = np.random.default_rng(2)
+    q, scale = rng.normal(size=(1, 24, 2, 32)).astype(np.float32), np.ones(32, np.float32)
+    segments, table = np.ones((1, 24), np.int32), rope.rope_table(jnp.arange(24)[None], 32, 1e4)
+    actual = tpu_attention.attention(tpu_rope.norm_rope(q, scale, table, epsilon=1e-5), q, q, segments, segments, 0)
+    expected = kernels.attention(rope.norm_rope(q, scale, table, epsilon=1e-5), q, q, segments, segments, 0)
+    assert_close(actual, expected, MODULE)
+
+
 @pytest.mark.parametrize("tokens", [512, 48])
 def test_norm_and_rotation(tokens):
     """Values and gradients, of the scale too; positions of packed documents, and a row shorter than a tile."""

@@ -17,13 +17,18 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from dots_jax.model.kernels import attention as plain_attention
+
 # Tiles of queries and keys: as large as on-chip memory allows, and fewer are left half empty by the causal mask than by 2048.
 QUERIES, KEYS, KEYS_AT_ONCE = 1024, 1024, 512
+LANES = 128  # of a register: heads side by side are cut out of rows in whole ones
 HIDDEN = -0.7 * float(jnp.finfo(jnp.float32).max)  # a score that softmax does not see; the difference of two is finite
 
 
 def attention(q_BTNH, k_BSNH, v_BSNH, segments_BT, segments_BS, start: int, *, interpret: bool = False) -> jax.Array:
-    """`kernels.attention`; heads of a multiple of 128."""
+    """`kernels.attention`; heads whose size is no multiple of 128, those of tiny models, take the plain one."""
+    if q_BTNH.shape[3] % LANES:
+        return plain_attention(q_BTNH, k_BSNH, v_BSNH, segments_BT, segments_BS, start)
     flat = (a.reshape(*a.shape[:2], -1) for a in (q_BTNH, k_BSNH, v_BSNH))
     return _attention(*flat, segments_BT, segments_BS, q_BTNH.shape[3], start, interpret).reshape(q_BTNH.shape)
 

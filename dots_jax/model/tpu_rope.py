@@ -11,13 +11,18 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from dots_jax.model import rope as rope_module
+
 TOKENS = 256  # at a time, with all their heads
+LANES = 128  # of a register
 
 
 def norm_rope(
     x_BTNH: jax.Array, scale_H: jax.Array, rope: tuple[jax.Array, jax.Array], *, epsilon: float, interpret: bool = False
 ) -> jax.Array:
-    """`kernels.norm_rope`; heads of a multiple of 128."""
+    """`kernels.norm_rope`; heads whose size is no multiple of 128, those of tiny models, take the plain one."""
+    if x_BTNH.shape[3] % LANES:
+        return rope_module.norm_rope(x_BTNH, scale_H, rope, epsilon=epsilon)
     cos_BTH, sin_BTH = (a[:, :, 0] for a in rope)
     half = jnp.arange(cos_BTH.shape[-1]) < cos_BTH.shape[-1] // 2
     sin_BTH = jnp.where(half, -sin_BTH, sin_BTH)  # y[i] = x[i] cos - x[i + H/2] sin, and + for the other half
