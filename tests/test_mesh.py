@@ -76,6 +76,28 @@ def test_a_mesh_may_share_an_axis_of_the_torus(monkeypatch, shape, torus):
     assert sorted(moved) == [0, 0, 7]
 
 
+@pytest.mark.parametrize("shape", [(1, 32, 8, 1), (2, 16, 8, 1), (1, 32, 4, 2)])
+def test_the_two_devices_of_a_chip_are_half_of_fsdp_apart(shape):
+    """What is gathered over fsdp crosses the links between chips once a chip: a plane of 4 x 4 and both devices of a chip."""
+    devices = [
+        _Tpu(id=number, coords=place[:3], core_on_chip=place[3], device_kind="TPU7x", process_index=number // 8)
+        for number, place in enumerate(np.ndindex(4, 4, 8, 2))
+    ]
+    placed = meshes._over_slices(shape, devices)
+    assert placed.shape == shape and len({device.id for device in placed.flat}) == len(devices)
+    one, other = np.split(placed, 2, axis=1)
+    for here, there in zip(one.flat, other.flat, strict=True):
+        assert here.coords == there.coords and (here.core_on_chip, there.core_on_chip) == (0, 1)
+
+
+def test_devices_of_a_chip_lie_anywhere_if_fsdp_is_odd():
+    devices = [
+        _Tpu(id=number, coords=(0, 0, 0), core_on_chip=number, device_kind="TPU7x", process_index=0)
+        for number in (0, 1)
+    ]
+    assert {device.id for device in meshes._over_slices((2, 1, 1, 1), devices).flat} == {0, 1}
+
+
 @pytest.mark.parametrize(
     "logical, shape, mesh, expected",
     [
