@@ -167,6 +167,8 @@ class ComputeConfig:
     loss_chunk_tokens: tokens of one device whose logits exist at the same time; 0 means all.
     moments_on_host: between optimizer steps Adam's two moments lie in the host's memory: 8 bytes a parameter less on the
       devices, for one transfer there and back a step.
+    kept_on_host: what waits in the host's memory for the backward pass: `inputs` (of each layer), or results that `remat` does
+      not keep on the device, as in `inputs+attention`. It travels while the layers before and after it are worked on.
     """
 
     dtype: str = "bfloat16"
@@ -175,6 +177,7 @@ class ComputeConfig:
     expert_buffer: float = 1.25
     loss_chunk_tokens: int = 1024
     moments_on_host: bool = False
+    kept_on_host: str = ""
 
     def __post_init__(self):
         _check_types(self)
@@ -186,11 +189,35 @@ class ComputeConfig:
                 f"ComputeConfig.remat must be none, full, matmuls, or some of {', '.join(KEPT)} joined by +, but is "
                 f"{self.remat!r}.",
             )
+        if self.kept_on_host:
+            _require(
+                set(self.kept_on_host.split("+")) <= {"inputs", *KEPT},
+                f"ComputeConfig.kept_on_host must be some of inputs, {', '.join(KEPT)} joined by +, or nothing, but is "
+                f"{self.kept_on_host!r}.",
+            )
+            twice = sorted(self.on_device & self.on_host)
+            _require(
+                not twice and self.remat != "none",
+                f"ComputeConfig.remat = {self.remat!r} keeps {' and '.join(twice) or 'everything'} on the device: name in "
+                "ComputeConfig.kept_on_host only what it does not keep.",
+            )
         _require_one_of(self, "exchange", ("all_gather", "all_to_all", "weights"))
         _require(
             self.expert_buffer >= 1, f"ComputeConfig.expert_buffer must be at least 1, but is {self.expert_buffer}."
         )
         _require(self.loss_chunk_tokens >= 0, "ComputeConfig.loss_chunk_tokens must not be negative.")
+
+    @property
+    def on_device(self) -> frozenset[str]:
+        """The results that the backward pass finds on the device, of KEPT."""
+        if self.remat in ("none", "matmuls"):
+            return frozenset(KEPT)
+        return frozenset() if self.remat == "full" else frozenset(self.remat.split("+"))
+
+    @property
+    def on_host(self) -> frozenset[str]:
+        """What it finds in the host's memory: `inputs`, or results of KEPT."""
+        return frozenset(filter(None, self.kept_on_host.split("+")))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -155,6 +155,18 @@ BAD = {
         "Stage 'stable': sequences of 100 tokens cannot be split over MeshConfig.context = 4: make the length a multiple of 8.",
     ),
     "train mesh": (lambda: train(mesh=MeshConfig(data=16)).for_devices(8), "data 16 x fsdp -1 x expert 1 x context 1 needs 16 "),
+    "kept on host": (
+        lambda: ComputeConfig(kept_on_host="inputs+logits"),
+        "ComputeConfig.kept_on_host must be some of inputs, qkv, attention, attended, routing, shared_hidden, hidden joined by",
+    ),
+    "kept twice": (
+        lambda: ComputeConfig(remat="attention+qkv", kept_on_host="inputs+attention"),
+        "ComputeConfig.remat = 'attention+qkv' keeps attention on the device",
+    ),
+    "kept without remat": (
+        lambda: ComputeConfig(remat="none", kept_on_host="inputs"),
+        "ComputeConfig.remat = 'none' keeps everything on the device",
+    ),
     # evaluation
     "no tasks": (lambda: evaluation(tasks=()), "EvalConfig.tasks must name at least one task"),
     "which": (lambda: evaluation(checkpoint="newest"), "EvalConfig.checkpoint must be 'latest', 'all' or a step number"),

@@ -157,6 +157,21 @@ def test_each_name_saves_work(arrays, batch, by_remat, name):
     assert operations(traced(arrays, batch, name))[kind] < by_remat["full"][1][kind]
 
 
+def test_what_waits_on_the_host_changes_no_bit(arrays, batch, by_remat):
+    """It is moved, on a machine whose host memory is another, and computed from as if it had stayed."""
+    compute = {"remat": "routing", "kept_on_host": "inputs+attention"}
+    trace = jax.jit(jax.value_and_grad(make_loss(define(**compute)), argnums=(0, 1))).trace(*arrays, batch)
+    kept = jax.jit(jax.value_and_grad(make_loss(define(remat="attention+routing")), argnums=(0, 1))).trace(
+        *arrays, batch
+    )
+    results = [t.lower().compile()(*arrays, batch) for t in (trace, kept)]
+    jax.tree.map(np.testing.assert_array_equal, *results)
+    assert_close(results[0], by_remat["none"][0], 1e-6)
+    assert operations(trace)["dot_general"] == operations(kept)["dot_general"]
+    spaces = {v.aval.memory_space for e in equations(trace.jaxpr) for v in e.outvars if hasattr(v.aval, "memory_space")}
+    assert jax.memory.Space.Host in spaces
+
+
 # --- precision ------------------------------------------------------------------------------------------------------
 
 

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh, PartitionSpec
 
-from dots_jax.config import KEPT, ComputeConfig, ModelConfig
+from dots_jax.config import ComputeConfig, ModelConfig
 from dots_jax.model.attention import Attention
 from dots_jax.model.head import Head
 from dots_jax.model.kernels import kernels_for
@@ -24,10 +25,14 @@ from dots_jax.parallel.mesh import TOKENS, axis_sizes
 ROWS = Layout(major_to_minor=(0, 1, 2))
 
 
-def remat_policy(remat: str) -> Callable | None:
-    """What `ComputeConfig.remat` keeps for the backward pass."""
-    names = {"full": "", "matmuls": "+".join(KEPT)}.get(remat, remat)
-    return jax.checkpoint_policies.save_only_these_names(*names.split("+")) if names else None
+def remat_policy(compute: ComputeConfig) -> Callable | None:
+    """What the backward pass finds again, on the device or in the host's memory; None is nothing but a layer's input."""
+    if compute.on_host:
+        return jax.checkpoint_policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=sorted(compute.on_device), names_which_can_be_offloaded=sorted(compute.on_host),
+            offload_src="device", offload_dst="pinned_host",
+        )  # fmt: skip
+    return jax.checkpoint_policies.save_only_these_names(*sorted(compute.on_device)) if compute.on_device else None
 
 
 class Embedding(nnx.Module):
@@ -114,7 +119,7 @@ class Transformer(nnx.Module):
         self.final_norm = RMSNorm(D, epsilon=c.norm_epsilon)
         self.head = Head(D, c.vocab_size, init_std=init_std, dtype=kind, mesh=mesh, rngs=rngs)
         self.head_dim, self.rope_theta = c.head_dim, c.rope_theta
-        self.remat, self.mesh, self.own_kernels = compute.remat, mesh, platform != "cpu"
+        self.compute, self.mesh, self.own_kernels = compute, mesh, platform != "cpu"
 
     def __call__(
         self, tokens_BT: jax.Array, positions_BT: jax.Array, segments_BT: jax.Array
@@ -153,5 +158,9 @@ class Transformer(nnx.Module):
         # Once for all layers: a sum over the pod in each of them would wait for the weights that are under way.
         return self.final_norm(x_BTD), sum_statistics(stats) if axis_sizes() else stats
 
-    def _rematerialised(self, body: Callable) -> Callable:
-        return body if self.remat == "none" else jax.checkpoint(body, policy=remat_policy(self.remat))
+    def _rematerialised(self, layer: Callable) -> Callable:
+        if self.compute.remat == "none":
+            return layer
+        return jax.checkpoint(
+            lambda x_BTD, arrays: layer(checkpoint_name(x_BTD, "inputs"), arrays), policy=remat_policy(self.compute)
+        )

@@ -108,6 +108,8 @@ def parameter_spec(logical: tuple[str, ...], shape: tuple[int, ...], axis_sizes:
     return PartitionSpec(*entries)
 
 
+_TILE_ROWS = 8  # of the last two axes of an array on a TPU
+
 TOKENS = PartitionSpec(BATCH_AXES, CONTEXT)  # of [B, T, ...]
 
 
@@ -147,5 +149,14 @@ def gather_parameter(w: jax.Array, spec: PartitionSpec, keep: str = "") -> jax.A
         axes = (axes,) if isinstance(axes, str) else axes or ()
         for axis in reversed(axes):  # the minor one first: each step after it moves whole blocks
             if axis != keep:
-                w = jax.lax.all_gather(w, axis, axis=dimension, tiled=True)
+                w = _gather(w, axis, dimension)
     return w
+
+
+def _gather(w: jax.Array, axis: str, dimension: int) -> jax.Array:
+    # A few rows that do not fill the tiles of a TPU are stacked on the way and joined then: the compiler would bring the
+    # reduce-scatter of such rows about while nothing else runs. Many (the embedding) are not worth the copy.
+    rows = w.shape[dimension]
+    stacked = dimension == w.ndim - 2 and rows % _TILE_ROWS != 0 and rows < 16 * _TILE_ROWS
+    gathered = jax.lax.all_gather(w, axis, axis=dimension, tiled=not stacked)
+    return gathered.reshape(*w.shape[:dimension], -1, *w.shape[dimension + 1 :]) if stacked else gathered

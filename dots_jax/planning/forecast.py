@@ -198,6 +198,10 @@ def knob(forecast: Forecast) -> str:
         return f"MeshConfig.context splits sequences of {stage.seq_len:,} tokens."
     if memory.total - memory.limit <= memory.optimizer:
         return f"ComputeConfig.moments_on_host = True takes {memory.optimizer:.1f} GiB of Adam's moments off the chip."
+    if compute.remat == "full" and not compute.kept_on_host:
+        return (
+            "ComputeConfig.kept_on_host = 'inputs' takes the inputs of the layers off the chip until the backward pass."
+        )
     if compute.expert_buffer > 1.1 and job.config.mesh.expert > 1:
         return f"ComputeConfig.expert_buffer = 1.1 leaves less room than {compute.expert_buffer}."
     return "More chips are what is left: a larger MeshConfig.fsdp."

@@ -14,7 +14,8 @@ How: the step that `train` runs, compiled ahead of time by the TPU compiler; not
   product by their bytes, three times over in the cautious figure; rows of experts at balanced
   load, causal attention half. Collectives: bytes x (g-1)/g over {ici:.0f} GB/s a link and direction, twice on a ring, summed over
   the axes of the torus that a group spans{dcn}. Asynchronous ones hide only what runs between their start and their done, on
-  links that they share one after the other; those in steps only what carries them. MFU: model FLOPs, no recomputation."""
+  links that they share one after the other; those in steps only what carries them. Copies to and from a host, at {pcie:.0f} GB/s a
+  chip and direction, hide in the same way. MFU: model FLOPs, no recomputation."""
 
 
 def forecast_text(forecast: Forecast, top: int = 0) -> str:
@@ -35,7 +36,8 @@ def _what(forecast: Forecast) -> list[str]:
     compute = job.config.compute
     return [
         f"pod         {job.topology}{slices}: {forecast.chips} chips, {job.devices} devices; mesh {mesh}",
-        f"model       {count.total:,} parameters, {count.active:,} active per token; remat {compute.remat}",
+        f"model       {count.total:,} parameters, {count.active:,} active per token; remat {compute.remat}"
+        + (f", on the host {compute.kept_on_host}" if compute.kept_on_host else ""),
         f"stage       {job.stage.name}: {forecast.step_tokens:,} tokens a step in {job.microbatches} microbatch(es), "
         f"{job.device_tokens:,.0f} tokens a device in each, sequences of {job.stage.seq_len:,}",
     ]
@@ -97,5 +99,10 @@ def _method(forecast: Forecast) -> str:
     chip = forecast.job.chip
     dcn = f"; {chip.dcn / 1e9:.0f} GB/s a host between slices (assumed)" if forecast.job.slices > 1 else ""
     return METHOD.format(
-        clock=chip.clock / 1e9, hbm=chip.hbm / 1e12, peak=chip.flops / 1e12, ici=chip.ici / 1e9, dcn=dcn
+        clock=chip.clock / 1e9,
+        hbm=chip.hbm / 1e12,
+        peak=chip.flops / 1e12,
+        ici=chip.ici / 1e9,
+        dcn=dcn,
+        pcie=chip.pcie / 1e9,
     )

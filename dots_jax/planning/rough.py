@@ -35,33 +35,37 @@ def rough(job: Job, network: Network) -> Rough:
     return Rough(_bytes(job) * job.chip.devices / GIB, seconds, flops / peak / seconds)
 
 
-def kept(job: Job) -> set[str]:
-    """The names of the results that the backward pass finds again."""
-    remat = job.config.compute.remat
-    everything = {"qkv", "attention", "attended", "routing", "shared_hidden", "hidden"}
-    if remat in ("matmuls", "none"):
-        return everything
-    return set() if remat == "full" else set(remat.split("+"))
+def kept(job: Job) -> frozenset[str]:
+    """The names of the results that the backward pass finds again, wherever they lie."""
+    compute = job.config.compute
+    return compute.on_device | compute.on_host
 
 
 def _bytes(job: Job) -> float:
     c, mesh, tokens = job.config.model, job.config.mesh, job.device_tokens
     count = count_parameters(c)
     shards = mesh.fsdp * mesh.expert * mesh.context
-    state = 3 * _F32 * count.total / shards
+    state = (1 if job.config.compute.moments_on_host else 3) * _F32 * count.total / shards
     gradients = _F32 * count.total / shards if job.microbatches > 1 else _BF16 * count.total / shards
-    widths = {
-        "qkv": 3 * c.num_heads * c.head_dim, "attention": c.num_heads * c.head_dim, "attended": c.hidden_size,
-        "routing": 3 * c.experts_per_token, "shared_hidden": 2 * c.shared_ffn_size,
-        "hidden": 2 * c.expert_ffn_size * c.experts_per_token * _room(job),
-    }  # fmt: skip
-    saved = c.num_layers * tokens * _BF16 * (c.hidden_size + sum(widths[name] for name in kept(job)))
+    widths = _widths(job)
+    here = (job.config.compute.on_device | {"inputs"}) - job.config.compute.on_host
+    saved = c.num_layers * tokens * _BF16 * sum(widths[name] for name in here)
     rows = tokens * c.experts_per_token * _room(job)
     working = _BF16 * rows * (2 * c.hidden_size + 2 * c.expert_ffn_size)
     weights = 1.5 * _BF16 * _experts_here(job) * 3 * c.hidden_size * c.expert_ffn_size
     chunk = min(job.config.compute.loss_chunk_tokens or tokens, tokens)
     head = (_F32 + _BF16) * c.vocab_size * c.hidden_size + 1.5 * _F32 * chunk * c.vocab_size
     return state + gradients + saved + max(working + weights, head)
+
+
+def _widths(job: Job) -> dict[str, float]:
+    """Numbers a token and layer of what can be kept for the backward pass."""
+    c = job.config.model
+    return {
+        "inputs": c.hidden_size, "qkv": 3 * c.num_heads * c.head_dim, "attention": c.num_heads * c.head_dim,
+        "attended": c.hidden_size, "routing": 3 * c.experts_per_token, "shared_hidden": 2 * c.shared_ffn_size,
+        "hidden": 2 * c.expert_ffn_size * c.experts_per_token * _room(job),
+    }  # fmt: skip
 
 
 def _room(job: Job) -> float:
@@ -86,8 +90,11 @@ def _seconds(job: Job, network: Network) -> float:
     compute += c.num_layers * passes * c.hidden_size * _BF16 / hbm
     compute += 5 * _F32 * count_parameters(c).total / job.devices / hbm / job.microbatches  # the optimizer
     gathers, exchange = _gathers(job, network), _exchange(job, network)
+    widths = _widths(job)
+    host = sum(widths[name] for name in job.config.compute.on_host)
+    host *= 2 * c.num_layers * tokens * _BF16 * chip.devices / chip.pcie
     return job.microbatches * max(
-        compute + _EXPOSED_GATHERS * gathers + _EXPOSED_EXCHANGE * exchange, gathers + exchange
+        compute + _EXPOSED_GATHERS * gathers + _EXPOSED_EXCHANGE * exchange, gathers + exchange, host
     )
 
 

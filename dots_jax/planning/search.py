@@ -22,6 +22,7 @@ REMATS = ("full", "attention", "attention+qkv", "attention+qkv+attended+shared_h
 EXCHANGES = ("all_gather", "all_to_all", "weights")
 SEQUENCES = (1, 2, 4, 8)  # of a device in a microbatch
 CHUNKS = (1024, 2048)
+ON_HOST = ("", "inputs")
 _HOPELESS = 1.15  # times the limit, by arithmetic that errs towards too little
 
 
@@ -37,7 +38,8 @@ class Candidate:
         axes = " x ".join(f"{name} {size}" for name, size in dataclasses.asdict(mesh).items() if size > 1)
         sequences = self.job.device_tokens / self.job.stage.seq_len
         chunk = f"loss chunk {compute.loss_chunk_tokens}"
-        return f"{axes}; {compute.exchange}; remat {compute.remat}; {sequences:g} sequence(s); {chunk}"
+        host = f", on the host {compute.kept_on_host}" if compute.kept_on_host else ""
+        return f"{axes}; {compute.exchange}; remat {compute.remat}{host}; {sequences:g} sequence(s); {chunk}"
 
 
 def candidates(job: Job, network: Callable[[TrainConfig], Network | None]) -> list[Candidate]:
@@ -60,12 +62,14 @@ def _variants(job: Job) -> Iterator[tuple[TrainConfig, Stage]]:
         exchanges = EXCHANGES if mesh["expert"] > 1 else (job.config.compute.exchange,)
         if mesh["expert"] != job.config.mesh.expert:  # where weights travel, the axis only says in which order they lie
             exchanges = tuple(exchange for exchange in exchanges if exchange != "weights" or mesh["expert"] == 1)
-        for remat, exchange, sequences, chunk in itertools.product(REMATS, exchanges, SEQUENCES, CHUNKS):
+        for remat, exchange, sequences, chunk, on_host in itertools.product(
+            REMATS, exchanges, SEQUENCES, CHUNKS, ON_HOST
+        ):
             tokens = sequences * job.stage.seq_len * job.devices // mesh["context"]
             if tokens > job.batch_size * job.stage.seq_len:
                 continue
             try:
-                yield _config(job, mesh, remat, exchange, chunk, tokens)
+                yield _config(job, mesh, remat, exchange, chunk, on_host, tokens)
             except UserError:  # config.py refuses it: a batch or experts that do not divide
                 continue
 
@@ -80,11 +84,13 @@ def _meshes(job: Job) -> Iterator[dict[str, int]]:
 
 
 def _config(
-    job: Job, mesh: dict[str, int], remat: str, exchange: str, chunk: int, tokens: int
+    job: Job, mesh: dict[str, int], remat: str, exchange: str, chunk: int, on_host: str, tokens: int
 ) -> tuple[TrainConfig, Stage]:
     config = job.config
     stage = dataclasses.replace(job.stage, microbatch_tokens=tokens)
-    compute = dataclasses.replace(config.compute, remat=remat, exchange=exchange, loss_chunk_tokens=chunk)
+    compute = dataclasses.replace(
+        config.compute, remat=remat, exchange=exchange, loss_chunk_tokens=chunk, kept_on_host=on_host
+    )
     config = dataclasses.replace(
         config, stages=(stage,), compute=compute, mesh=dataclasses.replace(config.mesh, **mesh), validation=()
     )
@@ -168,7 +174,14 @@ def gin_lines(job: Job) -> list[str]:
         "TrainConfig.compute = @ComputeConfig()",
         *(
             f"ComputeConfig.{name} = {getattr(compute, name)!r}"
-            for name in ("remat", "exchange", "expert_buffer", "loss_chunk_tokens")
+            for name in (
+                "remat",
+                "exchange",
+                "expert_buffer",
+                "loss_chunk_tokens",
+                "moments_on_host",
+                "kept_on_host",
+            )
         ),
         f"{job.stage.name}/Stage.microbatch_tokens = {job.stage.microbatch_tokens:_}",
     ]

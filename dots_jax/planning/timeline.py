@@ -200,7 +200,8 @@ class Walker:
 
     def _copied(self, op: Operation) -> Transfer:
         host = any(array.space == HOST for array in op.arrays)
-        copied = op.arrays[0].bytes
+        # Of a slice of an array the slice moves: (the whole, the slice, where).
+        copied = min(array.bytes for array in op.arrays if array.dims)
         bandwidth = (self.chip.pcie if host else self.chip.hbm) / self.chip.devices
         return Transfer(
             "host copy" if host else COPY, "none", 1, copied, copied / bandwidth, ("host" if host else "hbm",)
