@@ -154,7 +154,9 @@ def test_verdicts():
     long = dataclasses.replace(STAGE, seq_len=32768, microbatch_tokens=2**22)
     chunked = ComputeConfig(remat="full", loss_chunk_tokens=1024)
     assert "moments_on_host = True takes 10.0 GiB" in verdict(Forecast(compiled(job(chunked), 90, RECORDED)))
-    assert "expert_buffer = 1.1" in verdict(Forecast(compiled(job(chunked), 96, RECORDED)))
+    assert "kept_on_host = 'inputs'" in verdict(Forecast(compiled(job(chunked), 96, RECORDED)))
+    waiting = dataclasses.replace(chunked, kept_on_host="inputs")
+    assert "expert_buffer = 1.1" in verdict(Forecast(compiled(job(waiting), 96, RECORDED)))
     assert "MeshConfig.context" in verdict(Forecast(compiled(job(full, long), 90, RECORDED)))
 
 
@@ -212,6 +214,9 @@ def test_arithmetic_knows_what_costs_memory_and_time():
     assert at(kept).gib > at(base).gib + 10 and at(kept).seconds < at(base).seconds
     four = job(ComputeConfig(remat="full"), dataclasses.replace(STAGE, microbatch_tokens=2**22))
     assert at(four).gib > at(base).gib and at(four).seconds <= at(base).seconds
+    waiting = job(ComputeConfig(remat="full", kept_on_host="inputs"))
+    assert at(waiting).gib < at(base).gib - 3 and at(waiting).seconds == at(base).seconds  # hidden
+    assert at(job(ComputeConfig(remat="full", moments_on_host=True))).gib < at(base).gib - 8
     assert 0.3 < at(base).mfu < 0.75
     assert 20 < at(base).gib < 60
 
