@@ -161,7 +161,8 @@ class ComputeConfig:
       read back.
     exchange: how tokens meet their experts across the expert axis: `all_gather` (of tokens; cheaper up to about as many
       devices as experts a token has) or `all_to_all` (each copy to the device of its expert and back), or `weights`: the experts'
-      weights come to the tokens, the axis only shards them.
+      weights come to the tokens, the axis only shards them; or `weights_at_once`: so they do, in one collective over all mesh
+      axes and not one for each, for chips on a 2D torus (v5e, v6e).
     expert_buffer: rows of experts worked on at a time across the expert axis, over the balanced load; where more arrive,
       they take further rounds. Without an expert axis there is no such buffer.
     loss_chunk_tokens: tokens of one device whose logits exist at the same time; 0 means all.
@@ -201,11 +202,16 @@ class ComputeConfig:
                 f"ComputeConfig.remat = {self.remat!r} keeps {' and '.join(twice) or 'everything'} on the device: name in "
                 "ComputeConfig.kept_on_host only what it does not keep.",
             )
-        _require_one_of(self, "exchange", ("all_gather", "all_to_all", "weights"))
+        _require_one_of(self, "exchange", ("all_gather", "all_to_all", "weights", "weights_at_once"))
         _require(
             self.expert_buffer >= 1, f"ComputeConfig.expert_buffer must be at least 1, but is {self.expert_buffer}."
         )
         _require(self.loss_chunk_tokens >= 0, "ComputeConfig.loss_chunk_tokens must not be negative.")
+
+    @property
+    def weights_travel(self) -> bool:
+        """Experts' weights come to the tokens, and no token leaves its device."""
+        return self.exchange.startswith("weights")
 
     @property
     def on_device(self) -> frozenset[str]:

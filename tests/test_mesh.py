@@ -12,7 +12,16 @@ from numerics import assert_close, equations
 
 from dots_jax.config import ComputeConfig, MeshConfig, OptimizerConfig, UserError, dots_llm1, tiny
 from dots_jax.parallel import mesh as meshes
-from dots_jax.parallel.mesh import AXES, TOKENS, axis_sizes, gather_parameter, make_mesh, parameter_spec, vary
+from dots_jax.parallel.mesh import (
+    AXES,
+    TOKENS,
+    axis_sizes,
+    gather_at_once,
+    gather_parameter,
+    make_mesh,
+    parameter_spec,
+    vary,
+)
 from dots_jax.training.optimizer import make_optimizer
 from dots_jax.training.state import Definition, abstract_state, bytes_per_device
 
@@ -137,7 +146,7 @@ def test_an_axis_without_a_rule_is_refused():
 
 
 @pytest.mark.parametrize("mesh", [POD, LONG], ids=["data 2", "context 4"])
-@pytest.mark.parametrize("exchange", ["all_gather", "all_to_all", "weights"])
+@pytest.mark.parametrize("exchange", ["all_gather", "all_to_all", "weights", "weights_at_once"])
 def test_dots_llm1_over_512_devices(mesh, exchange):
     """Every parameter has a spec, all but the norms are split over all devices but the copies along `data`, and the
     state of a device is its share of 12 bytes a parameter."""
@@ -150,7 +159,7 @@ def test_dots_llm1_over_512_devices(mesh, exchange):
         assert parts == shards or leaf.size <= 61 * 4096, f"{name} {leaf.shape} is split over {parts} devices only"
     experts = state.params["moe_blocks"]["moe"]["experts"]
     kept = [leaf.sharding.spec[1] for leaf in jax.tree.leaves(experts)]  # behind the layers: whose experts are whose
-    assert all(("expert" in axes) == (exchange != "weights" or mesh is LONG) for axes in kept)
+    assert all(("expert" in axes) == (not exchange.startswith("weights") or mesh is LONG) for axes in kept)
 
     parameters, share = 142_774_373_888, 1 / shards
     assert parameters * 4 * share <= bytes_per_device(state.params) <= parameters * 4 * share * 1.002
@@ -202,6 +211,64 @@ def test_gather_gives_the_whole_and_its_gradient_is_scattered_back(shape, logica
     names = [e.primitive.name for e in equations(jax.make_jaxpr(jax.grad(over_mesh))(w, x))]
     gathered = [axis for axes in spec for axis in ((axes,) if isinstance(axes, str) else axes or ()) if axis != keep]
     assert sum("scatter" in name for name in names) == len(gathered)
+
+
+def both_gathers(shape, spec, mesh: MeshConfig):
+    """The whole parameter, gathered axis by axis and at once, its gradients, and the collectives of the latter."""
+    mesh = make_mesh(mesh)
+    w = jax.random.normal(jax.random.key(0), shape)
+    weights = jax.random.normal(jax.random.key(1), (8, *shape))
+
+    def scored(gather):
+        def local(w, weights):
+            return jax.lax.psum(jnp.sum(gather(w, spec) * weights), AXES)
+
+        along = PartitionSpec(AXES)
+        return jax.shard_map(local, mesh=mesh, in_specs=(spec, along), out_specs=PartitionSpec())
+
+    by_axis, at_once = (jax.value_and_grad(scored(gather)) for gather in (gather_parameter, gather_at_once))
+    names = [e.primitive.name for e in equations(jax.make_jaxpr(at_once)(w, weights))]
+    return jax.jit(by_axis)(w, weights), jax.jit(at_once)(w, weights), names
+
+
+@pytest.mark.parametrize(
+    "shape, spec",
+    [
+        ((8, 3), PartitionSpec(("fsdp", "expert"))),
+        ((5, 8, 6), PartitionSpec(None, ("fsdp", "expert", "context"))),
+        ((4, 6, 3), PartitionSpec("fsdp", "expert")),  # a row of the first each: experts of dots.llm1 on 128 x 2 chips
+        ((2, 2, 6, 3), PartitionSpec("fsdp", "expert", "context")),
+    ],
+)
+def test_one_gather_for_all_axes(shape, spec):
+    mesh = MeshConfig(fsdp=2, expert=2, context=2) if "context" in str(spec) else MeshConfig(fsdp=4, expert=2)
+    by_axis, at_once, names = both_gathers(shape, spec, mesh)
+    assert_close(at_once, by_axis, 1e-6)
+    assert sum("all_gather" in name for name in names) == sum("scatter" in name for name in names) == 1
+
+
+@pytest.mark.parametrize(
+    "shape, spec", [((8, 6, 3), PartitionSpec("fsdp", "expert")), ((4, 3, 6), PartitionSpec("fsdp", None, "expert"))]
+)
+def test_shards_that_lie_apart_are_gathered_axis_by_axis(shape, spec):
+    by_axis, at_once, names = both_gathers(shape, spec, MeshConfig(fsdp=4, expert=2))
+    assert_close(at_once, by_axis, 1e-6)
+    assert sum("all_gather" in name for name in names) == 2
+
+
+def test_a_parameter_that_is_not_split_needs_no_gather():
+    by_axis, at_once, names = both_gathers((3, 2), PartitionSpec(), MeshConfig(fsdp=4, expert=2))
+    assert_close(at_once, by_axis, 1e-6)
+    assert not any("all_gather" in name for name in names)
+
+
+@pytest.mark.parametrize("rows", [11, 22, 16, 1100])
+def test_rows_that_fill_no_tile_are_gathered_too(rows):
+    mesh = make_mesh(MeshConfig(fsdp=2, expert=4))
+    spec, w = PartitionSpec(("fsdp", "expert")), jnp.arange(8.0 * rows * 3).reshape(8 * rows, 3)
+    local = lambda w: gather_parameter(w, spec)[None]
+    whole = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(spec,), out_specs=PartitionSpec(AXES)))(w)
+    np.testing.assert_array_equal(whole, np.broadcast_to(w, (8, *w.shape)))
 
 
 def test_vary_marks_a_copy_and_sums_its_gradient():

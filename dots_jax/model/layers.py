@@ -14,7 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
 from dots_jax.model.rope import rms_norm
-from dots_jax.parallel.mesh import TOKENS, axis_sizes, gather_parameter, parameter_spec
+from dots_jax.parallel.mesh import TOKENS, axis_sizes, gather_at_once, gather_parameter, parameter_spec
 
 
 class RouterBias(nnx.Variable):
@@ -26,20 +26,25 @@ def weight(rngs: nnx.Rngs, shape: tuple[int, ...], logical: tuple[str, ...], std
     return nnx.Param(std * jax.random.normal(rngs.params(), shape, jnp.float32), logical=logical, whole_shape=shape)
 
 
-def whole(param: nnx.Param, dtype: jnp.dtype, keep: str = "") -> jax.Array:
+def whole(param: nnx.Param, dtype: jnp.dtype, keep: str = "", *, at_once: bool = False) -> jax.Array:
     """The parameter in the compute dtype; inside shard_map gathered from all its shards, but for the mesh axis `keep`.
 
     Cast before the gather: half the bytes on the wire in bfloat16. Its gradient is scattered back in that dtype.
+    at_once: in one collective over all mesh axes, not one for each.
     """
-    return gathering(param, dtype, keep)(param[...])
+    return gathering(param, dtype, keep, at_once=at_once)(param[...])
 
 
-def gathering(param: nnx.Param, dtype: jnp.dtype, keep: str = "") -> Callable[[jax.Array], jax.Array]:
+def gathering(
+    param: nnx.Param, dtype: jnp.dtype, keep: str = "", *, at_once: bool = False
+) -> Callable[[jax.Array], jax.Array]:
     """`whole` as a function of the parameter's array."""
     sizes = axis_sizes()
     if not sizes:
         return lambda w: w.astype(dtype)
     spec = parameter_spec(param.get_metadata("logical"), param.get_metadata("whole_shape"), sizes)
+    if at_once:
+        return lambda w: gather_at_once(w.astype(dtype), spec)
     return lambda w: gather_parameter(w.astype(dtype), spec, keep)
 
 

@@ -293,7 +293,9 @@ EXCHANGES: dict[str, Callable] = {
     "all_gather": exchange_all_gather,
     "all_to_all": exchange_all_to_all,
     "weights": exchange_weights,
+    "weights_at_once": exchange_weights,
 }
+TRAVELLING_WEIGHTS = ("weights", "weights_at_once")
 
 # --- the module ---------------------------------------------------------------------------------------------------------
 
@@ -333,7 +335,12 @@ class MoE(nnx.Module):
     ):  # fmt: skip
         self.router = Router(hidden_size, num_experts, init_std=init_std, rngs=rngs)
         self.experts = Experts(
-            num_experts, hidden_size, expert_ffn_size, travel=exchange == "weights", init_std=init_std, rngs=rngs
+            num_experts,
+            hidden_size,
+            expert_ffn_size,
+            travel=exchange in TRAVELLING_WEIGHTS,
+            init_std=init_std,
+            rngs=rngs,
         )
         self.shared = FeedForward(hidden_size, shared_ffn_size, init_std=init_std, dtype=dtype, rngs=rngs)
         self.num_experts = num_experts
@@ -359,8 +366,11 @@ class MoE(nnx.Module):
         with jax.named_scope("shared"):
             shared_BTD = self.shared(x_BTD)
         with jax.named_scope("experts"):
-            keep = "" if self.exchange == "weights" else "expert"
-            weights = [whole(w, self.dtype, keep) for w in (self.experts.w_gate_up_EDF, self.experts.w_down_EFD)]
+            keep, at_once = "" if self.exchange in TRAVELLING_WEIGHTS else "expert", self.exchange == "weights_at_once"
+            weights = [
+                whole(w, self.dtype, keep, at_once=at_once)
+                for w in (self.experts.w_gate_up_EDF, self.experts.w_down_EFD)
+            ]
         exchange = EXCHANGES[self.exchange] if sizes.get("expert", 1) > 1 else exchange_weights
         if exchange is exchange_all_to_all:
             exchange = functools.partial(exchange, ragged=self.kernels.ragged)

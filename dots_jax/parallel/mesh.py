@@ -153,6 +153,23 @@ def gather_parameter(w: jax.Array, spec: PartitionSpec, keep: str = "") -> jax.A
     return w
 
 
+def gather_at_once(w: jax.Array, spec: PartitionSpec) -> jax.Array:
+    """`gather_parameter` in one collective over all mesh axes, which then takes all the links of a 2D torus.
+
+    Where shards lie one behind the other in memory: along one dimension, or along several in a row if a shard has one row of
+    each but the last. Any other parameter is gathered axis by axis.
+    """
+    split = [dimension for dimension, axes in enumerate(spec) if axes]
+    first, last = (split[0], split[-1]) if split else (0, 0)
+    if split != list(range(first, last + 1)) or any(w.shape[dimension] != 1 for dimension in split[:-1]):
+        return gather_parameter(w, spec)
+    names = [(spec[dimension],) if isinstance(spec[dimension], str) else spec[dimension] for dimension in split]
+    whole = [jax.lax.axis_size(axes) * w.shape[dimension] for axes, dimension in zip(names, split)]
+    shard = vary(w).reshape(*w.shape[:first], *w.shape[last:])
+    stacked = jax.lax.all_gather(shard, sum(names, ()), axis=first)
+    return stacked.reshape(*w.shape[:first], *whole, *w.shape[last + 1 :])
+
+
 def _gather(w: jax.Array, axis: str, dimension: int) -> jax.Array:
     # A few rows that do not fill the tiles of a TPU are stacked on the way and joined then: the compiler would bring the
     # reduce-scatter of such rows about while nothing else runs. Many (the embedding) are not worth the copy.

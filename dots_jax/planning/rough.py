@@ -69,13 +69,13 @@ def _widths(job: Job) -> dict[str, float]:
 
 
 def _room(job: Job) -> float:
-    exchanged = job.config.mesh.expert > 1 and job.config.compute.exchange != "weights"
+    exchanged = job.config.mesh.expert > 1 and not job.config.compute.weights_travel
     return job.config.compute.expert_buffer if exchanged else 1.0
 
 
 def _experts_here(job: Job) -> float:
     """Experts whose weights a device holds while it works on a layer."""
-    travels = job.config.compute.exchange == "weights"
+    travels = job.config.compute.weights_travel
     return job.config.model.num_experts / (1 if travels else job.config.mesh.expert)
 
 
@@ -129,7 +129,7 @@ def _gathers(job: Job, network: Network) -> float:
     c = job.config.model
     count = count_parameters(c)
     experts = count.parts["routed experts"]
-    travels = job.config.compute.exchange == "weights"
+    travels = job.config.compute.weights_travel
     over = ("fsdp", "context") if not travels else ("fsdp", "expert", "context")
     size, bandwidth = _bandwidth(job, network, tuple(a for a in over if a in dict(network.axes)))
     share = experts * _experts_here(job) / c.num_experts
@@ -144,7 +144,7 @@ def _exchange(job: Job, network: Network) -> float:
     """Seconds of a microbatch in which tokens travel to their experts and back, forward, again and backward."""
     c, compute = job.config.model, job.config.compute
     size, bandwidth = _bandwidth(job, network, ("expert",))
-    if size == 1 or compute.exchange == "weights":
+    if size == 1 or compute.weights_travel:
         return 0.0
     token = c.hidden_size * _BF16
     if compute.exchange == "all_gather":

@@ -19,7 +19,7 @@ from dots_jax.planning.pod import network_of_mesh_sizes
 from dots_jax.planning.rough import Rough, rough
 
 REMATS = ("full", "attention", "attention+qkv", "attention+qkv+attended+shared_hidden", "matmuls")
-EXCHANGES = ("all_gather", "all_to_all", "weights")
+EXCHANGES = ("all_gather", "all_to_all", "weights", "weights_at_once")
 SEQUENCES = (1, 2, 4, 8)  # of a device in a microbatch
 CHUNKS = (1024, 2048)
 ON_HOST = ("", "inputs")
@@ -60,8 +60,7 @@ def candidates(job: Job, network: Callable[[TrainConfig], Network | None]) -> li
 def _variants(job: Job) -> Iterator[tuple[TrainConfig, Stage]]:
     for mesh in _meshes(job):
         exchanges = EXCHANGES if mesh["expert"] > 1 else (job.config.compute.exchange,)
-        if mesh["expert"] != job.config.mesh.expert:  # where weights travel, the axis only says in which order they lie
-            exchanges = tuple(exchange for exchange in exchanges if exchange != "weights" or mesh["expert"] == 1)
+        exchanges = tuple(exchange for exchange in exchanges if _sensible(exchange, mesh, job))
         for remat, exchange, sequences, chunk, on_host in itertools.product(
             REMATS, exchanges, SEQUENCES, CHUNKS, ON_HOST
         ):
@@ -72,6 +71,14 @@ def _variants(job: Job) -> Iterator[tuple[TrainConfig, Stage]]:
                 yield _config(job, mesh, remat, exchange, chunk, on_host, tokens)
             except UserError:  # config.py refuses it: a batch or experts that do not divide
                 continue
+
+
+def _sensible(exchange: str, mesh: dict[str, int], job: Job) -> bool:
+    """Where weights travel, `expert` only says in which order they lie: one order is enough, and for one collective over a
+    2D torus the one in which a device holds a part of one expert."""
+    if exchange == "weights":
+        return mesh["expert"] in (1, job.config.mesh.expert)
+    return exchange != "weights_at_once" or (job.chip.dims == 2 and mesh["fsdp"] == job.config.model.num_experts)
 
 
 def _meshes(job: Job) -> Iterator[dict[str, int]]:
