@@ -284,3 +284,18 @@ def test_moments_on_the_host_change_no_bit():
         kinds = {leaf.sharding.memory_kind for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim}
         assert kinds == {"pinned_host"} != {leaf.sharding.memory_kind for leaf in jax.tree.leaves(state.params)}
         jax.tree.map(np.testing.assert_array_equal, jax.device_get((state, found)), (expected, metrics))
+
+
+def test_inputs_on_the_host_change_no_bit_over_a_mesh():
+    mesh, optimizer = make_mesh(MESHES["fsdp 2 x expert 4"]), make_optimizer(OPTIMIZER)
+    results = []
+    for on_host in ("", "inputs"):
+        compute = dataclasses.replace(COMPUTE, remat="full", kept_on_host=on_host)
+        definition = Definition(CONFIG, compute, mesh, OPTIMIZER.init_std)
+        program = jit_train_step(
+            definition, optimizer, compute=compute, balance=BALANCE, guard=GuardConfig(), microbatches=2
+        )
+        shardings = state_shardings(definition, optimizer)
+        state = jax.jit(lambda: init_state(definition, optimizer, 0), out_shardings=shardings)()  # noqa: B023
+        results.append(jax.device_get(program(state, make_batch(0), jnp.float32(3e-3))))
+    jax.tree.map(np.testing.assert_array_equal, *results)

@@ -13,17 +13,17 @@ SPARSE_CORES = {
     "xla_tpu_enable_sparse_core_offload_queuing_in_lhs": True,
     "xla_tpu_sparse_core_offload_queuing_overlap_limit": 8,
 }
-# On-chip memory that one operation may take: larger tiles for the grouped matmuls of experts with many rows. v6e has 128 MiB,
-# and dense products of many rows take their weights in fewer pieces.
-VMEM_KIB = {"xla_tpu_scoped_vmem_limit_kib": 32_768}
-MORE_VMEM_KIB = {"xla_tpu_scoped_vmem_limit_kib": 65_536}
+# On-chip memory that one operation may take: larger tiles for the grouped matmuls of experts with many rows, and dense products
+# that take their weights in fewer pieces. Half of the 128 MiB of a v5e, v5p or v6e, and of the 64 MiB of a TPU7x device.
+VMEM_KIB = {"xla_tpu_scoped_vmem_limit_kib": 65_536}
+HALF_VMEM_KIB = {"xla_tpu_scoped_vmem_limit_kib": 32_768}
 
 # By the prefix of jax's device_kind.
 OPTIONS: dict[str, dict[str, bool | int]] = {
     "TPU v5 lite": VMEM_KIB,
     "TPU v5": SPARSE_CORES | VMEM_KIB,
-    "TPU v6": SPARSE_CORES | MORE_VMEM_KIB,
-    "TPU7x": SPARSE_CORES | VMEM_KIB,
+    "TPU v6": SPARSE_CORES | VMEM_KIB,
+    "TPU7x": SPARSE_CORES | HALF_VMEM_KIB,
 }
 
 
