@@ -147,6 +147,7 @@ def tiny() -> ModelConfig:
 
 
 KEPT = ("qkv", "attention", "attended", "routing", "shared_hidden", "hidden")  # results that remat can keep
+_REMAT = {"none": ("inputs", *KEPT), "matmuls": KEPT, "full": ()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,14 +163,14 @@ class ComputeConfig:
     exchange: how tokens meet their experts across the expert axis: `all_gather` (of tokens; cheaper up to about as many
       devices as experts a token has) or `all_to_all` (each copy to the device of its expert and back), or `weights`: the experts'
       weights come to the tokens, the axis only shards them; or `weights_at_once`: so they do, in one collective over all mesh
-      axes and not one for each, for chips on a 2D torus (v5e, v6e).
+      axes and not one for each, for a 2D torus (v5e, v6e), if a device holds (a part of) one expert: fsdp 128 for dots.llm1.
     expert_buffer: rows of experts worked on at a time across the expert axis, over the balanced load; where more arrive,
       they take further rounds. Without an expert axis there is no such buffer.
     loss_chunk_tokens: tokens of one device whose logits exist at the same time; 0 means all.
     moments_on_host: between optimizer steps Adam's two moments lie in the host's memory: 8 bytes a parameter less on the
       devices, for one transfer there and back a step.
     kept_on_host: what waits in the host's memory for the backward pass: `inputs` (of each layer), or results that `remat` does
-      not keep on the device, as in `inputs+attention`. It travels while the layers before and after it are worked on.
+      not keep on the device, as in `inputs+attention`. It travels while other layers are worked on.
     """
 
     dtype: str = "bfloat16"
@@ -183,47 +184,36 @@ class ComputeConfig:
     def __post_init__(self):
         _check_types(self)
         _require_one_of(self, "dtype", ("bfloat16", "float32"))
-        if self.remat not in ("none", "full", "matmuls"):
-            unknown = [name for name in self.remat.split("+") if name not in KEPT]
-            _require(
-                not unknown,
-                f"ComputeConfig.remat must be none, full, matmuls, or some of {', '.join(KEPT)} joined by +, but is "
-                f"{self.remat!r}.",
-            )
-        if self.kept_on_host:
-            _require(
-                set(self.kept_on_host.split("+")) <= {"inputs", *KEPT},
-                f"ComputeConfig.kept_on_host must be some of inputs, {', '.join(KEPT)} joined by +, or nothing, but is "
-                f"{self.kept_on_host!r}.",
-            )
-            twice = sorted(self.on_device & self.on_host)
-            _require(
-                not twice and self.remat != "none",
-                f"ComputeConfig.remat = {self.remat!r} keeps {' and '.join(twice) or 'everything'} on the device: name in "
-                "ComputeConfig.kept_on_host only what it does not keep.",
-            )
-        _require_one_of(self, "exchange", ("all_gather", "all_to_all", "weights", "weights_at_once"))
+        results = ", ".join(KEPT)
         _require(
-            self.expert_buffer >= 1, f"ComputeConfig.expert_buffer must be at least 1, but is {self.expert_buffer}."
+            self.remat in _REMAT or self.on_device <= {*KEPT},
+            f"ComputeConfig.remat must be none, full, matmuls, or some of {results} joined by +, but is {self.remat!r}.",
         )
+        _require(
+            self.on_host <= {"inputs", *KEPT},
+            f"ComputeConfig.kept_on_host must be some of inputs, {results} joined by +, or '', but is {self.kept_on_host!r}.",
+        )
+        twice = " and ".join(sorted(self.on_device & self.on_host))
+        sentence = f"ComputeConfig.remat = {self.remat!r} keeps {twice} on the device:"
+        _require(not twice, f"{sentence} name in ComputeConfig.kept_on_host only what it does not keep.")
+        _require_one_of(self, "exchange", ("all_gather", "all_to_all", "weights", "weights_at_once"))
+        _require(self.expert_buffer >= 1, f"ComputeConfig.expert_buffer must be at least 1, not {self.expert_buffer}.")
         _require(self.loss_chunk_tokens >= 0, "ComputeConfig.loss_chunk_tokens must not be negative.")
 
     @property
     def weights_travel(self) -> bool:
-        """Experts' weights come to the tokens, and no token leaves its device."""
+        """To the tokens, of which none leaves its device."""
         return self.exchange.startswith("weights")
 
     @property
     def on_device(self) -> frozenset[str]:
-        """The results that the backward pass finds on the device, of KEPT."""
-        if self.remat in ("none", "matmuls"):
-            return frozenset(KEPT)
-        return frozenset() if self.remat == "full" else frozenset(self.remat.split("+"))
+        """What the backward pass finds on the device beyond what it must: results of KEPT, or all."""
+        return frozenset(_REMAT.get(self.remat, self.remat.split("+")))
 
     @property
     def on_host(self) -> frozenset[str]:
         """What it finds in the host's memory: `inputs`, or results of KEPT."""
-        return frozenset(filter(None, self.kept_on_host.split("+")))
+        return frozenset(self.kept_on_host.split("+") if self.kept_on_host else ())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

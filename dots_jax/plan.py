@@ -7,7 +7,7 @@ memory, how long a step takes, where the time goes. Exit status 1: it does not f
 """
 
 from dots_jax import gin_cli
-from dots_jax.config import TrainConfig
+from dots_jax.config import TrainConfig, UserError
 
 FLAGS = (
     gin_cli.Flag(
@@ -34,6 +34,9 @@ def main(config: TrainConfig, options) -> int:
         print(serving_table(config.model))
         return 0
     if not options.topology:
+        for name in ("search", "stage", "json", "hlo", "top"):
+            if getattr(options, name):
+                raise UserError(f"--{name} is about a compiled step: it needs --topology, as in --topology=v5p:8x8x8.")
         from dots_jax.planning.schedule import plan
 
         print(plan(config, options.picture))

@@ -92,7 +92,7 @@ BAD = {
     "remat, nothing": (lambda: ComputeConfig(remat=""), "joined by +, but is ''."),
     "remat, two kinds": (lambda: ComputeConfig(remat="full+qkv"), "joined by +, but is 'full+qkv'."),
     "exchange": (lambda: ComputeConfig(exchange="pigeon"), "ComputeConfig.exchange must be one of all_gather, all_to_all, weights"),
-    "buffer": (lambda: ComputeConfig(expert_buffer=0.9), "ComputeConfig.expert_buffer must be at least 1, but is 0.9."),
+    "buffer": (lambda: ComputeConfig(expert_buffer=0.9), "ComputeConfig.expert_buffer must be at least 1, not 0.9."),
     "chunk": (lambda: ComputeConfig(loss_chunk_tokens=-1), "ComputeConfig.loss_chunk_tokens must not be negative"),
     # mesh
     "context of zero": (lambda: MeshConfig(context=0), "MeshConfig.context must be above 0, or -1 for the rest, but is 0."),
@@ -165,7 +165,7 @@ BAD = {
     ),
     "kept without remat": (
         lambda: ComputeConfig(remat="none", kept_on_host="inputs"),
-        "ComputeConfig.remat = 'none' keeps everything on the device",
+        "ComputeConfig.remat = 'none' keeps inputs on the device",
     ),
     # evaluation
     "no tasks": (lambda: evaluation(tasks=()), "EvalConfig.tasks must name at least one task"),

@@ -258,6 +258,8 @@ def test_time_of_collectives_on_a_torus():
 
 
 def test_lines_strides_and_levels():
+    across = Network(V5P, (("fsdp", 2),), ((0, 0, 0, 0, 0), (0, 1, 1, 0, 0)))  # a diagonal: one link
+    assert collective("all-gather", "f32[4]", "f32[8]", (0, 1), across).seconds == pytest.approx(32 / 2 / 90e9)
     line = Network(V5P, (("fsdp", 2),), ((0, 0, 0, 0, 0), (0, 1, 0, 0, 0)))  # two chips: nothing closes to a ring
     assert collective("all-gather", "f32[4]", "f32[8]", (0, 1), line).seconds == pytest.approx(32 / 2 / 90e9)
     # Half of an axis of eight, every second chip: what lies between shares the links.
@@ -267,15 +269,10 @@ def test_lines_strides_and_levels():
     slices = Network(V5P, (("data", 2),), ((0, 0, 0, 0, 0), (1, 0, 0, 0, 0)))
     between = collective("all-reduce", "f32[100]", "f32[100]", (0, 1), slices)
     assert between.links == ("dcn",) and between.seconds == pytest.approx(2 * 400 / 2 / (25e9 / 4))
-    seven = CHIPS["tpu7x"]
-    two = Network(
-        seven,
-        (("fsdp", 8),),
-        tuple((0, x, y, z, c) for x in range(4) for y in range(4) for z in range(4) for c in (0, 1)),
-    )
-    ring = tuple(i + c for i in range(0, 128, 32) for c in (0, 1))
-    gathered = collective("all-gather", "f32[100]", "f32[800]", ring, two)
-    assert gathered.seconds == pytest.approx(3200 / 2 / (6 * 180e9) + 1600 * 3 / 4 / 180e9)
+    places = tuple((0, x, y, z, c) for x in range(4) for y in range(4) for z in range(4) for c in (0, 1))
+    two = Network(CHIPS["tpu7x"], (("fsdp", 8),), places)
+    gathered = collective("all-gather", "f32[100]", "f32[800]", (0, 1, 32, 33, 64, 65, 96, 97), two)
+    assert gathered.seconds == pytest.approx(3200 / 2 / (6 * 90e9) + 1600 * 3 / 4 / 90e9)
 
 
 def rows(name: str) -> dict:
@@ -383,7 +380,7 @@ ENTRY %main (p: f32[1048576]) -> f32[1048576] {
 
 
 def test_of_a_stack_on_the_host_a_slice_moves():
-    """What is kept for the backward pass lies in the host's memory as one array for all layers; a layer moves its own."""
+    """Kept for the backward pass, it lies there as one array for all layers; a layer moves its own."""
     stack, slice_ = "f32[61,1024,1024]{2,1,0:T(8,128)S(5)}", "f32[1,1024,1024]{2,1,0:T(8,128)}"
     text = f"""HloModule m, is_scheduled=true, num_partitions=4
 

@@ -11,6 +11,7 @@ import pytest
 
 from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig, Stage, TrainConfig, UserError
 from dots_jax.parallel.topology import CHIPS, peak_flops
+from dots_jax.planning import compile as compiling
 from dots_jax.planning import pod
 from dots_jax.planning.compile import GIB, Compiled, Job, StateBytes
 from dots_jax.planning.forecast import Forecast, expectation, verdict
@@ -157,6 +158,10 @@ def test_verdicts():
     assert "kept_on_host = 'inputs'" in verdict(Forecast(compiled(job(chunked), 96, RECORDED)))
     waiting = dataclasses.replace(chunked, kept_on_host="inputs")
     assert "expert_buffer = 1.1" in verdict(Forecast(compiled(job(waiting), 96, RECORDED)))
+    full_host = Forecast(compiled(job(waiting), 80, RECORDED))
+    full_host.compiled.memory["host_temp"] = 90 * GIB
+    full_host = Forecast(full_host.compiled)
+    assert not full_host.memory.fits and "90.0 GiB a chip in the host's memory, which has 84" in verdict(full_host)
     assert "MeshConfig.context" in verdict(Forecast(compiled(job(full, long), 90, RECORDED)))
 
 
@@ -245,6 +250,30 @@ def test_without_libtpu_the_command_says_how_to_install_it():
     done = plan("--gin_file=gin/tiny.gin", "--topology=v5p:2x2x1")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert "pip install -r requirements-tpu.txt" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "flags, sentence",
+    [
+        (
+            ["--topology=v5p:2x2x1", "--picture=plan.jpg"],
+            "--picture=plan.jpg: the name must end with one of .png, .svg, .pdf",
+        ),
+        (["--topology=v5p:2x2x1", "--json=gin"], "--json=gin cannot be written: it is a folder"),
+        (["--topology=v5p:2x2x1", "--search", "--hlo=plan.hlo"], "--search writes no --hlo"),
+        (["--stage=long", "--json=plan.json"], "--stage is about a compiled step: it needs --topology"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_at_once(flags, sentence):
+    done = plan("--gin_file=gin/tiny.gin", *flags)
+    assert done.returncode == 2 and sentence in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_no_device_of_the_topology_stays_idle(monkeypatch):
+    monkeypatch.setattr(compiling, "pod_devices", lambda topology, slices: [None] * 256)
+    config = dataclasses.replace(job().config, mesh=MeshConfig(data=1, fsdp=16, expert=8))
+    with pytest.raises(UserError, match="leaves 128 of the 256 devices of v5p:8x4x8 idle: enlarge MeshConfig.fsdp"):
+        compiling.make_job(config, "v5p:8x4x8")
 
 
 def test_files_that_cannot_be_written_are_refused_before_compiling():

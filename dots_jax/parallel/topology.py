@@ -13,6 +13,7 @@ class Chip:
 
     flops: dense bfloat16 peak. usable_gib: of hbm_gib, what a run may plan with; the rest is for the runtime and fragments.
     clock: of the compiler's cycles, in Hz. ici: of one link in one direction, 90 % of the data sheet's. dims: of its torus.
+    host_gib: of a host's memory, each chip's part, of Cloud TPU's machines.
     dcn: of a host's network between slices, shared by the chips of the host (an assumption: 200 Gbit/s).
     pcie: between a chip and its host, one direction: 15 GB/s is typical, and 90 % of the 32 GB/s that v6e has (jax-ml's
     "How to scale your model", TPU specs).
@@ -31,6 +32,7 @@ class Chip:
     chips_per_host: int = 4
     dcn: float = 25e9
     pcie: float = 15e9
+    host_gib: float = 48
 
     def wraps(self, shape: tuple[int, ...]) -> tuple[bool, ...]:
         """Which axes of a slice close to a ring: of 3D chips multiples of 4 (whole cubes of 64), of 2D chips only 16."""
@@ -43,9 +45,9 @@ CHIPS: dict[str, Chip] = {
     chip.name: chip
     for chip in (
         Chip("v5e", "TPU v5 lite", 197e12, 16, 14.5, 819e9, 1.5e9, 45e9, 2),
-        Chip("v5p", "TPU v5", 459e12, 95, 85, 2765e9, 1.75e9, 90e9, 3),
-        Chip("v6e", "TPU v6", 918e12, 32, 29, 1640e9, 1.75e9, 90e9, 2, pcie=28.8e9),
-        Chip("tpu7x", "TPU7x", 2307e12, 192, 180, 7380e9, 2.2e9, 180e9, 3, devices=2),
+        Chip("v5p", "TPU v5", 459e12, 95, 85, 2765e9, 1.75e9, 90e9, 3, host_gib=112),
+        Chip("v6e", "TPU v6", 918e12, 32, 29, 1640e9, 1.75e9, 90e9, 2, pcie=28.8e9, host_gib=180),
+        Chip("tpu7x", "TPU7x", 2307e12, 192, 180, 7380e9, 2.2e9, 90e9, 3, devices=2, host_gib=240),
     )
 }
 

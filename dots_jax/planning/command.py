@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from dots_jax.config import TrainConfig, UserError
+from dots_jax.planning.picture import check_suffix
 from dots_jax.planning.pod import prepare_runtime
 
 
@@ -21,6 +22,12 @@ def plan_pod(config: TrainConfig, options) -> int:
     """
     for name in ("json", "hlo", "picture"):
         _check_writable(name, getattr(options, name))
+        if options.search and name != "json" and getattr(options, name):
+            raise UserError(
+                f"--search writes no --{name}: it compiles many modules. Plan the best of them alone for that."
+            )
+    if options.picture:
+        check_suffix(options.picture)
     prepare_runtime()
     from dots_jax.planning.compile import compile_step, make_job
     from dots_jax.planning.forecast import Forecast
@@ -51,6 +58,8 @@ def plan_pod(config: TrainConfig, options) -> int:
 
 def _check_writable(flag: str, path: str | None) -> None:
     """Before minutes of compiling, not after."""
+    if path and Path(path).is_dir():
+        raise UserError(f"--{flag}={path} cannot be written: it is a folder.")
     if path and not Path(path).absolute().parent.is_dir():
         raise UserError(f"--{flag}={path} cannot be written: there is no folder {Path(path).parent}.")
 

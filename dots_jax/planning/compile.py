@@ -72,7 +72,14 @@ def make_job(config: TrainConfig, topology: str, slices: int = 1, stage: str | N
     Raises:
       UserError: there is no such stage, or the mesh or the batch does not fit the devices.
     """
-    config = config.for_devices(len(pod_devices(topology, slices)))
+    devices = len(pod_devices(topology, slices))
+    config = config.for_devices(devices)
+    if config.mesh.size != devices:
+        pods = topology if slices == 1 else f"{slices} x {topology}"
+        raise UserError(
+            f"The mesh ({config.mesh}) leaves {devices - config.mesh.size} of the {devices} devices of {pods} idle: enlarge "
+            "MeshConfig.fsdp, or plan for a smaller topology."
+        )
     names = [s.name for s in config.stages]
     if stage is not None and stage not in names:
         raise UserError(f"--stage={stage}: the stages of this run are {', '.join(names)}.")

@@ -12,13 +12,15 @@ from dots_jax.planning.live import Peak, peak
 from dots_jax.planning.reading import collective_rows, part_seconds
 from dots_jax.planning.timeline import Timeline, Walker
 
+_HOST_SHARE = 0.75  # of a host's memory: the rest is for input, checkpoints and the system
 REPORT_HOURS_PER_TRILLION = 130_000  # of H800 GPUs (report, abstract and table 3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
     """GiB of one chip. batch: the tokens of a step. temporaries: all that a step needs beside its arguments, program and
-    new outputs included. peak: arguments and the fullest moment, by the compiler; the rest are gaps between buffers."""
+    new outputs included. peak: arguments and the fullest moment, by the compiler; the rest are gaps between buffers. host: what
+    waits in the host's memory, and host_limit what may, each for one chip."""
 
     parameters: float
     optimizer: float
@@ -29,10 +31,11 @@ class Memory:
     hbm: float
     peak: float
     host: float
+    host_limit: float
 
     @property
     def fits(self) -> bool:
-        return self.total <= self.limit
+        return self.total <= self.limit and self.host <= self.host_limit
 
 
 class Forecast:
@@ -162,6 +165,7 @@ def _memory(compiled: Compiled) -> Memory:
         parameters=gib(state.parameters), optimizer=gib(state.optimizer), batch=gib(arguments - state.total + other),
         temporaries=gib(needed - arguments), total=gib(needed), limit=chip.usable_gib, hbm=chip.hbm_gib,
         peak=gib(stats.get("peak", 0)), host=gib(stats.get("host_temp", 0) + stats.get("host_argument", 0)),
+        host_limit=_HOST_SHARE * chip.host_gib,
     )  # fmt: skip
 
 
@@ -172,6 +176,11 @@ def verdict(forecast: Forecast) -> str:
     where = f"{memory.total:.1f} of {memory.limit:g} GiB a chip (of {memory.hbm:g} that {job.topology} has)"
     if memory.fits:
         return f"It fits: {where}, {room:.1f} GiB to spare."
+    if room >= 0:
+        return (
+            f"It does not fit: {memory.host:.1f} GiB a chip in the host's memory, which has {memory.host_limit:.0f} for it. "
+            "Name less in ComputeConfig.kept_on_host."
+        )
     return f"It does not fit: {where}, {-room:.1f} GiB too much. {knob(forecast)}"
 
 

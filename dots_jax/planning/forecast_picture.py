@@ -1,13 +1,11 @@
 """A forecast as a picture: what fills a chip's memory, and where the time of a step goes."""
 
-from pathlib import Path
-
 from dots_jax.config import UserError
 from dots_jax.planning.compile import GIB
 from dots_jax.planning.forecast import Forecast
+from dots_jax.planning.picture import check_suffix
 from dots_jax.planning.reading import part_seconds
 
-_SUFFIXES = (".png", ".svg", ".pdf")
 # Colour-blind safe (Paul Tol's muted scheme), one colour a part in both panels.
 _COLOURS = {
     "parameters": "#332288", "optimizer": "#88CCEE", "batch": "#BBBBBB",
@@ -19,8 +17,7 @@ _PASSES = (("forward", 1.0), ("recomputed", 0.4), ("backward", 0.7))
 
 def draw(forecast: Forecast, path: str) -> None:
     """Writes the picture. Raises UserError for a file that cannot be written or is of no known kind."""
-    if Path(path).suffix not in _SUFFIXES:
-        raise UserError(f"--picture={path}: the name must end with one of {', '.join(_SUFFIXES)}.")
+    check_suffix(path)
     import matplotlib
 
     matplotlib.use("Agg")

@@ -60,7 +60,7 @@ def memory_lines(forecast: Forecast) -> list[str]:
             f"            {memory.peak:.2f} at the fullest moment (the compiler's peak); the rest are gaps between buffers"
         )
     if memory.host > 0.005:
-        lines.append(f"            {memory.host:.2f} on the host")
+        lines.append(f"            {memory.host:.2f} in the host's memory, of {memory.host_limit:.0f} for a chip")
     by = "the compiler names them" if forecast.refused else "the schedule has them"
     lines.append(f"largest     temporaries at the fullest moment, as {by}:")
     scale = forecast.job.chip.devices / GIB
@@ -90,6 +90,7 @@ def _run(forecast: Forecast) -> list[str]:
     lines += [f"{name:<16}" + "".join(f"{figures[kind]:>12{shape}}" for kind in kinds) for name, figures, shape in rows]
     return [
         *lines,
+        f"                all stages at the MFU of {forecast.job.stage.name}",
         f"                beside the report's {REPORT_HOURS_PER_TRILLION:,} H800 hours for 1T tokens",
         f"checkpoint      {forecast.checkpoint_gib:,.0f} GiB: parameters and both moments in float32",
     ]

@@ -54,8 +54,11 @@ class Network:
         `dcn` between slices."""
         places = [self.places[device] for device in group]
         spanned = [sorted({p[i] for p in places}) for i in range(len(places[0]))]
-        if math.prod(len(values) for values in spanned) != len(group):  # no box: one link, whichever
-            spanned = [values if len(values) == max(map(len, spanned)) else values[:1] for values in spanned]
+        if math.prod(len(values) for values in spanned) != len(
+            group
+        ):  # no box: one link, along the first of the longest axes
+            longest = max(range(len(spanned)), key=lambda i: len(spanned[i]))
+            spanned = [values if i == longest else values[:1] for i, values in enumerate(spanned)]
         link = self.chip.ici / self.chip.devices  # the devices of a chip share its links
         found = {}
         if len(spanned[0]) > 1:

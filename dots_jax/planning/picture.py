@@ -15,13 +15,18 @@ _EQUAL_PART = 0.55
 _POINTS = 200  # of a learning-rate curve in one segment
 
 
+def check_suffix(path: str) -> None:
+    """Raises UserError if no picture can have this name."""
+    if Path(path).suffix not in _SUFFIXES:
+        raise UserError(f"--picture={path}: the name must end with one of {', '.join(_SUFFIXES)}.")
+
+
 def draw(config: TrainConfig, schedule: Schedule, rates: Rates, path: str) -> None:
     """Writes the picture. Every stage has a panel of its own, whose axis is linear in tokens within the stage.
 
     Raises UserError for a file that cannot be written or is of no known kind.
     """
-    if Path(path).suffix not in _SUFFIXES:
-        raise UserError(f"--picture={path}: the name must end with one of {', '.join(_SUFFIXES)}.")
+    check_suffix(path)
     import matplotlib
 
     matplotlib.use("Agg")
