@@ -131,7 +131,9 @@ def x_and_dy():
 
 # A mesh of one device: in test_step.py.
 CASES = [("no mesh", 1, "all_gather"), ("no mesh", 2, "all_gather")]
-CASES += [(mesh, 2, exchange) for mesh in list(MESHES)[1:] for exchange in TRAVEL]
+CASES += [(mesh, 2, exchange) for mesh in list(MESHES)[1:] for exchange in TRAVEL[:3]]
+# One collective in place of several: test_mesh.py compares the two.
+CASES += [(mesh, 2, "weights_at_once") for mesh in ("fsdp 2 x expert 4", "fsdp 2 x expert 2 x context 2")]
 
 
 @pytest.mark.parametrize("load", BIASES)
