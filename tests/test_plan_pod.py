@@ -235,6 +235,8 @@ def test_candidates_fit_by_arithmetic_and_are_ready_for_a_gin_file():
     assert len(chosen) == 6 and len({c.settings for c in chosen}) == 6
     assert "MeshConfig.fsdp = " in "\n".join(gin_lines(chosen[0].job))
     assert candidates(job(), lambda config: None) == []  # no mesh can be laid
+    # The compiler has no gather for a whole cube: fsdp takes a line or a plane of it.
+    assert all(c.job.config.mesh.fsdp < 128 for c in found)
 
 
 # --- the command ----------------------------------------------------------------------------------------------------------

@@ -110,8 +110,8 @@ def _flops(job: Job) -> dict[str, float]:
     return {name: c.num_layers * flops for name, flops in per_layer.items()}
 
 
-def _bandwidth(job: Job, network: Network, axes: tuple[str, ...]) -> tuple[int, float]:
-    """Size of a group along these mesh axes, and the bandwidth of its links."""
+def group_along(network: Network, axes: tuple[str, ...]) -> tuple[int, ...]:
+    """The first device and those that differ from it along these mesh axes."""
     sizes = dict(network.axes)
     strides, stride = {}, 1
     for name, size in reversed(network.axes):
@@ -119,7 +119,13 @@ def _bandwidth(job: Job, network: Network, axes: tuple[str, ...]) -> tuple[int, 
     group = [0]
     for name in axes:
         group = [device + i * strides[name] for device in group for i in range(sizes[name])]
-    links = network.links(tuple(sorted(group))) if len(group) > 1 else {}
+    return tuple(sorted(group))
+
+
+def _bandwidth(job: Job, network: Network, axes: tuple[str, ...]) -> tuple[int, float]:
+    """Size of a group along these mesh axes, and the bandwidth of its links."""
+    group = group_along(network, axes)
+    links = network.links(group) if len(group) > 1 else {}
     within = sum(bandwidth for name, bandwidth in links.items() if name != "core")
     return len(group), within or max(links.values(), default=1.0)
 

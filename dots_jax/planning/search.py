@@ -16,7 +16,7 @@ from dots_jax.planning.compile import Job, compile_step
 from dots_jax.planning.forecast import Forecast
 from dots_jax.planning.network import Network
 from dots_jax.planning.pod import network_of_mesh_sizes
-from dots_jax.planning.rough import Rough, rough
+from dots_jax.planning.rough import Rough, group_along, rough
 
 REMATS = ("full", "attention", "attention+qkv", "attention+qkv+attended+shared_hidden", "matmuls")
 EXCHANGES = ("all_gather", "all_to_all", "weights", "weights_at_once")
@@ -47,7 +47,7 @@ def candidates(job: Job, network: Callable[[TrainConfig], Network | None]) -> li
     found = []
     for config, stage in _variants(job):
         laid = network(config)
-        if laid is None:
+        if laid is None or cube(laid, "fsdp"):  # for which the compiler has no gathers: see `mesh.gather_parameter`
             continue
         microbatches = job.batch_size * stage.seq_len // stage.microbatch_tokens
         variant = dataclasses.replace(job, config=config, stage=stage, microbatches=microbatches)
@@ -55,6 +55,12 @@ def candidates(job: Job, network: Callable[[TrainConfig], Network | None]) -> li
         if estimate.gib <= _HOPELESS * job.chip.usable_gib:
             found.append(Candidate(variant, estimate))
     return sorted(found, key=lambda candidate: candidate.rough.seconds)
+
+
+def cube(network: Network, axis: str) -> bool:
+    """Whether a mesh axis spans all three dimensions of a torus."""
+    group = group_along(network, (axis,))
+    return len(group) > 1 and set("xyz") <= set(network.links(group))
 
 
 def _variants(job: Job) -> Iterator[tuple[TrainConfig, Stage]]:
