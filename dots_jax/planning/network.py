@@ -54,9 +54,7 @@ class Network:
         `dcn` between slices."""
         places = [self.places[device] for device in group]
         spanned = [sorted({p[i] for p in places}) for i in range(len(places[0]))]
-        if math.prod(len(values) for values in spanned) != len(
-            group
-        ):  # no box: one link, along the first of the longest axes
+        if math.prod(map(len, spanned)) != len(group):  # no box: one link, along the first of the longest axes
             longest = max(range(len(spanned)), key=lambda i: len(spanned[i]))
             spanned = [values if i == longest else values[:1] for i, values in enumerate(spanned)]
         link = self.chip.ici / self.chip.devices  # the devices of a chip share its links
