@@ -25,7 +25,7 @@ BATCH = 256
 
 def write_corpus(path: Path, megabytes: int) -> int:
     """JSON lines of about that size; returns the bytes of text."""
-    from dots_jax.data.python_stdlib import library_files
+    from dots_jax.data.sources.python_stdlib import library_files
 
     texts, written = [text for _, text in library_files()], 0
     with open(path, "w", encoding="utf-8") as file:
@@ -61,7 +61,7 @@ def vocabulary_of(tokenizer: str | None):
 
 def bare_loop(corpus: Path, vocabulary) -> int:
     """Tokens of the corpus, by nothing but reading and tokenising."""
-    from dots_jax.data.vocabulary import encode_batch
+    from dots_jax.data.tokenizers.vocabulary import encode_batch
 
     tokens, batch = 0, []
     with open(corpus, "rb") as lines:
@@ -85,10 +85,10 @@ def main() -> None:
     import seqio
 
     from dots_jax.config import DataConfig
-    from dots_jax.data import token_cache
-    from dots_jax.data.cache_job import on_beam
-    from dots_jax.data.file_source import FileSource
-    from dots_jax.data.text_task import add_text_task
+    from dots_jax.data.cache import token_cache
+    from dots_jax.data.cache.job import on_beam
+    from dots_jax.data.sources.file_source import FileSource
+    from dots_jax.data.sources.text_task import add_text_task
 
     with tempfile.TemporaryDirectory() as folder:
         corpus, cache_dir = Path(folder) / "corpus.jsonl", Path(folder) / "cache"

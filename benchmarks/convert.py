@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from dots_jax.config import ModelConfig, dots_llm1
-from dots_jax.interop.huggingface import ROUTER_BIAS
-from dots_jax.interop.huggingface_config import config_to_hf
-from dots_jax.interop.layout import DTYPES
-from dots_jax.interop.safetensors_layout import Export, exports, header, index_json, split
+from dots_jax.huggingface.config import config_to_hf
+from dots_jax.huggingface.names import ROUTER_BIAS
+from dots_jax.huggingface.safetensors_plan import Export, exports, header, index_json, split
+from dots_jax.huggingface.units import DTYPES
 
 MB = 1e6
 PART = 2**24

@@ -42,11 +42,11 @@ def write_weights(path: str) -> None:
     from safetensors.numpy import save_file
 
     from dots_jax.config import ComputeConfig
-    from dots_jax.interop.huggingface import to_hf
-    from dots_jax.interop.huggingface_config import config_to_hf
-    from dots_jax.training.state import Definition
+    from dots_jax.huggingface.config import config_to_hf
+    from dots_jax.huggingface.names import to_hf
+    from dots_jax.model.model_def import ModelDef
 
-    params, bias = jax.jit(lambda: Definition(CONFIG, ComputeConfig(), None, INIT_STD).init(0))()
+    params, bias = jax.jit(lambda: ModelDef(CONFIG, ComputeConfig(), None, INIT_STD).init(0))()
     tensors = to_hf(jax.tree.map(np.asarray, params), np.asarray(bias), CONFIG)
     save_file(tensors, os.path.join(path, "model.safetensors"), metadata={"format": "pt"})
     with open(os.path.join(path, "config.json"), "w") as file:
@@ -63,9 +63,9 @@ def our_generate(path: str, dtype: str):
     """(prompts, number of new tokens) -> new tokens of each."""
     from safetensors.numpy import load_file
 
+    from dots_jax.huggingface.names import from_hf
     from dots_jax.inference.generation import Generator
-    from dots_jax.inference.serving import define, serving_mesh, shard_weights
-    from dots_jax.interop.huggingface import from_hf
+    from dots_jax.inference.weights import define, serving_mesh, shard_weights
 
     mesh = serving_mesh(CONFIG)
     params, bias = from_hf(load_file(os.path.join(path, "model.safetensors")), CONFIG)

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax.model.kernels import kernels_for
+from dots_jax.kernels.select import kernels_for
 
 # (g, m, n, k) -> TFLOP/s on an H800: forward by Transformer Engine 2.1 and by the report's kernel, backward by both.
 REPORT = {

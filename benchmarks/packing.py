@@ -32,7 +32,7 @@ TASK, SPLIT = "python_stdlib", "train"
 def our_batches(folder: str, length: int):
     """Batches [rows, length] without end: their real tokens, their slots."""
     from dots_jax.data import tasks  # noqa: F401  registers TASK
-    from dots_jax.data.sequences import MixtureSequences
+    from dots_jax.data.sequences.mixture_sequences import MixtureSequences
 
     sequences, rows = MixtureSequences(TASK, length, seed=0, cache_dir=folder), BATCH_TOKENS // length
     first = 0
@@ -94,7 +94,7 @@ def prepare(folder: str) -> dict:
     import numpy as np
 
     from dots_jax.data import tasks  # noqa: F401  registers TASK
-    from dots_jax.data.token_cache import open_stream
+    from dots_jax.data.cache.token_cache import open_stream
 
     stream = open_stream(TASK, SPLIT, folder)
     tokens, ends = stream.window(0, stream.num_tokens)

@@ -3,7 +3,7 @@
     python -m benchmarks.train_step [--json=FILE] [--steps=N] [--sequences=N] [--microbatches=N] [--remat=NAME]
 
 The step is the one that training runs (`gin/dots1b.gin`: its model, its settings, its microbatches), on random tokens,
-one document a sequence. MFU counts the FLOPs of `model/accounting.py`, causal attention as half a square and nothing that is
+one document a sequence. MFU counts the FLOPs of `model/flops.py`, causal attention as half a square and nothing that is
 computed twice, over the peak of the data sheet, or, on a CPU, over a measured one.
 
 Two things to hold it against, both printed: a floor, the longer of what the FLOPs take at the peak and what the bytes take
@@ -25,11 +25,13 @@ import numpy as np
 
 from dots_jax import gin_cli
 from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig, Stage, TrainConfig
-from dots_jax.model.accounting import count_parameters, flops_per_token
-from dots_jax.parallel.mesh import batch_sharding, make_mesh
+from dots_jax.model.flops import count_parameters, flops_per_token
+from dots_jax.model.model_def import ModelDef
+from dots_jax.parallel.mesh import make_mesh
+from dots_jax.parallel.sharding import batch_sharding
 from dots_jax.parallel.topology import peak_flops
 from dots_jax.training.optimizer import make_optimizer
-from dots_jax.training.state import Definition, init_state, state_shardings
+from dots_jax.training.state import init_state, state_shardings
 from dots_jax.training.step import jit_train_step
 
 RUN_FILE = Path(__file__).parents[1] / "gin" / "dots1b.gin"
@@ -119,7 +121,7 @@ def measure(config: TrainConfig, sequences: int, microbatches: int, steps: int) 
     devices, stage = jax.devices(), config.stages[0]
     config = config.for_devices(len(devices) if config.mesh.fsdp == -1 else config.mesh.size)
     mesh = make_mesh(config.mesh)
-    definition = Definition(config.model, config.compute, mesh, config.optimizer.init_std)
+    definition = ModelDef(config.model, config.compute, mesh, config.optimizer.init_std)
     optimizer = make_optimizer(config.optimizer)
     state = jax.jit(
         lambda: init_state(definition, optimizer, config.seed), out_shardings=state_shardings(definition, optimizer)

@@ -64,13 +64,14 @@ def our_step():
     import numpy as np
 
     from dots_jax.config import BalanceConfig, ComputeConfig, GuardConfig, MeshConfig, OptimizerConfig
+    from dots_jax.model.model_def import ModelDef
     from dots_jax.parallel.mesh import make_mesh
     from dots_jax.training.optimizer import make_optimizer
-    from dots_jax.training.state import Definition, init_state, state_shardings
+    from dots_jax.training.state import init_state, state_shardings
     from dots_jax.training.step import jit_train_step
 
     compute = ComputeConfig(dtype="float32", remat="matmuls")
-    definition = Definition(CONFIG, compute, make_mesh(MeshConfig(fsdp=1)), INIT_STD)
+    definition = ModelDef(CONFIG, compute, make_mesh(MeshConfig(fsdp=1)), INIT_STD)
     optimizer = make_optimizer(OptimizerConfig())
     start = jax.jit(lambda: init_state(definition, optimizer, 0), out_shardings=state_shardings(definition, optimizer))
     step = jit_train_step(
@@ -100,7 +101,7 @@ def transformers_step(experts: str):
     import torch
     from transformers import Dots1Config, Dots1ForCausalLM
 
-    from dots_jax.interop.huggingface_config import config_to_hf
+    from dots_jax.huggingface.config import config_to_hf
 
     config = Dots1Config.from_dict(config_to_hf(CONFIG) | {"initializer_range": INIT_STD, "use_cache": False})
     torch.manual_seed(0)

@@ -14,7 +14,7 @@ def main(config: CacheConfig, options) -> int:
         logging.disable(
             logging.ERROR
         )  # Beam logs the warnings of optional parts, and its workers' errors before raising
-    from dots_jax.data.cache_job import cache
+    from dots_jax.data.cache.job import cache
 
     return cache(config, options)
 

@@ -29,9 +29,9 @@ def main(options) -> None:
     jax.config.update(
         "jax_platforms", "cpu"
     )  # copies bytes: the chips of this machine may be at work on something else
-    from dots_jax.data.chat import JINJA
-    from dots_jax.interop.from_hf import from_hf
-    from dots_jax.interop.to_hf import to_hf
+    from dots_jax.data.tokenizers.chat import JINJA
+    from dots_jax.huggingface.from_hf import from_hf
+    from dots_jax.huggingface.to_hf import to_hf
     from dots_jax.parallel.distributed import initialize
 
     initialize(options.distributed)

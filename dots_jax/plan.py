@@ -29,7 +29,7 @@ FLAGS = (
 
 def main(config: TrainConfig, options) -> int:
     if options.inference:
-        from dots_jax.planning.inference import serving_table
+        from dots_jax.planning.serving_bounds import serving_table
 
         print(serving_table(config.model))
         return 0
@@ -37,7 +37,7 @@ def main(config: TrainConfig, options) -> int:
         for name in ("search", "stage", "json", "hlo", "top"):
             if getattr(options, name):
                 raise UserError(f"--{name} is about a compiled step: it needs --topology, as in --topology=v5p:8x8x8.")
-        from dots_jax.planning.schedule import plan
+        from dots_jax.curriculum.table import plan
 
         print(plan(config, options.picture))
         return 0

@@ -22,7 +22,7 @@ FLAGS = (
 def main(options) -> None:
     if not options.output:
         raise UserError("Missing --output: say which file to write, as in --output=runs/tokenizer.json.")
-    from dots_jax.data.tokenizer_training import train_to_file
+    from dots_jax.data.tokenizers.training import train_to_file
 
     train_to_file(
         options.output, options.vocab_size, files=options.files, task=options.task,

@@ -13,7 +13,7 @@ import sys
 
 import seqio
 
-from dots_jax.data.text_task import register_text_task
+from dots_jax.data.sources.text_task import register_text_task
 
 GIN = """
 TrainConfig.model = @ModelConfig()

@@ -9,10 +9,12 @@ import numpy as np
 import tensorstore as ts
 from jax.sharding import AbstractMesh, NamedSharding
 
+from dots_jax.checkpoint.store import Checkpoints, save_args
 from dots_jax.config import CheckpointConfig, ComputeConfig, ModelConfig, dots_llm1, to_dict
-from dots_jax.parallel.mesh import AXES, parameter_spec
-from dots_jax.training.checkpoint import Checkpoints, save_args
-from dots_jax.training.state import Definition, Guard, TrainState
+from dots_jax.model.model_def import ModelDef
+from dots_jax.parallel.mesh import AXES
+from dots_jax.parallel.sharding import parameter_spec
+from dots_jax.training.state import Guard, TrainState, to_items
 
 LAYER, EXPERTS = 7, (0, 1, 2, 3)  # of the large checkpoint, what has data. Layer 7 is place 6 of the stack
 
@@ -20,7 +22,7 @@ LAYER, EXPERTS = 7, (0, 1, 2, 3)  # of the large checkpoint, what has data. Laye
 def small_state(config: ModelConfig, seed: int) -> TrainState:
     """Random numbers in the shapes of a model; no compilation."""
     rng = np.random.default_rng(seed)
-    shapes = Definition(config, ComputeConfig(dtype="float32", remat="none"), None, 0.05).abstract()
+    shapes = ModelDef(config, ComputeConfig(dtype="float32", remat="none"), None, 0.05).abstract()
     draw = lambda s: jnp.asarray(0.1 * rng.standard_normal(s.shape), s.dtype)
     params, bias = jax.tree.map(draw, shapes)
     zero = jnp.zeros((), jnp.int32)
@@ -33,7 +35,7 @@ def write_small(workdir, config: ModelConfig, *steps: int) -> dict[int, TrainSta
     states = {step: small_state(config, step) for step in steps}
     for step, state in states.items():
         record = {"step": step, "tokens": 1000 * step, "model": to_dict(config), "gin": "TrainConfig.seed = 0\n"}
-        checkpoints.save(step, state, record)
+        checkpoints.save(step, to_items(state), record)
     checkpoints.wait()
     checkpoints.close()
     return states
@@ -64,7 +66,7 @@ def write_large(workdir, fsdp: int = 16, expert: int = 8) -> dict[str, np.ndarra
 
 
 def _abstract_model(config: ModelConfig, mesh: AbstractMesh):
-    definition = Definition(config, ComputeConfig(), None, 1.0)
+    definition = ModelDef(config, ComputeConfig(), None, 1.0)
     params, bias = definition.abstract()
     logical = jax.tree_util.tree_leaves(
         jax.tree.map(

@@ -9,9 +9,10 @@ import jax
 import pytest
 
 from dots_jax.config import ComputeConfig, ModelConfig, OptimizerConfig, dots_llm1, tiny
-from dots_jax.model.accounting import count_parameters, flops_per_token
+from dots_jax.model.flops import count_parameters, flops_per_token
+from dots_jax.model.model_def import ModelDef
 from dots_jax.training.optimizer import make_optimizer
-from dots_jax.training.state import Definition, init_state
+from dots_jax.training.state import init_state
 
 
 def random_config(seed: int) -> ModelConfig:
@@ -26,7 +27,7 @@ def random_config(seed: int) -> ModelConfig:
 
 
 def abstract(config: ModelConfig):
-    return Definition(config, ComputeConfig(), mesh=None, init_std=0.006).abstract()
+    return ModelDef(config, ComputeConfig(), mesh=None, init_std=0.006).abstract()
 
 
 def part_of(path: tuple) -> str:
@@ -64,7 +65,7 @@ def test_the_count_is_that_of_the_tree_part_by_part(name):
 def test_dots_llm1_has_the_published_size_and_is_made_abstract_in_no_time_and_memory():
     optimizer = make_optimizer(OptimizerConfig())
     arrays, memory, start = len(jax.live_arrays()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
-    definition = Definition(dots_llm1(), ComputeConfig(), mesh=None, init_std=0.006)
+    definition = ModelDef(dots_llm1(), ComputeConfig(), mesh=None, init_std=0.006)
     state = jax.eval_shape(lambda: init_state(definition, optimizer, 0))
     assert time.monotonic() - start < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200_000  # KiB; the weights are 571 GB

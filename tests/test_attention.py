@@ -8,10 +8,13 @@ from flax import nnx
 from numerics import MODULE, assert_close, input_dtypes, random_weights
 
 from dots_jax.config import MeshConfig
-from dots_jax.model.attention import Attention, attention_over_context, context_order
-from dots_jax.model.kernels import attention, kernels_for
+from dots_jax.kernels.reference.attention import attention
+from dots_jax.kernels.select import kernels_for
+from dots_jax.model.attention import Attention, attention_over_context
 from dots_jax.model.rope import rope_table
-from dots_jax.parallel.mesh import TOKENS, make_mesh
+from dots_jax.parallel.context import context_order
+from dots_jax.parallel.mesh import make_mesh
+from dots_jax.parallel.sharding import TOKENS
 
 B, T, D, N, H, THETA = 2, 13, 12, 3, 8, 100.0
 SEGMENTS = np.array([[1] * 5 + [2] * 6 + [0] * 2, [1] * 13])

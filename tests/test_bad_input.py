@@ -9,7 +9,7 @@ import pytest
 import seqio
 from small_run import NUM_STEPS
 
-from dots_jax.data.text_task import register_text_task
+from dots_jax.data.sources.text_task import register_text_task
 from dots_jax.training import loop
 
 

@@ -10,11 +10,11 @@ import pytest
 from etils.epath import gpath
 from folder_bucket import FolderBucket
 
+from dots_jax.checkpoint.store import check_disk
 from dots_jax.config import UserError
 from dots_jax.evaluation import checkpoints as evaluation
+from dots_jax.storage import folder
 from dots_jax.training import metrics
-from dots_jax.training.checkpoint import check_disk
-from dots_jax.training.folders import folder
 from dots_jax.training.metrics import MetricsLog
 
 BUCKET = "gs://bucket/runs/one"

@@ -13,10 +13,11 @@ import tensorflow as tf
 from dots_jax import gin_cli
 from dots_jax.cache import main
 from dots_jax.config import CacheConfig
-from dots_jax.data import cache_build, token_cache
-from dots_jax.data.file_source import FileSource
-from dots_jax.data.text_task import BYTES, add_text_task
-from dots_jax.data.token_cache import open_stream
+from dots_jax.data.cache import build as cache_build
+from dots_jax.data.cache import token_cache
+from dots_jax.data.cache.token_cache import open_stream
+from dots_jax.data.sources.file_source import FileSource
+from dots_jax.data.sources.text_task import BYTES, add_text_task
 
 FILES = 6
 TEXTS = [

@@ -5,9 +5,9 @@ import pytest
 import seqio
 import tensorflow_datasets as tfds
 
-from dots_jax.data import token_cache
-from dots_jax.data.documents import pieces_of
-from dots_jax.data.text_task import add_text_task
+from dots_jax.data.cache import token_cache
+from dots_jax.data.sources.documents import pieces_of
+from dots_jax.data.sources.text_task import add_text_task
 
 TASK, TEXTS = "cache_tfds", [f"document {i} " * (i % 7) for i in range(100)]
 

@@ -15,9 +15,9 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from small_run import NUM_STEPS, restored
 
+from dots_jax.checkpoint.store import Checkpoints
 from dots_jax.config import CheckpointConfig, UserError
-from dots_jax.training.checkpoint import Checkpoints
-from dots_jax.training.state import Guard, TrainState
+from dots_jax.training.state import Guard, TrainState, to_items
 
 # --- a state of a few arrays: no model, no compilation ---------------------------------------------------------------
 
@@ -28,12 +28,14 @@ def small_state(step, devices=8):
     rng = np.random.default_rng(step)
     matrix = lambda: jax.device_put(rng.normal(size=(16, 24)).astype(np.float32), split)
     count = jax.device_put(np.int32(step), whole)
-    return TrainState(
-        step=count,
-        params={"a": matrix(), "norm": {"scale": jax.device_put(np.ones(7, np.float32), whole)}},
-        router_bias=jax.device_put(rng.normal(size=(2, 8)).astype(np.float32), whole),
-        opt_state={"mu": matrix(), "nu": matrix()},
-        guard=Guard(count, count, count, jax.device_put(np.float32(np.inf), whole)),
+    return to_items(
+        TrainState(
+            step=count,
+            params={"a": matrix(), "norm": {"scale": jax.device_put(np.ones(7, np.float32), whole)}},
+            router_bias=jax.device_put(rng.normal(size=(2, 8)).astype(np.float32), whole),
+            opt_state={"mu": matrix(), "nu": matrix()},
+            guard=Guard(count, count, count, jax.device_put(np.float32(np.inf), whole)),
+        )
     )
 
 

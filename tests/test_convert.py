@@ -9,15 +9,15 @@ import pytest
 from hf_checkpoint import CONFIG, convert, hf_config, random_tensors, write
 from safetensors import safe_open
 
+from dots_jax.checkpoint.store import Checkpoints
 from dots_jax.config import ComputeConfig, MeshConfig, UserError
-from dots_jax.interop import huggingface as hf
-from dots_jax.interop import layout
-from dots_jax.interop.huggingface_config import config_from_hf
-from dots_jax.interop.stored_model import ModelReader
+from dots_jax.huggingface import names as hf
+from dots_jax.huggingface import units as layout
+from dots_jax.huggingface.config import config_from_hf
+from dots_jax.huggingface.stored_model import ModelReader
+from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel.mesh import make_mesh
-from dots_jax.training.checkpoint import Checkpoints
-from dots_jax.training.folders import folder
-from dots_jax.training.state import Definition
+from dots_jax.storage import folder
 
 
 def bits(array) -> np.ndarray:
@@ -26,7 +26,7 @@ def bits(array) -> np.ndarray:
 
 
 def abstract_model(mesh: MeshConfig, dtype, config=CONFIG) -> dict:
-    definition = Definition(config, ComputeConfig(), make_mesh(mesh), init_std=1.0)
+    definition = ModelDef(config, ComputeConfig(), make_mesh(mesh), init_std=1.0)
     (params, bias), (shardings, bias_sharding) = definition.abstract(), definition.shardings()
     place = lambda leaf, sharding, kind: jax.ShapeDtypeStruct(leaf.shape, kind, sharding=sharding)
     return {

@@ -15,7 +15,8 @@ from test_convert import abstract_model, assert_same_tensors, restore, small_chu
 from test_multiprocess import free_port, outputs
 
 from dots_jax.config import MeshConfig
-from dots_jax.interop import from_hf, safetensors_files, stored_model, to_hf
+from dots_jax.huggingface import from_hf, stored_model, to_hf
+from dots_jax.huggingface import safetensors_read as safetensors_files
 
 # The command with chunks, pieces and units as small as this model, and a pause after each.
 SMALL = """

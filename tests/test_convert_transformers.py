@@ -11,9 +11,9 @@ from hf_checkpoint import CONFIG, convert, hf_config, random_tensors, write
 from test_convert import abstract_model, restore
 
 from dots_jax.config import ComputeConfig, MeshConfig
-from dots_jax.data.chat import render
-from dots_jax.data.tokenizer_training import train_tokenizer
-from dots_jax.training.state import Definition
+from dots_jax.data.tokenizers.chat import render
+from dots_jax.data.tokenizers.training import train_tokenizer
+from dots_jax.model.model_def import ModelDef
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 1e-4
@@ -44,7 +44,7 @@ def test_transformers_loads_an_export_and_computes_the_same(tmp_path, libraries,
         theirs = model.eval()(torch.from_numpy(tokens)).logits.numpy()
 
     weights = restore(tmp_path / "dst", abstract_model(MeshConfig(fsdp=1), jnp.float32))
-    definition = Definition(CONFIG, ComputeConfig(dtype="float32", remat="none"), mesh=None, init_std=1.0)
+    definition = ModelDef(CONFIG, ComputeConfig(dtype="float32", remat="none"), mesh=None, init_std=1.0)
 
     @jax.jit
     def logits(params, router_bias, tokens_BT):

@@ -5,7 +5,7 @@ import json
 import pytest
 from small_run import NUM_STEPS
 
-from dots_jax.training.checkpoint import Checkpoints
+from dots_jax.checkpoint.store import Checkpoints
 from dots_jax.training.loop import Run
 
 UNTIE = (

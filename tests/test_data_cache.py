@@ -10,10 +10,13 @@ import seqio
 import tensorflow as tf
 
 from dots_jax.config import UserError
-from dots_jax.data import cache_build, cache_plan, text_task, token_cache, token_format
-from dots_jax.data.text_task import register_text_task
-from dots_jax.data.token_cache import open_stream
-from dots_jax.data.token_source import TokenSource
+from dots_jax.data.cache import build as cache_build
+from dots_jax.data.cache import plan as cache_plan
+from dots_jax.data.cache import token_cache, token_format
+from dots_jax.data.cache.token_cache import open_stream
+from dots_jax.data.sequences.token_source import TokenSource
+from dots_jax.data.sources import text_task
+from dots_jax.data.sources.text_task import register_text_task
 
 TEXTS = ["alpha", "", "beta gamma", "δέλτα 你好 🦊", "z" * 20_000]
 TASK = "cache_test"

@@ -9,16 +9,19 @@ from golden import make_chat
 from golden.make_chat import CONVERSATIONS
 
 from dots_jax.config import UserError
-from dots_jax.data import chat, evaluation, packing, token_cache
-from dots_jax.data.cache_build import write_file
-from dots_jax.data.chat_task import ChatTask, add_chat_task
-from dots_jax.data.documents import Document
-from dots_jax.data.sequences import MixtureSequences
-from dots_jax.data.text_task import BYTES, DocumentsSource, register_text_task
-from dots_jax.data.token_cache import open_stream
-from dots_jax.data.token_format import FORMAT, Manifest
-from dots_jax.data.token_stream import TokenStream
-from dots_jax.data.tokenizer import TokenizerVocabulary
+from dots_jax.data import evaluation
+from dots_jax.data.cache import token_cache
+from dots_jax.data.cache.build import write_file
+from dots_jax.data.cache.token_cache import open_stream
+from dots_jax.data.cache.token_format import FORMAT, Manifest
+from dots_jax.data.cache.token_stream import TokenStream
+from dots_jax.data.sequences import packing
+from dots_jax.data.sequences.mixture_sequences import MixtureSequences
+from dots_jax.data.sources.chat_task import ChatTask, add_chat_task
+from dots_jax.data.sources.documents import Document
+from dots_jax.data.sources.text_task import BYTES, DocumentsSource, register_text_task
+from dots_jax.data.tokenizers import chat
+from dots_jax.data.tokenizers.tokenizer import TokenizerVocabulary
 
 GOLDEN = json.loads(make_chat.GOLDEN.read_text())
 TASK = "chat_test"

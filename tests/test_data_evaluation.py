@@ -9,8 +9,8 @@ import seqio
 from dots_jax.config import UserError
 from dots_jax.data import evaluation
 from dots_jax.data.metrics import language_model_metrics
-from dots_jax.data.sequences import SplitSequences
-from dots_jax.data.text_task import register_text_task
+from dots_jax.data.sequences.mixture_sequences import SplitSequences
+from dots_jax.data.sources.text_task import register_text_task
 
 TEXTS = ["hello world", "", "你好", "abc" * 30, "the end"]
 TASK = "evaluation_test"
@@ -100,7 +100,7 @@ def test_metrics_by_hand():
 
 
 def test_a_vocabulary_that_cannot_count_bytes_is_named(cache):
-    from dots_jax.data.vocabulary import token_bytes
+    from dots_jax.data.tokenizers.vocabulary import token_bytes
 
     assert [len(b) for b in token_bytes(seqio.ByteVocabulary(extra_ids=2))] == [0, 0, 0] + [1] * 256 + [0, 0]
     with pytest.raises(UserError, match="PassThroughVocabulary.*token_bytes"):

@@ -12,8 +12,8 @@ import zstandard
 from array_record.python import array_record_module
 
 from dots_jax.config import UserError
-from dots_jax.data.file_source import FileSource
-from dots_jax.data.record_files import Malformed
+from dots_jax.data.sources.file_source import FileSource
+from dots_jax.data.sources.record_files import Malformed
 
 TEXTS = [f"document {i} " + "word " * (7 * i % 50) + "你好,世界 🦊" * (i % 4) for i in range(40)]
 TEXTS[3], TEXTS[5] = "", "line\nline\r\u2028line"

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from dots_jax.data.loader import Prefetcher
+from dots_jax.parallel.prefetch import Prefetcher
 
 
 def prefetch_threads():

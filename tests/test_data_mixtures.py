@@ -9,14 +9,14 @@ import seqio
 
 from dots_jax import gin_cli
 from dots_jax.config import DataConfig, Mixture, Source, TrainConfig, UserError
+from dots_jax.curriculum.mixture_use import declared_rates, known_sizes, repeats, uses
+from dots_jax.curriculum.stages import Schedule
 from dots_jax.data import mixtures
+from dots_jax.data.cache.token_cache import cache_directory, source_identity
 from dots_jax.data.mixtures import register
-from dots_jax.data.order import MixtureOrder
 from dots_jax.data.registry import get_rates, import_tasks
-from dots_jax.data.sequences import MixtureSequences
-from dots_jax.data.token_cache import cache_directory, source_identity
-from dots_jax.planning.schedule import declared_rates, known_sizes, repeats, uses
-from dots_jax.training.stages import Schedule
+from dots_jax.data.sequences.mixture_sequences import MixtureSequences
+from dots_jax.data.sequences.order import MixtureOrder
 
 GIN = Path(__file__).parents[1] / "gin"
 LIBRARY = Source(name="library", tfds="python_stdlib")
@@ -159,7 +159,7 @@ def test_the_curriculum(name):
 def test_the_curriculum_registers_without_the_network(name):
     data = build(name).data
     if any(source.files for source in data.sources):
-        pytest.importorskip("dots_jax.data.file_source")
+        pytest.importorskip("dots_jax.data.sources.file_source")
     register(data)
     for mixture in data.mixtures:
         assert get_rates(mixture.name) == declared_rates(data)[mixture.name]

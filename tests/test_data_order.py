@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from dots_jax.data.order import BLOCK, MixtureOrder, permute
+from dots_jax.data.sequences.order import BLOCK, MixtureOrder, permute
 
 MIXTURES = {
     "one": {"a": Fraction(1)},

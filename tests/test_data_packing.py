@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import seqio
 
-from dots_jax.data import packing
-from dots_jax.data.cache_build import write_file
-from dots_jax.data.documents import Document
-from dots_jax.data.token_format import FORMAT, Manifest
-from dots_jax.data.token_stream import TokenStream
+from dots_jax.data.cache.build import write_file
+from dots_jax.data.cache.token_format import FORMAT, Manifest
+from dots_jax.data.cache.token_stream import TokenStream
+from dots_jax.data.sequences import packing
+from dots_jax.data.sources.documents import Document
 
 VOCABULARY = seqio.ByteVocabulary()
 EOS = VOCABULARY.eos_id

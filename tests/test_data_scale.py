@@ -10,10 +10,10 @@ import pytest
 import seqio
 from test_stages import stage
 
-from dots_jax.data.packing import FEATURES
-from dots_jax.data.sequences import MixtureSequences
-from dots_jax.data.text_task import register_text_task
-from dots_jax.training.stages import Schedule
+from dots_jax.curriculum.stages import Schedule
+from dots_jax.data.sequences.mixture_sequences import MixtureSequences
+from dots_jax.data.sequences.packing import FEATURES
+from dots_jax.data.sources.text_task import register_text_task
 
 TEXTS = {
     "scale_a": [f"document {i} of a: " + "a" * (i % 50) for i in range(60)],

@@ -10,11 +10,12 @@ import pytest
 import seqio
 
 from dots_jax.config import UserError
-from dots_jax.data import registry, tasks, text_task
-from dots_jax.data.packing import FEATURES
-from dots_jax.data.python_stdlib import library_files, split_of
-from dots_jax.data.sequences import MixtureSequences, SplitSequences
-from dots_jax.data.token_cache import open_stream
+from dots_jax.data import registry, tasks
+from dots_jax.data.cache.token_cache import open_stream
+from dots_jax.data.sequences.mixture_sequences import MixtureSequences, SplitSequences
+from dots_jax.data.sequences.packing import FEATURES
+from dots_jax.data.sources import text_task
+from dots_jax.data.sources.python_stdlib import library_files, split_of
 
 TEXTS = {
     "notes_a": [f"document {i} of a: " + "a" * (i % 50) for i in range(60)],
@@ -183,7 +184,8 @@ def test_the_built_in_mixtures(tmp_path):
 
 def test_data_imports_no_model_and_the_pure_modules_no_tensorflow():
     code = (
-        "import sys; import dots_jax.data, dots_jax.data.order, dots_jax.data.packing, dots_jax.data.loader;"
+        "import sys; import dots_jax.data, dots_jax.data.sequences.order, dots_jax.data.sequences.packing;"
+        "import dots_jax.parallel.prefetch;"
         "assert not {'tensorflow', 'seqio', 'jax'} & set(sys.modules), sys.modules.keys();"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

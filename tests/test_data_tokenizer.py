@@ -12,9 +12,11 @@ import tensorflow as tf
 
 from dots_jax import gin_cli, train_tokenizer
 from dots_jax.config import UserError
-from dots_jax.data import text_task, tokenizer_training, vocabulary
-from dots_jax.data.token_cache import open_stream
-from dots_jax.data.tokenizer import SPECIAL_TOKENS, TokenizerVocabulary
+from dots_jax.data.cache.token_cache import open_stream
+from dots_jax.data.sources import text_task
+from dots_jax.data.tokenizers import training as tokenizer_training
+from dots_jax.data.tokenizers import vocabulary
+from dots_jax.data.tokenizers.tokenizer import SPECIAL_TOKENS, TokenizerVocabulary
 
 TEXTS = [
     "def f(x):\n    return x ** 2  # 你好,世界\n",

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from dots_jax.config import ModelConfig, Stage, Untie, UserError, check_ids
-from dots_jax.data import packing, text_task
-from dots_jax.data.packing import FEATURES, pack
-from dots_jax.data.sequences import MixtureSequences
-from dots_jax.data.untie import ID_CHARACTERS, Marks, Untier, alphabet_of
+from dots_jax.data.sequences import packing
+from dots_jax.data.sequences.mixture_sequences import MixtureSequences
+from dots_jax.data.sequences.packing import FEATURES, pack
+from dots_jax.data.sequences.untie import ID_CHARACTERS, Marks, Untier, alphabet_of
+from dots_jax.data.sources import text_task
 
 EOS, FIRST = 1, 300
 T = 512

@@ -8,10 +8,11 @@ import pytest
 from test_stages import stage
 
 from dots_jax.config import DataConfig, Mixture, Source, TrainConfig, tiny
-from dots_jax.data.order import MixtureOrder
-from dots_jax.planning.schedule import Size, declared_rates, known_sizes, plan, repeats, uses
-from dots_jax.training.exposure import Exposure, total
-from dots_jax.training.stages import Schedule
+from dots_jax.curriculum.mixture_use import Size, declared_rates, known_sizes, repeats, uses
+from dots_jax.curriculum.stages import Schedule
+from dots_jax.curriculum.table import plan
+from dots_jax.curriculum.token_ledger import Exposure, total
+from dots_jax.data.sequences.order import MixtureOrder
 
 RATES = ({"a": Fraction(3, 4), "b": Fraction(1, 4)}, {"b": Fraction(1, 2), "c": Fraction(1, 2)})
 WINDOWS = {"a": 40, "b": 7, "c": 1000}

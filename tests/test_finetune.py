@@ -11,11 +11,12 @@ from small_run import GIN, restored
 
 from dots_jax.config import MeshConfig, ModelConfig, Stage, TrainConfig
 from dots_jax.gin_cli import build
-from dots_jax.interop import huggingface as hf
+from dots_jax.huggingface import names as hf
+from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel.mesh import make_mesh
 from dots_jax.training.initial import first_state
 from dots_jax.training.optimizer import make_optimizer
-from dots_jax.training.state import Definition, abstract_state
+from dots_jax.training.state import abstract_state
 
 MODEL = ModelConfig(
     vocab_size=259, num_layers=3, hidden_size=16, num_heads=2, head_dim=8, dense_ffn_size=32, num_experts=8,
@@ -46,7 +47,7 @@ def test_the_first_state_is_the_source(converted):
         learning_rate_end=1e-3,
     )  # fmt: skip
     config = TrainConfig(model=MODEL, stages=(stage,), initial_checkpoint=str(converted))
-    definition = Definition(MODEL, config.compute, make_mesh(MeshConfig(data=2, fsdp=2, expert=2)), init_std=1.0)
+    definition = ModelDef(MODEL, config.compute, make_mesh(MeshConfig(data=2, fsdp=2, expert=2)), init_std=1.0)
     optimizer = make_optimizer(config.optimizer)
     abstract = abstract_state(definition, optimizer)
     state = first_state(config, definition, optimizer, abstract)

@@ -14,14 +14,15 @@ from numerics import quick_compilation
 from dots_jax import eval as eval_command
 from dots_jax import generate as generate_command
 from dots_jax import gin_cli
+from dots_jax.checkpoint.store import Checkpoints
 from dots_jax.config import ComputeConfig, MeshConfig, OptimizerConfig, tiny, to_dict
-from dots_jax.inference import serving
+from dots_jax.inference import weights as serving
 from dots_jax.inference.text import RowText, stop_ids
+from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel.mesh import make_mesh
-from dots_jax.training.checkpoint import Checkpoints
-from dots_jax.training.folders import tokenizer_beside
+from dots_jax.storage import tokenizer_beside
 from dots_jax.training.optimizer import make_optimizer
-from dots_jax.training.state import Definition, init_state, state_shardings
+from dots_jax.training.state import init_state, state_shardings, to_items
 
 MODEL = tiny()
 
@@ -37,7 +38,7 @@ def quickly(process_env):
 def checkpoint(tmp_path_factory):
     """What a training run of a byte model leaves behind, but for the training."""
     workdir = tmp_path_factory.mktemp("run")
-    definition = Definition(MODEL, ComputeConfig(), make_mesh(MeshConfig(fsdp=1)), 0.3)
+    definition = ModelDef(MODEL, ComputeConfig(), make_mesh(MeshConfig(fsdp=1)), 0.3)
     optimizer = make_optimizer(OptimizerConfig())
     shardings = state_shardings(definition, optimizer)
     record = {
@@ -48,7 +49,7 @@ def checkpoint(tmp_path_factory):
     checkpoints = Checkpoints(str(workdir), is_milestone=lambda step: False)
     for step in (2, 3):
         state = jax.jit(lambda: init_state(definition, optimizer, step), out_shardings=shardings)()  # noqa: B023
-        checkpoints.save(step, state, record | {"step": step})
+        checkpoints.save(step, to_items(state), record | {"step": step})
     checkpoints.wait()
     checkpoints.close()
     return workdir
@@ -307,7 +308,7 @@ def test_what_is_no_checkpoint(refusal, checkpoint, tmp_path):
 
 
 def test_tokenizers_that_do_not_fit(refusal, checkpoint, tmp_path):
-    from dots_jax.data.tokenizer_training import train_to_file
+    from dots_jax.data.tokenizers.training import train_to_file
 
     path = tmp_path / "tokenizer.json"
     train_to_file(

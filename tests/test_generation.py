@@ -15,16 +15,16 @@ from parity import make_golden as golden
 from test_parity import Golden, random_config
 
 from dots_jax.config import MeshConfig
+from dots_jax.huggingface import names as hf
+from dots_jax.huggingface.config import config_from_hf
 from dots_jax.inference import generation
 from dots_jax.inference.decoder import Decoder
 from dots_jax.inference.experts import expert_blocks
 from dots_jax.inference.generation import Generator
 from dots_jax.inference.sampling import GREEDY, Sampling
 from dots_jax.inference.scoring import Scorer
-from dots_jax.inference.serving import define, serving_mesh, shard_weights
-from dots_jax.interop import huggingface as hf
-from dots_jax.interop.huggingface_config import config_from_hf
-from dots_jax.model.grouped_matmul import grouped_matmul_reference
+from dots_jax.inference.weights import define, serving_mesh, shard_weights
+from dots_jax.kernels.reference.grouped_matmul import grouped_matmul_reference
 from dots_jax.model.moe import exchange_weights
 from dots_jax.parallel.mesh import make_mesh
 

@@ -12,8 +12,9 @@ from jax.experimental.pallas import triton
 from numerics import MODULE, assert_close
 
 from dots_jax.config import BalanceConfig, ComputeConfig, GuardConfig, ModelConfig, OptimizerConfig
-from dots_jax.model import gpu_kernels
-from dots_jax.model.grouped_matmul import grouped_matmul_reference
+from dots_jax.kernels.gpu import attention as gpu_attention
+from dots_jax.kernels.gpu import grouped_matmul as gpu_kernels
+from dots_jax.kernels.reference.grouped_matmul import grouped_matmul_reference
 from dots_jax.training import state, step
 from dots_jax.training.optimizer import make_optimizer
 
@@ -68,7 +69,7 @@ def test_the_train_step_lowers_for_cuda(cuda, monkeypatch):
         experts_per_token=2, expert_ffn_size=64, num_shared_experts=2, max_seq_len=256,
     )  # fmt: skip
     compute, optimizer = ComputeConfig(dtype="bfloat16", remat="matmuls"), make_optimizer(OptimizerConfig())
-    definition = state.Definition(model, compute, None, 0.02)
+    definition = state.ModelDef(model, compute, None, 0.02)
     shapes = jax.eval_shape(lambda: state.init_state(definition, optimizer, 0))
     batch = {key: jax.ShapeDtypeStruct((4, 256), jnp.int32) for key in step.BATCH_KEYS}
     batch["weights"] = jax.ShapeDtypeStruct((4, 256), jnp.float32)
@@ -87,5 +88,5 @@ def test_attention_lowers_for_queries_of_a_part(cuda):
     """Under a context axis fewer queries than keys: the triangle is part of the mask."""
     q = jax.ShapeDtypeStruct((2, 64, 2, 64), jnp.bfloat16)
     k, segments = jax.ShapeDtypeStruct((2, 128, 2, 64), jnp.bfloat16), np.ones((2, 128), np.int32)
-    text = lowered(lambda q, k: gpu_kernels.attention(q, k, k, segments[:, :64], segments, 64), q, k)
+    text = lowered(lambda q, k: gpu_attention.attention(q, k, k, segments[:, :64], segments, 64), q, k)
     assert "__cudnn$fmhaScaleBiasSoftmax" in text

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from dots_jax.model import grouped_matmul as module
-from dots_jax.model.grouped_matmul import grouped_matmul, grouped_matmul_reference, grouped_outer
+from dots_jax.kernels.cpu import grouped_matmul as module
+from dots_jax.kernels.cpu.grouped_matmul import grouped_matmul, grouped_outer
+from dots_jax.kernels.reference.grouped_matmul import grouped_matmul_reference
 
 # name -> (rows, experts, what each expert gets of them); few shapes, since each is a compilation
 LOADS = {

@@ -10,7 +10,7 @@ from flax import nnx
 from numerics import MODULE, assert_close, equations, input_dtypes
 
 from dots_jax.config import MeshConfig
-from dots_jax.model import kernels
+from dots_jax.kernels import select as kernels
 from dots_jax.model.head import Head
 from dots_jax.parallel.mesh import make_mesh
 

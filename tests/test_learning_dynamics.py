@@ -10,12 +10,13 @@ import pytest
 from synthetic_checkpoint import write_small
 
 import dots_jax
+from dots_jax.analysis import expert_load, learning_dynamics
+from dots_jax.analysis import figures as pictures
+from dots_jax.analysis.attention_map import attention_map
+from dots_jax.analysis.expert_load import DomainScore, score_domains, specialisation
+from dots_jax.analysis.learning_dynamics import Milestone, drift, measure
+from dots_jax.analysis.text_ids import TextIds
 from dots_jax.config import CheckpointConfig, Stage, UserError, tiny, to_dict
-from dots_jax.evaluation import expert_load, learning_dynamics, pictures
-from dots_jax.evaluation.attention_map import attention_map
-from dots_jax.evaluation.expert_load import DomainScore, score_domains, specialisation
-from dots_jax.evaluation.learning_dynamics import Milestone, drift, measure
-from dots_jax.evaluation.text_ids import TextIds
 
 TEXT = "The quick brown fox jumps over the lazy dog, 12 times: é."
 
@@ -198,8 +199,8 @@ def test_attention_that_cannot_be_shown(model):
 def test_text_is_that_of_the_data(tmp_path):
     import seqio
 
-    from dots_jax.data.tokenizer import TokenizerVocabulary
-    from dots_jax.data.tokenizer_training import train_tokenizer
+    from dots_jax.data.tokenizers.tokenizer import TokenizerVocabulary
+    from dots_jax.data.tokenizers.training import train_tokenizer
 
     assert TextIds().encode(TEXT) == seqio.ByteVocabulary().encode(TEXT)
     assert "".join(TextIds().pieces(TextIds().encode("a b\n"))) == "a b\n"

@@ -11,19 +11,13 @@ from jax.sharding import AbstractMesh, PartitionSpec
 from numerics import assert_close, equations
 
 from dots_jax.config import ComputeConfig, MeshConfig, OptimizerConfig, UserError, dots_llm1, tiny
+from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel import mesh as meshes
-from dots_jax.parallel.mesh import (
-    AXES,
-    TOKENS,
-    axis_sizes,
-    gather_at_once,
-    gather_parameter,
-    make_mesh,
-    parameter_spec,
-    vary,
-)
+from dots_jax.parallel.collectives import axis_sizes, gather_at_once, gather_parameter, vary
+from dots_jax.parallel.mesh import AXES, make_mesh
+from dots_jax.parallel.sharding import TOKENS, parameter_spec
 from dots_jax.training.optimizer import make_optimizer
-from dots_jax.training.state import Definition, abstract_state, bytes_per_device
+from dots_jax.training.state import abstract_state, bytes_per_device
 
 POD = AbstractMesh((2, 32, 8, 1), AXES)
 LONG = AbstractMesh((1, 16, 8, 4), AXES)
@@ -150,7 +144,7 @@ def test_an_axis_without_a_rule_is_refused():
 def test_dots_llm1_over_512_devices(mesh, exchange):
     """Every parameter has a spec, all but the norms are split over all devices but the copies along `data`, and the
     state of a device is its share of 12 bytes a parameter."""
-    definition = Definition(dots_llm1(), ComputeConfig(exchange=exchange), mesh, 0.006)
+    definition = ModelDef(dots_llm1(), ComputeConfig(exchange=exchange), mesh, 0.006)
     state, shards = abstract_state(definition, make_optimizer(OptimizerConfig())), 512 // mesh.shape["data"]
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
         name = jax.tree_util.keystr(path)
@@ -167,7 +161,7 @@ def test_dots_llm1_over_512_devices(mesh, exchange):
 
 
 def test_moments_lie_where_their_parameters_lie():
-    definition = Definition(tiny(), ComputeConfig(), make_mesh(MeshConfig(fsdp=2, expert=4)), 0.006)
+    definition = ModelDef(tiny(), ComputeConfig(), make_mesh(MeshConfig(fsdp=2, expert=4)), 0.006)
     state = abstract_state(definition, make_optimizer(OptimizerConfig()))
     (adam,) = [s for s in state.opt_state if hasattr(s, "mu")]
     where = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)

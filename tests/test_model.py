@@ -9,7 +9,7 @@ import pytest
 from numerics import MODEL, assert_close, equations, input_dtypes, quick_compilation, random_batch, random_weights
 
 from dots_jax.config import KEPT, ComputeConfig, ModelConfig
-from dots_jax.training.state import Definition
+from dots_jax.model.model_def import ModelDef
 
 CONFIG = ModelConfig(
     vocab_size=61, num_layers=4, hidden_size=16, num_heads=2, head_dim=8, dense_ffn_size=24, num_experts=8,
@@ -25,13 +25,11 @@ def quick():
         yield
 
 
-def define(**compute) -> Definition:
-    return Definition(
-        CONFIG, ComputeConfig(**{"dtype": "float32", "remat": "none", **compute}), mesh=None, init_std=STD
-    )
+def define(**compute) -> ModelDef:
+    return ModelDef(CONFIG, ComputeConfig(**{"dtype": "float32", "remat": "none", **compute}), mesh=None, init_std=STD)
 
 
-def make_hidden(definition: Definition):
+def make_hidden(definition: ModelDef):
     """(params, router_bias, batch) -> hidden states [B, T, D] and the statistics of the routers."""
 
     def hidden(params, router_bias, batch):
@@ -40,7 +38,7 @@ def make_hidden(definition: Definition):
     return hidden
 
 
-def make_loss(definition: Definition):
+def make_loss(definition: ModelDef):
     def loss(params, router_bias, batch):
         x_BTD, stats = make_hidden(definition)(params, router_bias, batch)
         loss_sum = definition.bind(params, router_bias).head.loss_sum(x_BTD, batch["targets"], batch["weights"], 5)
@@ -210,7 +208,7 @@ def test_bfloat16_computes_matmuls_only(arrays, batch, by_remat):
 
 
 def test_initial_values():
-    definition = Definition(CONFIG, ComputeConfig(), mesh=None, init_std=0.006)
+    definition = ModelDef(CONFIG, ComputeConfig(), mesh=None, init_std=0.006)
     init = jax.jit(definition.init)
     params, router_bias = init(3)
     np.testing.assert_array_equal(router_bias, 0)

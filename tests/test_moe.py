@@ -11,10 +11,11 @@ from jax.sharding import PartitionSpec
 from numerics import MODULE, assert_close, quick_compilation, random_weights
 
 from dots_jax.config import MeshConfig
-from dots_jax.model.kernels import kernels_for
+from dots_jax.kernels.select import kernels_for
 from dots_jax.model.layers import RouterBias, over_mesh
 from dots_jax.model.moe import MoE, RouterStats, buffer_rows, sum_statistics
-from dots_jax.parallel.mesh import TOKENS, make_mesh
+from dots_jax.parallel.mesh import make_mesh
+from dots_jax.parallel.sharding import TOKENS
 
 B, T, D, E, F, SHARED = 8, 6, 16, 8, 6, 10
 MESHES = {

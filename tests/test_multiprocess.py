@@ -9,8 +9,9 @@ import pytest
 from small_run import restored
 
 from dots_jax.config import MeshConfig
-from dots_jax.parallel.mesh import batch_sharding, make_mesh
-from dots_jax.training.batches import put_batch
+from dots_jax.parallel.batches import put_batch
+from dots_jax.parallel.mesh import make_mesh
+from dots_jax.parallel.sharding import batch_sharding
 
 MESH = ("MeshConfig.data = 2", "MeshConfig.expert = 2", "MeshConfig.context = 2")
 

@@ -17,9 +17,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from synthetic_checkpoint import EXPERTS, LAYER, write_large, write_small
 
 import dots_jax
+from dots_jax.checkpoint import store as training_checkpoint
+from dots_jax.checkpoint.arrays import bytes_read
 from dots_jax.config import UserError, tiny
-from dots_jax.inspection.stored_arrays import bytes_read
-from dots_jax.training import checkpoint as training_checkpoint
 
 GATE_UP, DOWN = "moe_blocks/moe/experts/w_gate_up_EDF", "moe_blocks/moe/experts/w_down_EFD"
 
@@ -171,7 +171,7 @@ def test_a_bucket(small, monkeypatch):
 
 @pytest.mark.parametrize("limit", [1, 3000, 2**30])
 def test_any_number_of_chunks_at_a_time(small, limit, monkeypatch):
-    monkeypatch.setattr("dots_jax.inspection.stored_arrays.IN_FLIGHT_BYTES", limit)
+    monkeypatch.setattr("dots_jax.checkpoint.arrays.IN_FLIGHT_BYTES", limit)
     workdir, states = small
     loaded = dots_jax.open_checkpoint(str(workdir)).load("*experts*", layers=[2, 1], experts=[7, 1, 2])
     for name, array in loaded.items():
@@ -236,7 +236,7 @@ def test_part_of_142b_on_a_small_machine(large):
 def test_all_of_142b_is_refused_before_it_is_read(large, monkeypatch):
     opened = dots_jax.open_checkpoint(str(large[0]))
     assert sum(array.nbytes // 4 for array in opened.arrays.values()) == 142_774_373_888 + 61 * 128
-    monkeypatch.setattr("dots_jax.inspection.checkpoint._free_memory", lambda: 12 * 2**30)
+    monkeypatch.setattr("dots_jax.analysis.opened._free_memory", lambda: 12 * 2**30)
     before = bytes_read()
     with pytest.raises(UserError, match=r"takes 265.94 GiB, and this machine has 12.00 GiB free: choose fewer layers"):
         opened.load("*", dtype="bfloat16")

@@ -11,9 +11,10 @@ import pytest
 from numerics import assert_close, assert_same_bits
 
 from dots_jax.config import BalanceConfig, ComputeConfig, GuardConfig, OptimizerConfig, tiny
+from dots_jax.curriculum.learning_rate import decay, warmup
+from dots_jax.model.model_def import ModelDef
 from dots_jax.training.optimizer import decays, make_optimizer
-from dots_jax.training.schedules import decay, warmup
-from dots_jax.training.state import Definition, Guard, TrainState
+from dots_jax.training.state import Guard, TrainState
 from dots_jax.training.step import LOSS_AVERAGE_DECAY, train_step
 
 # --- AdamW ----------------------------------------------------------------------------------------------------------
@@ -58,7 +59,7 @@ def test_two_steps_are_adamw_as_published():
 
 
 def test_every_matrix_decays_and_no_norm_does():
-    params, _ = Definition(tiny(), ComputeConfig(), mesh=None, init_std=0.006).abstract()
+    params, _ = ModelDef(tiny(), ComputeConfig(), mesh=None, init_std=0.006).abstract()
     names = {True: set(), False: set()}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         stacked = path[0].key == "moe_blocks"
@@ -72,7 +73,7 @@ def test_every_matrix_decays_and_no_norm_does():
 
 
 class ToyDefinition:
-    """In a Definition's place: the loss of a step is curve(p, x) for one parameter p and the batch's one number x."""
+    """In a ModelDef's place: the loss of a step is curve(p, x) for one parameter p and the batch's one number x."""
 
     moments_on_host = False
     mesh = None

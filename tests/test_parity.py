@@ -14,9 +14,9 @@ import pytest
 from parity import make_golden as golden
 
 from dots_jax.config import ComputeConfig, ModelConfig, UserError, dots_llm1, tiny
-from dots_jax.interop import huggingface as hf
-from dots_jax.interop.huggingface_config import config_from_hf, config_to_hf
-from dots_jax.training.state import Definition
+from dots_jax.huggingface import names as hf
+from dots_jax.huggingface.config import config_from_hf, config_to_hf
+from dots_jax.model.model_def import ModelDef
 
 # Largest difference allowed: of logits, and of each gradient relative to the largest entry of its tensor.
 TOLERANCE = 1e-4
@@ -47,7 +47,7 @@ def make_batch(rows: list[list[np.ndarray]], length: int) -> dict[str, jax.Array
 @functools.cache
 def compiled(config: ModelConfig, remat: str):
     """(params, router_bias, batch) -> ((mean loss, logits), gradients of params), through the loss of the training step."""
-    definition = Definition(config, ComputeConfig(dtype="float32", remat=remat), mesh=None, init_std=1.0)
+    definition = ModelDef(config, ComputeConfig(dtype="float32", remat=remat), mesh=None, init_std=1.0)
 
     def loss_and_logits(params, router_bias, batch):
         model = definition.bind(params, router_bias)
@@ -189,7 +189,7 @@ def test_live_parity(attempt, tmp_path):
 
 
 def test_the_table_knows_every_parameter_of_our_model():
-    definition = Definition(tiny(), ComputeConfig(), mesh=None, init_std=0.1)
+    definition = ModelDef(tiny(), ComputeConfig(), mesh=None, init_std=0.1)
     shapes, router_bias = definition.abstract()
     zeros = jax.tree.map(lambda s: np.zeros(s.shape, np.float32), shapes)
     tensors = hf.to_hf(zeros, np.zeros(router_bias.shape, np.float32), tiny())

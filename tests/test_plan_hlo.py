@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from dots_jax.config import UserError
+from dots_jax.hlo import liveness as live
+from dots_jax.hlo.interconnect import Network, replica_groups, transfer
+from dots_jax.hlo.kernel_cost import Expectation, kernel_work
+from dots_jax.hlo.op_cost import Reader
+from dots_jax.hlo.parser import Computation, Module, parse, parse_operation
+from dots_jax.hlo.timeline import Walker
 from dots_jax.parallel.topology import CHIPS
-from dots_jax.planning import live
-from dots_jax.planning.hlo import Computation, Module, parse, parse_operation
-from dots_jax.planning.kernels import Expectation, kernel_work
-from dots_jax.planning.network import Network, replica_groups, transfer
-from dots_jax.planning.timeline import Walker
-from dots_jax.planning.work import Reader
 
 HLO = Path(__file__).parent / "hlo"
 V5P = CHIPS["v5p"]

@@ -6,9 +6,9 @@ import pytest
 
 from dots_jax.config import dots_llm1, tiny
 from dots_jax.inference.decoder import Decoder
-from dots_jax.inference.serving import serving_mesh
+from dots_jax.inference.weights import serving_mesh
 from dots_jax.parallel.topology import CHIPS
-from dots_jax.planning.inference import GIB, cache_bytes_per_token, experts_read, plan_serving, serving_table
+from dots_jax.planning.serving_bounds import GIB, cache_bytes_per_token, experts_read, plan_serving, serving_table
 
 
 def test_cache_bytes_are_those_of_the_cache():

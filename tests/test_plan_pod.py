@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig, Stage, TrainConfig, UserError
+from dots_jax.hlo.interconnect import Network
+from dots_jax.hlo.oom_report import refusal
 from dots_jax.parallel.topology import CHIPS, peak_flops
 from dots_jax.planning import compile as compiling
 from dots_jax.planning import pod
+from dots_jax.planning.analytic import rough
 from dots_jax.planning.compile import GIB, Compiled, Job, StateBytes
 from dots_jax.planning.forecast import Forecast, expectation, verdict
 from dots_jax.planning.forecast_picture import draw
 from dots_jax.planning.forecast_text import forecast_text
-from dots_jax.planning.network import Network
-from dots_jax.planning.refusal import refusal
-from dots_jax.planning.rough import rough
 from dots_jax.planning.search import candidates, diverse, gin_lines
 
 ROOT = Path(__file__).parents[1]

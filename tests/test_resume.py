@@ -12,7 +12,7 @@ import pytest
 import seqio
 from small_run import NUM_STEPS, restored
 
-from dots_jax.data.text_task import DocumentsSource
+from dots_jax.data.sources.text_task import DocumentsSource
 
 MOMENTS = random.Random(20250611)  # of the kills: other moments each time would make a failure hard to repeat
 

@@ -9,8 +9,8 @@ import pytest
 
 from dots_jax import gin_cli
 from dots_jax.config import TrainConfig, UserError, dots_llm1
-from dots_jax.model.accounting import count_parameters
-from dots_jax.planning.schedule import plan
+from dots_jax.curriculum.table import plan
+from dots_jax.model.flops import count_parameters
 
 GIN = Path(__file__).parents[1] / "gin"
 DOTS = GIN / "dots142b.gin"

@@ -13,11 +13,11 @@ import pytest
 from hf_checkpoint import CONFIG, shapes
 
 from dots_jax.config import dots_llm1
-from dots_jax.interop.from_hf import check_tensors
-from dots_jax.interop.huggingface_config import config_to_hf
-from dots_jax.interop.layout import DTYPES, layouts, names_of, units
-from dots_jax.interop.safetensors_files import Tensor
-from dots_jax.interop.safetensors_layout import exports, split
+from dots_jax.huggingface.config import config_to_hf
+from dots_jax.huggingface.from_hf import check_tensors
+from dots_jax.huggingface.safetensors_plan import exports, split
+from dots_jax.huggingface.safetensors_read import Tensor
+from dots_jax.huggingface.units import DTYPES, layouts, names_of, units
 
 # --- the complete model, without data ---------------------------------------------------------------------------------
 

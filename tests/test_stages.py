@@ -5,7 +5,7 @@ import math
 import pytest
 
 from dots_jax.config import Stage
-from dots_jax.training.stages import Schedule
+from dots_jax.curriculum.stages import Schedule
 
 T, M = 10**12, 2**20
 

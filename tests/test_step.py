@@ -10,10 +10,13 @@ import pytest
 from numerics import MODEL, MODULE, assert_close, assert_same_bits, equations, quick_compilation, random_batch
 
 from dots_jax.config import BalanceConfig, ComputeConfig, GuardConfig, MeshConfig, ModelConfig, OptimizerConfig
-from dots_jax.parallel.mesh import batch_sharding, make_mesh
+from dots_jax.evaluation.score_step import jit_score_step
+from dots_jax.model.model_def import ModelDef
+from dots_jax.parallel.mesh import make_mesh
+from dots_jax.parallel.sharding import batch_sharding
 from dots_jax.training.optimizer import make_optimizer
-from dots_jax.training.state import Definition, TrainState, init_state, state_shardings
-from dots_jax.training.step import jit_score_step, jit_train_step
+from dots_jax.training.state import TrainState, init_state, state_shardings
+from dots_jax.training.step import jit_train_step
 
 CONFIG = ModelConfig(
     vocab_size=61, num_layers=3, hidden_size=16, num_heads=2, head_dim=6, dense_ffn_size=24, num_experts=8,
@@ -50,8 +53,8 @@ def computing(exchange: str) -> ComputeConfig:
 
 
 @functools.cache
-def make_definition(mesh: str, exchange: str = "all_gather") -> Definition:
-    return Definition(CONFIG, computing(exchange), make_mesh(MESHES[mesh]), OPTIMIZER.init_std)
+def make_definition(mesh: str, exchange: str = "all_gather") -> ModelDef:
+    return ModelDef(CONFIG, computing(exchange), make_mesh(MESHES[mesh]), OPTIMIZER.init_std)
 
 
 @functools.cache
@@ -107,7 +110,7 @@ def gradients(state: TrainState):
 
 def test_the_first_step_is_that_of_the_plain_loss(reference):
     """Loss, gradients and counts against the loss as a formula over all logits."""
-    definition = Definition(CONFIG, COMPUTE, None, OPTIMIZER.init_std)
+    definition = ModelDef(CONFIG, COMPUTE, None, OPTIMIZER.init_std)
     batch = make_batch(0)
 
     def plain(params, router_bias):
@@ -272,7 +275,7 @@ def test_batches_are_split_over_the_devices(mesh, shape):
 def test_moments_on_the_host_change_no_bit():
     mesh, optimizer = make_mesh(MESHES["fsdp 2 x expert 4"]), make_optimizer(OPTIMIZER)
     compute = dataclasses.replace(COMPUTE, moments_on_host=True)
-    definition = Definition(CONFIG, compute, mesh, OPTIMIZER.init_std)
+    definition = ModelDef(CONFIG, compute, mesh, OPTIMIZER.init_std)
     program = jit_train_step(
         definition, optimizer, compute=compute, balance=BALANCE, guard=GuardConfig(), microbatches=1
     )
@@ -291,7 +294,7 @@ def test_inputs_on_the_host_change_no_bit_over_a_mesh():
     results = []
     for on_host in ("", "inputs"):
         compute = dataclasses.replace(COMPUTE, remat="full", kept_on_host=on_host)
-        definition = Definition(CONFIG, compute, mesh, OPTIMIZER.init_std)
+        definition = ModelDef(CONFIG, compute, mesh, OPTIMIZER.init_std)
         program = jit_train_step(
             definition, optimizer, compute=compute, balance=BALANCE, guard=GuardConfig(), microbatches=2
         )

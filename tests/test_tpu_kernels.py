@@ -8,10 +8,14 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from numerics import MODULE, assert_close, random_batch
 
 from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig
-from dots_jax.model import kernels, rope, tpu_attention, tpu_grouped_matmul, tpu_rope
-from dots_jax.model.grouped_matmul import grouped_matmul_reference
+from dots_jax.kernels import select as kernels
+from dots_jax.kernels.reference.grouped_matmul import grouped_matmul_reference
+from dots_jax.kernels.tpu import attention as tpu_attention
+from dots_jax.kernels.tpu import grouped_matmul as tpu_grouped_matmul
+from dots_jax.kernels.tpu import norm_rope as tpu_rope
+from dots_jax.model import rope
+from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel.mesh import make_mesh
-from dots_jax.training.state import Definition
 
 # --- attention ----------------------------------------------------------------------------------------------------------
 
@@ -127,7 +131,7 @@ def test_gradients_do_not_depend_on_the_check(mesh, exchange):
     """The library's kernels cannot say over which axes their results vary, so on a TPU JAX does not check it, and takes
     other transposes of sums over the mesh. Loss and gradients must be the same."""
     batch = random_batch([[5, 11], [16], [9], [1, 2, 13]] * 2, 16, TINY.vocab_size)
-    definition = Definition(
+    definition = ModelDef(
         TINY, ComputeConfig(dtype="float32", remat="full", exchange=exchange), make_mesh(MESHES[mesh]), 0.3
     )
     params, bias = definition.init(0)

@@ -10,11 +10,11 @@ import seqio
 import tensorflow as tf
 
 from dots_jax.config import UserError
-from dots_jax.data import packing
 from dots_jax.data.metrics import language_model_metrics
 from dots_jax.data.registry import check_split, get_task, task_vocabulary
-from dots_jax.data.token_source import TokenSource
-from dots_jax.data.vocabulary import token_byte_lengths, token_bytes
+from dots_jax.data.sequences import packing
+from dots_jax.data.sequences.token_source import TokenSource
+from dots_jax.data.tokenizers.vocabulary import token_byte_lengths, token_bytes
 
 # [B, T] features -> (nats [B]: summed -log p of the weighted targets, tokens [B]: how many those were)
 ScoreFn = Callable[[packing.Batch], tuple[np.ndarray, np.ndarray]]

@@ -11,9 +11,9 @@ import seqio
 import tensorflow as tf
 
 from dots_jax.config import DataConfig, Mixture, Source, UserError
-from dots_jax.data import text_task
 from dots_jax.data.registry import import_tasks
-from dots_jax.data.tfds_source import TfdsSource, stdlib_source
+from dots_jax.data.sources import text_task
+from dots_jax.data.sources.tfds_source import TfdsSource, stdlib_source
 
 # What this module registered, by name. Whatever else the registries hold comes from DataConfig.tasks_modules.
 _OURS: dict[str, tuple] = {}
@@ -66,7 +66,7 @@ def _is_there(name: str, definition: tuple) -> bool:
 def _vocabulary(tokenizer: str) -> seqio.Vocabulary:
     if not tokenizer:
         return text_task.BYTES
-    from dots_jax.data.tokenizer import TokenizerVocabulary
+    from dots_jax.data.tokenizers.tokenizer import TokenizerVocabulary
 
     return TokenizerVocabulary(tokenizer)
 
@@ -75,7 +75,7 @@ def _add_task(source: Source, vocabulary: seqio.Vocabulary) -> None:
     origin = _origin(source)
     field = source.field if source.tfds else "text"  # FileSource hands on its field under that name
     if source.kind == "conversation":
-        from dots_jax.data.chat_task import add_chat_task
+        from dots_jax.data.sources.chat_task import add_chat_task
 
         add_chat_task(source.name, origin, vocabulary, field=field)
         return
@@ -95,7 +95,7 @@ def _keep(source: Source):
 
 def _origin(source: Source) -> seqio.DataSource:
     if source.files:
-        from dots_jax.data.file_source import FileSource
+        from dots_jax.data.sources.file_source import FileSource
 
         return FileSource(dict(source.files), source.field)
     if source.tfds.split(":")[0] == "python_stdlib":

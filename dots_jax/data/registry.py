@@ -8,7 +8,7 @@ from fractions import Fraction
 import seqio
 
 from dots_jax.config import UserError
-from dots_jax.data import vocabulary as vocabularies
+from dots_jax.data.tokenizers import vocabulary as vocabularies
 
 
 def import_tasks(modules: Sequence[str]) -> None:

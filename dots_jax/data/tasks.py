@@ -6,8 +6,8 @@ A data set of one's own is one `add_text_task` in a module named in DataConfig.t
 import seqio
 import tensorflow as tf
 
-from dots_jax.data.python_stdlib import PythonStdlibSource
-from dots_jax.data.text_task import add_text_task
+from dots_jax.data.sources.python_stdlib import PythonStdlibSource
+from dots_jax.data.sources.text_task import add_text_task
 
 # Files of the library about networks and data formats: the part that tiny_anneal shows more often.
 _NETWORK = r"(asyncio|concurrent|email|html|http|json|urllib|wsgiref|xml|xmlrpc)/.*|(socket|socketserver|ssl|ftplib|imaplib|poplib|smtplib|csv|configparser|plistlib|tomllib/.*)\.py"  # noqa: E501

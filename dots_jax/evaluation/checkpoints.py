@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import jax
 from clu import metric_writers
 
+from dots_jax.checkpoint.store import Checkpoints
 from dots_jax.config import EvalConfig, UserError, model_from_dict
 from dots_jax.data.mixtures import register
 from dots_jax.evaluation.perplexity import Scorer, check_task, table
+from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel.mesh import make_mesh
-from dots_jax.training.checkpoint import Checkpoints
-from dots_jax.training.folders import folder
-from dots_jax.training.state import Definition
+from dots_jax.storage import folder
 
 INIT_STD = 1.0  # of arrays that are never made: the parameters come from the checkpoint
 
@@ -30,7 +30,7 @@ def evaluate(config: EvalConfig, options: SimpleNamespace) -> int:
         check_task(task, model, config.data.cache_dir)
 
     # Score.
-    definition = Definition(model, config.compute, make_mesh(config.mesh), INIT_STD)
+    definition = ModelDef(model, config.compute, make_mesh(config.mesh), INIT_STD)
     scorer = Scorer(definition, config.compute)
     results = {}
     for step in steps:
@@ -82,7 +82,7 @@ def _readable_record(checkpoints: Checkpoints, steps: list[int]) -> dict:
         ) from error
 
 
-def _abstract_model(definition: Definition) -> dict:
+def _abstract_model(definition: ModelDef) -> dict:
     shapes = dict(zip(("params", "router_bias"), definition.abstract()))
     shardings = dict(zip(("params", "router_bias"), definition.shardings()))
     return jax.tree.map(

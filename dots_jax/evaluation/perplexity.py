@@ -1,19 +1,16 @@
 """Loss, perplexity and bits per byte of a model on seqio tasks."""
 
-from collections.abc import Callable
-
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from dots_jax.config import ComputeConfig, ModelConfig, UserError
+from dots_jax.data.cache.token_cache import open_stream
 from dots_jax.data.evaluation import byte_baselines, evaluate_task
 from dots_jax.data.registry import get_task, task_vocabulary
-from dots_jax.data.token_cache import open_stream
-from dots_jax.parallel.mesh import batch_sharding
-from dots_jax.training.batches import put_batch
-from dots_jax.training.state import Definition
-from dots_jax.training.step import jit_score_step
+from dots_jax.evaluation.score_step import jit_score_step
+from dots_jax.model.model_def import ModelDef
+from dots_jax.parallel.batches import put_batch
+from dots_jax.parallel.sharding import batch_sharding
 
 SPLIT = "validation"
 
@@ -21,7 +18,7 @@ SPLIT = "validation"
 class Scorer:
     """Scores tasks with any parameters of one definition; compiled once for each shape of batch."""
 
-    def __init__(self, definition: Definition, compute: ComputeConfig):
+    def __init__(self, definition: ModelDef, compute: ComputeConfig):
         self._sharding = batch_sharding(definition.mesh)
         self._step = jit_score_step(definition, compute)
 
@@ -65,13 +62,3 @@ def table(results: dict[str, dict[str, float]]) -> str:
         for name, r in results.items()
     ]
     return "\n".join([header, *rows])
-
-
-def once_per_process(make: Callable[[], None]) -> None:
-    """Process 0 first, the others when it is done: for caches on a disk that they share."""
-    if jax.process_count() == 1 or jax.process_index() == 0:
-        make()
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("process 0 is done")
-        if jax.process_index() != 0:
-            make()

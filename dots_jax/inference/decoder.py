@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from dots_jax.config import ModelConfig
 from dots_jax.inference.experts import routed_experts
-from dots_jax.inference.serving import Weights, cache_sharding, define
+from dots_jax.inference.weights import Weights, cache_sharding, define
 from dots_jax.model import router
 from dots_jax.model.rope import rope_table
 from dots_jax.model.transformer import Transformer

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from dots_jax.inference.serving import ROWS
-from dots_jax.model.kernels import kernels_for
+from dots_jax.inference.weights import ROWS
+from dots_jax.kernels.select import kernels_for
 from dots_jax.model.moe import exchange_weights, sort_by_expert
-from dots_jax.parallel.mesh import CONTEXT, vary
+from dots_jax.parallel.collectives import vary
+from dots_jax.parallel.mesh import CONTEXT
 
 # From so many rows an expert on, an accelerator takes the grouped matmul of training.
 _MANY_ROWS = 16

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from dots_jax.config import ModelConfig
 from dots_jax.inference.decoder import Cache, Decoder
 from dots_jax.inference.sampling import GREEDY, Sampling, sample
-from dots_jax.inference.serving import Weights, rows_sharding
+from dots_jax.inference.weights import Weights, rows_sharding
 
 # Tokens of all rows that a prefill call takes: enough for each expert to have work, and few enough for its scores.
 PREFILL_TOKENS = 2048

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from dots_jax.config import ModelConfig
 from dots_jax.inference.decoder import Decoder
 from dots_jax.inference.generation import chunk_size, padded_prompts, slots_for, whole_batch
-from dots_jax.inference.serving import Weights, rows_sharding
+from dots_jax.inference.weights import Weights, rows_sharding
 
 LOGIT_TOKENS = 1024  # whose logits exist at the same time
 

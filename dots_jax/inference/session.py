@@ -13,13 +13,13 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 from dots_jax.config import ModelConfig, UserError
-from dots_jax.data import chat
-from dots_jax.inference import serving
+from dots_jax.data.tokenizers import chat
+from dots_jax.inference import weights as serving
 from dots_jax.inference.generation import TOKENS_PER_CALL, TOKENS_PER_STREAMED_CALL, Generator
 from dots_jax.inference.sampling import Sampling
 from dots_jax.inference.scoring import Scorer
 from dots_jax.inference.text import RowText, Vocabulary, stop_ids
-from dots_jax.training.folders import folder, tokenizer_beside
+from dots_jax.storage import folder, tokenizer_beside
 
 
 class Row(NamedTuple):

@@ -1,9 +1,9 @@
 """The vocabularies of `data` as generation reads them. Importing this loads TensorFlow."""
 
 from dots_jax.config import UserError
-from dots_jax.data.text_task import BYTES
-from dots_jax.data.tokenizer import TokenizerVocabulary
-from dots_jax.data.vocabulary import token_bytes
+from dots_jax.data.sources.text_task import BYTES
+from dots_jax.data.tokenizers.tokenizer import TokenizerVocabulary
+from dots_jax.data.tokenizers.vocabulary import token_bytes
 
 
 class DataVocabulary:

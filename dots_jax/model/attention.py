@@ -1,4 +1,4 @@
-"""Multi-head attention with QK norm and rotary positions (report, section 2). Shape suffixes as in `layers.py`."""
+"""Multi-head attention with QK norm and rotary positions (report, section 2). Shape suffixes as in `model/layers.py`."""
 
 from collections.abc import Callable
 
@@ -7,15 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from dots_jax.model.kernels import Kernels
+from dots_jax.kernels.select import Kernels
 from dots_jax.model.layers import RMSNorm, matmul, weight, whole
-from dots_jax.parallel.mesh import CONTEXT, axis_sizes
-
-
-def context_order(pieces: int) -> list[int]:
-    """In which order the 2 * pieces chunks of a sequence lie along the context axis: device i has chunks i and
-    2 * pieces - 1 - i, an early one and a late one, so that the causal mask leaves every device as much to do."""
-    return [chunk for i in range(pieces) for chunk in (i, 2 * pieces - 1 - i)]
+from dots_jax.parallel.collectives import axis_sizes
+from dots_jax.parallel.context import context_order
+from dots_jax.parallel.mesh import CONTEXT
 
 
 def attention_over_context(q_BTNH, k_BTNH, v_BTNH, segments_BT, attention: Callable) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The output head and its loss. Shape suffixes as in `layers.py`."""
+"""The output head and its loss. Shape suffixes as in `model/layers.py`."""
 
 from collections.abc import Callable
 
@@ -7,9 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
-from dots_jax.model.kernels import cross_entropy, token_nll
+from dots_jax.kernels.reference.cross_entropy import cross_entropy, token_nll
 from dots_jax.model.layers import gathering, over_mesh, weight, whole
-from dots_jax.parallel.mesh import AXES, TOKENS, axis_sizes
+from dots_jax.parallel.collectives import axis_sizes
+from dots_jax.parallel.mesh import AXES
+from dots_jax.parallel.sharding import TOKENS
 
 
 class Head(nnx.Module):

@@ -13,8 +13,9 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
-from dots_jax.model.rope import rms_norm
-from dots_jax.parallel.mesh import TOKENS, axis_sizes, gather_at_once, gather_parameter, parameter_spec
+from dots_jax.kernels.reference.norm_rope import rms_norm
+from dots_jax.parallel.collectives import axis_sizes, gather_at_once, gather_parameter
+from dots_jax.parallel.sharding import TOKENS, parameter_spec
 
 
 class RouterBias(nnx.Variable):

@@ -1,6 +1,6 @@
 """A mixture of experts: route, dispatch, expert feed-forward, combine (report, section 2).
 
-Shape suffixes as in `layers.py`; N here counts tokens, R the rows of one block: copies of tokens, sorted by expert.
+Shape suffixes as in `model/layers.py`; N here counts tokens, R the rows of one block: copies of tokens, sorted by expert.
 
 No token is ever dropped, and no buffer takes the worst case: rows are worked off in blocks of somewhat more than the
 balanced load, until none is left. At balanced load that is one block; at full skew it is many, slower and not wrong.
@@ -16,10 +16,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
+from dots_jax.kernels.select import Kernels
 from dots_jax.model import router
-from dots_jax.model.kernels import Kernels
 from dots_jax.model.layers import FeedForward, RouterBias, weight, whole
-from dots_jax.parallel.mesh import AXES, BATCH_AXES, axis_sizes, vary
+from dots_jax.parallel.collectives import axis_sizes, vary
+from dots_jax.parallel.mesh import AXES, BATCH_AXES
 
 
 class RouterStats(NamedTuple):

@@ -1,13 +1,14 @@
 """Which experts a token meets, and how their load is kept even (report, section 2; DeepSeek-V3, section 2.1.2).
 
-Shape suffixes as in `layers.py`. Everything here is float32, whatever the compute dtype.
+Shape suffixes as in `model/layers.py`. Everything here is float32, whatever the compute dtype.
 """
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from dots_jax.parallel.mesh import CONTEXT, axis_sizes
+from dots_jax.parallel.collectives import axis_sizes
+from dots_jax.parallel.mesh import CONTEXT
 
 
 def route(

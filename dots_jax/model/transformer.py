@@ -1,6 +1,6 @@
 """dots.llm1: embed -> dense block -> scan over the mixture-of-experts blocks -> norm; then the head (report, section 2).
 
-Shape suffixes as in `layers.py`.
+Shape suffixes as in `model/layers.py`.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,14 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh, PartitionSpec
 
 from dots_jax.config import ComputeConfig, ModelConfig
+from dots_jax.kernels.select import kernels_for
 from dots_jax.model.attention import Attention
 from dots_jax.model.head import Head
-from dots_jax.model.kernels import kernels_for
 from dots_jax.model.layers import FeedForward, RMSNorm, over_mesh, weight, whole
 from dots_jax.model.moe import MoE, RouterStats, sum_statistics
 from dots_jax.model.rope import rope_table
-from dots_jax.parallel.mesh import TOKENS, axis_sizes
+from dots_jax.parallel.collectives import axis_sizes
+from dots_jax.parallel.sharding import TOKENS
 
 # The hidden states of a token in one piece: the TPU compiler would lay them the other way, and copy them for every gather.
 ROWS = Layout(major_to_minor=(0, 1, 2))

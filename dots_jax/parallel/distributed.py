@@ -1,6 +1,9 @@
 """Several processes as one run."""
 
+from collections.abc import Callable
+
 import jax
+from jax.experimental import multihost_utils
 
 from dots_jax.config import UserError
 
@@ -60,3 +63,13 @@ def require_devices(devices: str | None) -> None:
             f"--devices={devices}, but this run has {len(found)} {found[0].platform} device(s), of {jax.process_count()} "
             "process(es): mend the machines, or say what it should run on."
         )
+
+
+def once_per_process(make: Callable[[], None]) -> None:
+    """Process 0 first, the others when it is done: for caches on a disk that they share."""
+    if jax.process_count() == 1 or jax.process_index() == 0:
+        make()
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("process 0 is done")
+        if jax.process_index() != 0:
+            make()

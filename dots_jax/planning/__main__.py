@@ -6,10 +6,10 @@ reads in one go; this is for a module that is already there.
 
 import argparse
 
-from dots_jax.planning.hlo import parse
-from dots_jax.planning.kernels import Expectation
-from dots_jax.planning.reading import timeline_text
-from dots_jax.planning.timeline import Walker
+from dots_jax.hlo.kernel_cost import Expectation
+from dots_jax.hlo.parser import parse
+from dots_jax.hlo.tables import timeline_text
+from dots_jax.hlo.timeline import Walker
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from dots_jax.config import TrainConfig, UserError
-from dots_jax.planning.picture import check_suffix
+from dots_jax.curriculum.picture import check_suffix
 from dots_jax.planning.pod import prepare_runtime
 
 

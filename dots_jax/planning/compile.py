@@ -6,15 +6,18 @@ import jax
 import jax.numpy as jnp
 
 from dots_jax.config import Stage, TrainConfig, UserError
-from dots_jax.parallel.mesh import batch_sharding, make_mesh, replicated
-from dots_jax.planning.live import Buffer
-from dots_jax.planning.network import Network
+from dots_jax.curriculum.stages import Schedule
+from dots_jax.hlo.interconnect import Network
+from dots_jax.hlo.liveness import Buffer
+from dots_jax.hlo.oom_report import refusal
+from dots_jax.model.model_def import ModelDef
+from dots_jax.parallel.batches import BATCH_KEYS
+from dots_jax.parallel.mesh import make_mesh
+from dots_jax.parallel.sharding import batch_sharding, replicated
 from dots_jax.planning.pod import chip_of, network_of, pod_devices
-from dots_jax.planning.refusal import refusal
 from dots_jax.training.optimizer import make_optimizer
-from dots_jax.training.stages import Schedule
-from dots_jax.training.state import Definition, abstract_state, bytes_per_device
-from dots_jax.training.step import BATCH_KEYS, jit_train_step
+from dots_jax.training.state import abstract_state, bytes_per_device
+from dots_jax.training.step import jit_train_step
 
 GIB = 2**30
 
@@ -97,7 +100,7 @@ def compile_step(job: Job) -> Compiled:
     """
     config, devices = job.config, pod_devices(job.topology, job.slices)
     mesh = make_mesh(config.mesh, devices)
-    definition = Definition(config.model, config.compute, mesh, config.optimizer.init_std)
+    definition = ModelDef(config.model, config.compute, mesh, config.optimizer.init_std)
     optimizer = make_optimizer(config.optimizer)
     step = jit_train_step(
         definition, optimizer, compute=config.compute, balance=config.balance, guard=config.guard,

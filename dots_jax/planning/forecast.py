@@ -4,13 +4,13 @@ import dataclasses
 import functools
 
 from dots_jax.config import ComputeConfig
-from dots_jax.model.accounting import count_parameters, flops_per_token
+from dots_jax.hlo.kernel_cost import Expectation
+from dots_jax.hlo.liveness import Peak, peak
+from dots_jax.hlo.parser import parse
+from dots_jax.hlo.tables import collective_rows, part_seconds
+from dots_jax.hlo.timeline import Timeline, Walker
+from dots_jax.model.flops import count_parameters, flops_per_token
 from dots_jax.planning.compile import GIB, Compiled, Job
-from dots_jax.planning.hlo import parse
-from dots_jax.planning.kernels import Expectation
-from dots_jax.planning.live import Peak, peak
-from dots_jax.planning.reading import collective_rows, part_seconds
-from dots_jax.planning.timeline import Timeline, Walker
 
 _HOST_SHARE = 0.75  # of a host's memory: the rest is for input, checkpoints and the system
 REPORT_HOURS_PER_TRILLION = 130_000  # of H800 GPUs (report, abstract and table 3)

@@ -1,10 +1,10 @@
 """A forecast as a picture: what fills a chip's memory, and where the time of a step goes."""
 
 from dots_jax.config import UserError
+from dots_jax.curriculum.picture import check_suffix
+from dots_jax.hlo.tables import part_seconds
 from dots_jax.planning.compile import GIB
 from dots_jax.planning.forecast import Forecast
-from dots_jax.planning.picture import check_suffix
-from dots_jax.planning.reading import part_seconds
 
 # Colour-blind safe (Paul Tol's muted scheme), one colour a part in both panels.
 _COLOURS = {

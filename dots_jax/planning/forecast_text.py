@@ -1,9 +1,9 @@
 """A forecast as a person reads it."""
 
+from dots_jax.hlo.tables import collectives_table, largest, parts_table, totals
+from dots_jax.human import human
 from dots_jax.planning.compile import GIB
 from dots_jax.planning.forecast import REPORT_HOURS_PER_TRILLION, Forecast, verdict
-from dots_jax.planning.reading import collectives_table, largest, parts_table, totals
-from dots_jax.planning.schedule import human
 
 METHOD = """\
 How: the step that `train` runs, compiled ahead of time by the TPU compiler; nothing was run, and no chip was asked.

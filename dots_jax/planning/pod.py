@@ -5,8 +5,8 @@ import importlib.util
 import os
 
 from dots_jax.config import UserError
+from dots_jax.hlo.interconnect import Network
 from dots_jax.parallel.topology import CHIPS, Chip
-from dots_jax.planning.network import Network
 
 # The runtime asks the metadata server of a cloud machine otherwise, and takes a lock that one process can hold.
 _ENVIRONMENT = {

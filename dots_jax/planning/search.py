@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dots_jax.config import Stage, TrainConfig, UserError
+from dots_jax.hlo.interconnect import Network
+from dots_jax.planning.analytic import Rough, group_along, rough
 from dots_jax.planning.compile import Job, compile_step
 from dots_jax.planning.forecast import Forecast
-from dots_jax.planning.network import Network
 from dots_jax.planning.pod import network_of_mesh_sizes
-from dots_jax.planning.rough import Rough, group_along, rough
 
 REMATS = ("full", "attention", "attention+qkv", "attention+qkv+attended+shared_hidden", "matmuls")
 EXCHANGES = ("all_gather", "all_to_all", "weights", "weights_at_once")

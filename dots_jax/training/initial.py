@@ -5,14 +5,15 @@ import dataclasses
 import jax
 import optax
 
+from dots_jax.checkpoint.store import Checkpoints, check_same_model
 from dots_jax.config import TrainConfig, UserError
-from dots_jax.training.checkpoint import Checkpoints, check_same_model
-from dots_jax.training.folders import folder
-from dots_jax.training.state import Definition, TrainState, init_state
+from dots_jax.model.model_def import ModelDef
+from dots_jax.storage import folder
+from dots_jax.training.state import TrainState, init_state
 
 
 def first_state(
-    config: TrainConfig, definition: Definition, optimizer: optax.GradientTransformation, abstract: TrainState
+    config: TrainConfig, definition: ModelDef, optimizer: optax.GradientTransformation, abstract: TrainState
 ) -> TrainState:
     """The state before the first step, in the shardings of `abstract`."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)

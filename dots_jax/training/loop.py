@@ -12,27 +12,30 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from dots_jax.checkpoint.store import Checkpoints, check_disk, check_same_model, disk_errors
 from dots_jax.config import TrainConfig, UserError, to_dict
-from dots_jax.data.loader import Prefetcher
+from dots_jax.curriculum.mixture_use import Rates, Size, declared_rates, known_sizes, repeats, uses
+from dots_jax.curriculum.stages import Schedule, StepPlan
+from dots_jax.curriculum.token_ledger import Exposure, total
 from dots_jax.data.mixtures import register
 from dots_jax.data.registry import registered_rates
-from dots_jax.data.sequences import MixtureSequences
-from dots_jax.evaluation.perplexity import Scorer, once_per_process, table
-from dots_jax.model.accounting import flops_per_token
-from dots_jax.parallel.mesh import batch_sharding, make_mesh
+from dots_jax.data.sequences.mixture_sequences import MixtureSequences
+from dots_jax.evaluation.perplexity import Scorer, table
+from dots_jax.model.flops import flops_per_token
+from dots_jax.model.model_def import ModelDef
+from dots_jax.parallel.batches import put_batch
+from dots_jax.parallel.distributed import once_per_process
+from dots_jax.parallel.mesh import make_mesh
+from dots_jax.parallel.prefetch import Prefetcher
+from dots_jax.parallel.sharding import batch_sharding
 from dots_jax.parallel.topology import peak_flops
-from dots_jax.planning.schedule import Rates, Size, declared_rates, known_sizes, repeats, uses
-from dots_jax.training.batches import put_batch
-from dots_jax.training.checkpoint import Checkpoints, check_disk, check_same_model, disk_errors
-from dots_jax.training.exposure import Exposure, total
-from dots_jax.training.folders import folder
+from dots_jax.storage import folder
 from dots_jax.training.initial import check_initial, first_state
 from dots_jax.training.metrics import MetricsLog, to_row
 from dots_jax.training.optimizer import make_optimizer
 from dots_jax.training.preflight import check_names, check_workdir, open_stages
 from dots_jax.training.report import Progress, header
-from dots_jax.training.stages import Schedule, StepPlan
-from dots_jax.training.state import Definition, TrainState, abstract_state, bytes_per_device
+from dots_jax.training.state import TrainState, abstract_state, bytes_per_device, from_items, to_items
 from dots_jax.training.step import jit_train_step
 
 STOP_SIGNALS = (signal.SIGTERM,)
@@ -46,7 +49,7 @@ class Run:
     config: TrainConfig
     schedule: Schedule
     sequences: list[MixtureSequences]  # one for each stage
-    definition: Definition
+    definition: ModelDef
     abstract: TrainState
     checkpoints: Checkpoints
     gin_text: str
@@ -98,7 +101,7 @@ def train(config: TrainConfig, options: SimpleNamespace) -> int:
     config = config.for_devices(jax.device_count())
     schedule = Schedule(config.stages)
     mesh = make_mesh(config.mesh)
-    definition = Definition(config.model, config.compute, mesh, config.optimizer.init_std)
+    definition = ModelDef(config.model, config.compute, mesh, config.optimizer.init_std)
     optimizer = make_optimizer(config.optimizer)
     abstract = abstract_state(definition, optimizer)
     peak, peak_source = peak_flops(mesh.devices.flat[0])
@@ -133,9 +136,10 @@ def train(config: TrainConfig, options: SimpleNamespace) -> int:
         record = checkpoints.newest_record()
         if record:
             _check_resumable(record, run, options.workdir)
-        restored = checkpoints.restore_newest(abstract)
+        restored = checkpoints.restore_newest(to_items(abstract))
         if restored:
-            state, record = restored
+            items, record = restored
+            state = from_items(items)
             first_step = record["step"]
             if chief:
                 print(f"resuming    after step {first_step:,} ({record['tokens']:,} tokens)", flush=True)
@@ -235,7 +239,7 @@ def _steps(run: Run, optimizer, state: TrainState, first_step: int, log: Metrics
                 if step % config.checkpoint.every_steps == 0 or step == run.last_step or stopping:
                     reporter.flush()  # a run that must stop for its losses must not save first
                     log.sync()
-                    run.checkpoints.save(step, state, run.record(step))
+                    run.checkpoints.save(step, to_items(state), run.record(step))
                 if stopping:
                     progress.note(
                         f"SIGTERM: saved a checkpoint after step {step:,}; the same command goes on from there"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from clu import metric_writers
 
-from dots_jax.training.folders import folder, in_bucket
+from dots_jax.storage import folder, in_bucket
 
 # Scalars of a row that go to TensorBoard under a folder of their own.
 _FOLDERS = {

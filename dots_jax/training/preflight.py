@@ -2,12 +2,12 @@
 
 import contextlib
 
+from dots_jax.checkpoint.store import Checkpoints, check_same_model
 from dots_jax.config import TrainConfig, UserError, check_ids
 from dots_jax.data.registry import get_rates, get_task, task_vocabulary
-from dots_jax.data.sequences import MixtureSequences
+from dots_jax.data.sequences.mixture_sequences import MixtureSequences
 from dots_jax.evaluation.perplexity import check_task, check_vocabulary
-from dots_jax.training.checkpoint import Checkpoints, check_same_model
-from dots_jax.training.folders import folder
+from dots_jax.storage import folder
 
 
 def check_names(config: TrainConfig) -> None:

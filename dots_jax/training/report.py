@@ -7,9 +7,11 @@ import jax
 import tqdm
 
 from dots_jax.config import TrainConfig
-from dots_jax.model.accounting import count_parameters, flops_per_token
-from dots_jax.planning.schedule import Rates, Size, human, schedule_lines
-from dots_jax.training.stages import Schedule
+from dots_jax.curriculum.mixture_use import Rates, Size
+from dots_jax.curriculum.stages import Schedule
+from dots_jax.curriculum.table import schedule_lines
+from dots_jax.human import human, human_bytes, human_time
+from dots_jax.model.flops import count_parameters, flops_per_token
 
 # The share of the peak that the header's expected time assumes; the bar's ETA is measured and soon replaces it.
 ASSUMED_MFU = {"cpu": 0.15, "gpu": 0.3, "tpu": 0.3}
@@ -47,16 +49,6 @@ def header(
         f"{human(peak * mesh.size)}FLOP/s (peak {peak_source})",
     ]
     return "\n".join(lines)
-
-
-def human_bytes(n: float) -> str:
-    return f"{n / 2**30:,.2f} GiB" if n >= 2**30 else f"{n / 2**20:,.2f} MiB"
-
-
-def human_time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
 class Progress:

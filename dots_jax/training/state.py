@@ -1,8 +1,4 @@
-"""The state of a run and of its model as plain trees of arrays: abstract, sharded, initialised.
-
-The model is an NNX module; training wants pure functions of arrays. `Definition` is where the two meet: outside the
-model's own scan, this is the only file that splits and merges NNX.
-"""
+"""The state of a run as a plain tree of arrays: abstract, sharded, initialised."""
 
 import dataclasses
 import functools
@@ -10,13 +6,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
-from jax.sharding import Mesh, NamedSharding
 
-from dots_jax.config import ComputeConfig, ModelConfig
-from dots_jax.model.layers import RouterBias
-from dots_jax.model.transformer import Transformer
-from dots_jax.parallel.mesh import parameter_spec, replicated
+from dots_jax.model.model_def import ModelDef
+from dots_jax.parallel.sharding import replicated
 
 
 @functools.partial(
@@ -49,50 +41,20 @@ class TrainState:
     guard: Guard
 
 
-class Definition:
-    """A model without its arrays: binds arrays to the module, knows their shapes and where they land."""
-
-    def __init__(self, config: ModelConfig, compute: ComputeConfig, mesh: Mesh | None, init_std: float):
-        self.config, self.mesh, self.init_std = config, mesh, init_std
-        self.moments_on_host = compute.moments_on_host
-        # On one device there is nothing to exchange, and collectives of one would still copy.
-        over = mesh if mesh is not None and mesh.size > 1 else None
-        platform = jax.default_backend() if mesh is None else _platform(mesh)
-        self._build = lambda key: Transformer(
-            config, compute, init_std=init_std, mesh=over, platform=platform, rngs=nnx.Rngs(params=key)
-        )
-        abstract = nnx.eval_shape(lambda: self._build(jax.random.key(0)))
-        self._graph, self._params, self._bias = nnx.split(abstract, nnx.Param, RouterBias)
-
-    def init(self, seed: int) -> tuple[dict, jax.Array]:
-        """params and router_bias; the same numbers on any mesh."""
-        _, params, bias = nnx.split(self._build(jax.random.key(seed)), nnx.Param, RouterBias)
-        return nnx.to_pure_dict(params), jax.tree.leaves(bias)[0]
-
-    def bind(self, params: dict, router_bias: jax.Array) -> Transformer:
-        """The module with these arrays."""
-        params_state = jax.tree.map(lambda leaf: leaf, self._params)
-        nnx.replace_by_pure_dict(params_state, params)
-        bias_state = jax.tree.map(lambda _: router_bias, self._bias)
-        return nnx.merge(self._graph, params_state, bias_state)
-
-    def abstract(self) -> tuple[dict, jax.ShapeDtypeStruct]:
-        """Shapes and dtypes of params and router_bias, without memory."""
-        return nnx.to_pure_dict(self._params), jax.tree.leaves(self._bias)[0]
-
-    def shardings(self, mesh: Mesh | None = None, spec_of=parameter_spec) -> tuple[dict, NamedSharding]:
-        """Where params and router_bias land on the mesh (default: its own); spec_of: by which rules."""
-        mesh = mesh or self.mesh
-        is_variable = lambda leaf: isinstance(leaf, nnx.Variable)  # noqa: E731
-        specs = jax.tree.map(
-            lambda v: v.replace(NamedSharding(mesh, spec_of(v.get_metadata("logical"), v.shape, mesh.shape))),
-            self._params,
-            is_leaf=is_variable,
-        )
-        return nnx.to_pure_dict(specs), replicated(mesh)
+def to_items(state: TrainState) -> dict[str, dict]:
+    """The state as the two items of a checkpoint: `model`, which every reader wants, and `training`."""
+    return {
+        "model": {"params": state.params, "router_bias": state.router_bias},
+        "training": {"step": state.step, "opt_state": state.opt_state, "guard": state.guard},
+    }
 
 
-def init_state(definition: Definition, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+def from_items(items: dict[str, dict]) -> TrainState:
+    """The inverse of `to_items`."""
+    return TrainState(**items["model"], **items["training"])
+
+
+def init_state(definition: ModelDef, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """The state before the first step. Jit it with `state_shardings` as out_shardings: straight into the shards."""
     params, router_bias = definition.init(seed)
     zero = jnp.zeros((), jnp.int32)
@@ -105,7 +67,7 @@ def init_state(definition: Definition, optimizer: optax.GradientTransformation, 
     )
 
 
-def abstract_state(definition: Definition, optimizer: optax.GradientTransformation) -> TrainState:
+def abstract_state(definition: ModelDef, optimizer: optax.GradientTransformation) -> TrainState:
     """Shapes, dtypes and shardings of the state, without memory."""
     shapes = jax.eval_shape(lambda: init_state(definition, optimizer, 0))
     return jax.tree.map(
@@ -115,7 +77,7 @@ def abstract_state(definition: Definition, optimizer: optax.GradientTransformati
     )
 
 
-def state_shardings(definition: Definition, optimizer: optax.GradientTransformation) -> TrainState:
+def state_shardings(definition: ModelDef, optimizer: optax.GradientTransformation) -> TrainState:
     """The moments of a parameter lie where the parameter lies, or in the memory of those devices' hosts; scalars and router
     biases are on every device."""
     everywhere = replicated(definition.mesh)
@@ -141,11 +103,6 @@ def bytes_per_device(tree) -> int:
     """Bytes of one device's shards of an abstract tree with shardings; what lies in a host's memory does not count."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if not on_host(leaf)]
     return sum(leaf.dtype.itemsize * _size(leaf.sharding.shard_shape(leaf.shape)) for leaf in leaves)
-
-
-def _platform(mesh: Mesh) -> str:
-    """Of the mesh's devices; a mesh without devices, for shapes alone, counts as a CPU's."""
-    return mesh.devices.flat[0].platform if isinstance(mesh, Mesh) else "cpu"
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -1,44 +1,32 @@
-"""One training step and one scoring step: pure, jittable, no I/O. Shape suffixes as in `model.layers`."""
+"""One training step: pure, jittable, no I/O. Shape suffixes as in `model/layers.py`."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
 from dots_jax.config import BalanceConfig, ComputeConfig, GuardConfig
-from dots_jax.model.attention import context_order
+from dots_jax.model.model_def import ModelDef
 from dots_jax.model.router import update_bias
-from dots_jax.parallel.compiler import compiler_options
-from dots_jax.parallel.mesh import CONTEXT, batch_sharding, replicated
-from dots_jax.training.state import Definition, Guard, TrainState, state_shardings
+from dots_jax.parallel.batches import BATCH_KEYS
+from dots_jax.parallel.compiler_options import compiler_options
+from dots_jax.parallel.context import along_context
+from dots_jax.parallel.sharding import batch_sharding, replicated
+from dots_jax.training.state import Guard, TrainState, state_shardings
 
-BATCH_KEYS = ("tokens", "targets", "positions", "segments", "weights")
 LOSS_AVERAGE_DECAY = 0.98
 
 
-def _batch_loss(params, router_bias, batch, scale, *, definition: Definition, compute: ComputeConfig, alpha: float):
+def _batch_loss(params, router_bias, batch, scale, *, definition: ModelDef, compute: ComputeConfig, alpha: float):
     """The share of one (micro)batch in the step's loss; `scale` = (1 / real tokens, 1 / sequences) of the whole step."""
     model = definition.bind(params, router_bias)
-    batch = _along_context(batch, definition.mesh)
+    batch = along_context(batch, definition.mesh)
     x_BTD, stats = model(batch["tokens"], batch["positions"], batch["segments"])
     per_token, per_sequence = scale
     nll = per_token * model.head.loss_sum(x_BTD, batch["targets"], batch["weights"], compute.loss_chunk_tokens)
     balance = per_sequence * jnp.sum(stats.balance)
     return nll + alpha * balance, (nll, balance, stats.load_E, (jnp.max(stats.extra_blocks), jnp.sum(stats.dropped)))
-
-
-def _along_context(batch: dict[str, jax.Array], mesh: Mesh | None, back: bool = False) -> dict[str, jax.Array]:
-    """The tokens of each sequence in the order in which they lie along the context axis, or from there `back`."""
-    pieces = mesh.shape[CONTEXT] if mesh is not None else 1
-    if pieces == 1:
-        return batch
-    order = context_order(pieces)
-    order = [order.index(i) for i in range(2 * pieces)] if back else order
-    chunks = {name: a.reshape(a.shape[0], 2 * pieces, -1) for name, a in batch.items()}
-    moved = {name: jnp.stack([a[:, i] for i in order], axis=1).reshape(batch[name].shape) for name, a in chunks.items()}
-    return jax.lax.with_sharding_constraint(moved, batch_sharding(mesh))
 
 
 def _gradients(params, router_bias, batch, microbatches: int, loss_fn):
@@ -81,7 +69,7 @@ def compute_copy(params: dict, dtype: str) -> dict:
 
 def train_step(
     state: TrainState, batch: dict[str, jax.Array], learning_rate: jax.Array, *,
-    definition: Definition, optimizer: optax.GradientTransformation,
+    definition: ModelDef, optimizer: optax.GradientTransformation,
     compute: ComputeConfig, balance: BalanceConfig, guard: GuardConfig, microbatches: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:  # fmt: skip
     """One step on the global batch: loss, gradients, clipped AdamW, then the router biases.
@@ -134,7 +122,7 @@ def train_step(
     return TrainState(state.step + 1, params, router_bias, opt_state, next_guard), metrics
 
 
-def _move(opt_state, space: jax.memory.Space, definition: Definition):
+def _move(opt_state, space: jax.memory.Space, definition: ModelDef):
     """The moments in the devices' or in the host's memory, where `moments_on_host` asks for it; the step count stays."""
     if not definition.moments_on_host:
         return opt_state
@@ -154,19 +142,7 @@ def _watch(guard: Guard, loss: jax.Array, finite: jax.Array, spike_nats: float) 
     ), spike
 
 
-def score_step(
-    params: dict, router_bias: jax.Array, batch: dict[str, jax.Array], *, definition: Definition, compute: ComputeConfig
-) -> tuple[jax.Array, jax.Array]:
-    """What the model gives to each target: weighted negative log-likelihood, float32 [B, T] in nats, and the load of
-    the routers, int32 [L, E]."""
-    model = definition.bind(params, router_bias)
-    batch = _along_context(batch, definition.mesh)
-    x_BTD, stats = model(batch["tokens"], batch["positions"], batch["segments"])
-    nll_BT = batch["weights"] * model.head.token_nll(x_BTD, batch["targets"], compute.loss_chunk_tokens)
-    return _along_context({"nll": nll_BT}, definition.mesh, back=True)["nll"], stats.load_E
-
-
-def jit_train_step(definition: Definition, optimizer: optax.GradientTransformation, **static):
+def jit_train_step(definition: ModelDef, optimizer: optax.GradientTransformation, **static):
     """`train_step` for the definition's mesh: (state, batch, learning_rate) -> (state, metrics), where the memory of the
     given state is reused for the new one. `static`: compute, balance, guard, microbatches. The planner compiles this."""
     state, everywhere = state_shardings(definition, optimizer), replicated(definition.mesh)
@@ -176,15 +152,4 @@ def jit_train_step(definition: Definition, optimizer: optax.GradientTransformati
         out_shardings=(state, everywhere),
         donate_argnums=0,
         compiler_options=compiler_options(definition.mesh),
-    )
-
-
-def jit_score_step(definition: Definition, compute: ComputeConfig):
-    """`score_step` for the definition's mesh: (params, router_bias, batch) -> (nll, load), on every device, so that
-    every process can read them."""
-    params, bias = definition.shardings()
-    return jax.jit(
-        functools.partial(score_step, definition=definition, compute=compute),
-        in_shardings=(params, bias, dict.fromkeys(BATCH_KEYS, batch_sharding(definition.mesh))),
-        out_shardings=replicated(definition.mesh),
     )

@@ -10,7 +10,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from dots_jax.data.tokenizer_training import train_tokenizer
+from dots_jax.data.tokenizers.training import train_tokenizer
 
 GOLDEN = Path(__file__).parent / "chat.json"
 TEMPLATE = (

@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from dots_jax.config import BalanceConfig, ComputeConfig, GuardConfig, MeshConfig, ModelConfig, OptimizerConfig
-from dots_jax.data.packing import pack, stack
+from dots_jax.curriculum.learning_rate import warmup
+from dots_jax.data.sequences.packing import pack, stack
+from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel.mesh import make_mesh
 from dots_jax.training.optimizer import make_optimizer
-from dots_jax.training.schedules import warmup
-from dots_jax.training.state import Definition, init_state, state_shardings
+from dots_jax.training.state import init_state, state_shardings
 from dots_jax.training.step import jit_train_step
 
 CURVE = Path(__file__).parent / "loss.json"
@@ -84,7 +85,7 @@ def batches(seed: int):
 @functools.cache
 def programs(mesh: MeshConfig, microbatches: int):
     """Jitted: what makes the initial state, and the step."""
-    definition, optimizer = Definition(CONFIG, COMPUTE, make_mesh(mesh), OPTIMIZER.init_std), make_optimizer(OPTIMIZER)
+    definition, optimizer = ModelDef(CONFIG, COMPUTE, make_mesh(mesh), OPTIMIZER.init_std), make_optimizer(OPTIMIZER)
     initial = jax.jit(
         lambda: init_state(definition, optimizer, 0), out_shardings=state_shardings(definition, optimizer)
     )

@@ -1,0 +1,342 @@
+"""`dots_jax.open_checkpoint`: what a checkpoint holds, any part of its arrays, or a small model whole.
+
+The folder is a training run's workdir, what `convert from_hf` wrote, or one checkpoint (`.../checkpoints/200`), on a
+disk or in a bucket. Opening it reads a few KB. jax is loaded by `restore` alone.
+"""
+
+import dataclasses
+import difflib
+import fnmatch
+import functools
+import json
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import ml_dtypes
+import numpy as np
+from etils import epath
+
+from dots_jax.checkpoint.arrays import Index, StoredArray, StoredArrays
+from dots_jax.config import ModelConfig, Stage, Untie, UserError, model_from_dict
+from dots_jax.curriculum.stages import Schedule
+from dots_jax.storage import folder, tokenizer_beside
+
+if TYPE_CHECKING:
+    from dots_jax.analysis.restored_model import RestoredModel
+
+Places = int | slice | Iterable[int] | None
+DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float32": np.dtype(np.float32), "float16": np.dtype(np.float16)}
+
+
+def open_checkpoint(path: str) -> "OpenCheckpoint":
+    """The newest checkpoint of a workdir, or the one checkpoint that the path names.
+
+    Raises:
+      UserError: there is no such folder, or it holds no checkpoint.
+    """
+    here = folder(path)
+    if not here.is_dir():
+        raise UserError(f"There is no folder {path}.")
+    if (here / "model").is_dir() and (here / "record").is_dir():
+        parent = here.parent if here.name.isdecimal() and here.parent.name == "checkpoints" else None
+        return OpenCheckpoint(here, parent)
+    steps = here if here.name == "checkpoints" else here / "checkpoints"
+    if not steps.is_dir():
+        raise UserError(
+            f"{path} is no checkpoint and no workdir: a workdir has a folder checkpoints/, and a checkpoint has model/ and record/."
+        )
+    whole = _whole_steps(steps)
+    if not whole:
+        raise UserError(f"There is no finished checkpoint in {steps}.")
+    return OpenCheckpoint(steps / str(whole[-1]), steps)
+
+
+def _whole_steps(checkpoints: epath.Path) -> list[int]:
+    """Orbax writes a checkpoint under another name until it is whole."""
+    return sorted(int(entry.name) for entry in checkpoints.iterdir() if entry.name.isdecimal() and entry.is_dir())
+
+
+class OpenCheckpoint:
+    """One checkpoint, and the names of its neighbours. Arrays are named as `huggingface/names.py` names them, in their
+    nested dicts: `embed/w_VD`, `moe_blocks/moe/experts/w_down_EFD`, `router_bias`."""
+
+    def __init__(self, path: epath.Path, checkpoints: epath.Path | None):
+        """path: of this checkpoint. checkpoints: the folder of all of them; None if it stands alone."""
+        self.path, self._checkpoints = path, checkpoints
+        self._record = _read_record(path)
+        self.model: ModelConfig = model_from_dict(self._record["model"])
+        self._stored = StoredArrays(path / "model")
+        self._names = {name.removeprefix("params/"): name for name in self._stored.arrays}
+        self.arrays: dict[str, StoredArray] = {
+            short: dataclasses.replace(self._stored.arrays[name], path=short) for short, name in self._names.items()
+        }
+
+    # --- what is there ------------------------------------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        return self._record["step"]
+
+    @property
+    def gin(self) -> str:
+        """The settings that the run was started with; empty for a converted model."""
+        return self._record.get("gin", "")
+
+    @property
+    def tokenizer(self) -> str:
+        """The tokenizer.json that a conversion kept with its checkpoint, or that the run named; empty: bytes."""
+        if self._checkpoints and (beside := tokenizer_beside(self._checkpoints.parent)):
+            return str(beside)
+        return ((self._record.get("config") or {}).get("data") or {}).get("tokenizer", "")
+
+    @functools.cached_property
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints beside this one, and its own, rising."""
+        return _whole_steps(self._checkpoints) if self._checkpoints else [self.step]
+
+    @functools.cached_property
+    def tokens(self) -> dict[int, int]:
+        """Step -> tokens that the model has been trained on, for every checkpoint that is there."""
+        records = {step: self._record if step == self.step else self.at(step)._record for step in self.steps}
+        return {step: record.get("tokens", 0) for step, record in records.items()}
+
+    @functools.cached_property
+    def milestones(self) -> list[int]:
+        """Those of `steps` that the run keeps for ever: one every `CheckpointConfig.milestone_tokens` tokens, and its end."""
+        run = self._record.get("config") or {}
+        settings = run.get("checkpoint") or {}
+        if not settings.get("milestone_tokens"):
+            return []
+        stages = [Stage(**{**stage, "untie": _untie(stage.get("untie"))}) for stage in run["stages"]]
+        schedule, every, tokens = Schedule(stages), settings["every_steps"], settings["milestone_tokens"]
+        return [step for step in self.steps if schedule.is_milestone(step, every, tokens)]
+
+    def at(self, step: int) -> "OpenCheckpoint":
+        """The checkpoint of another step of the same run."""
+        if step not in self.steps:
+            raise UserError(f"There is no checkpoint of step {step} in {self._where}: it has {_listed(self.steps)}.")
+        return self if step == self.step else OpenCheckpoint(self._checkpoints / str(step), self._checkpoints)
+
+    @property
+    def _where(self) -> epath.Path:
+        return self._checkpoints or self.path
+
+    @property
+    def has_metrics(self) -> bool:
+        """Whether a training run wrote this checkpoint, and its rows are still beside it."""
+        return self._checkpoints is not None and (self._checkpoints.parent / "metrics.jsonl").exists()
+
+    def metrics(self) -> list[dict]:
+        """The rows of the run's metrics.jsonl, one for each logged step."""
+        if not self.has_metrics:
+            raise UserError(f"There is no metrics.jsonl beside {self._where}: only a training run writes one.")
+        path = self._checkpoints.parent / "metrics.jsonl"
+        rows = []
+        for line in path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:  # a run that is just writing, or was killed
+                break
+        return rows
+
+    def tree(self) -> str:
+        """Every array with its shape, dtype, bytes in memory and bytes on the disk, as a table."""
+        stored = self._stored.stored_bytes
+        width = max(map(len, self.arrays))
+        lines = [f"{'array':<{width}}  {'shape':<24} {'dtype':<9} {'in memory':>11} {'stored':>11} {'a chunk':>11}"]
+        for name, array in self.arrays.items():
+            shape = " x ".join(map(str, array.shape)) or "scalar"
+            figures = (array.nbytes, stored[self._names[name]], array.chunk_bytes)
+            lines.append(
+                f"{name:<{width}}  {shape:<24} {array.dtype.name:<9} " + " ".join(f"{_human(n):>11}" for n in figures)
+            )
+        sums = (sum(array.nbytes for array in self.arrays.values()), sum(stored.values()))
+        lines.append(f"{'in all':<{width}}  {'':<24} {'':<9} " + " ".join(f"{_human(n):>11}" for n in sums))
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        size = sum(array.nbytes for array in self.arrays.values())
+        count = sum(array.nbytes // array.dtype.itemsize for array in self.arrays.values())
+        m = self.model
+        lines = [
+            f"checkpoint  {self.path}",
+            f"step        {self.step:,} of {_listed(self.steps)}; {self._record.get('tokens', 0):,} tokens",
+            f"milestones  {_listed(self.milestones) or 'none kept'}",
+            f"model       {m.num_layers} layers of {m.hidden_size}, {m.num_experts} experts of {m.expert_ffn_size} "
+            f"({m.experts_per_token} for each token), vocabulary {m.vocab_size:,}",
+            f"arrays      {len(self.arrays)}, {count:,} numbers, {_human(size)}: print(checkpoint.tree())",
+        ]
+        return "\n".join(lines)
+
+    # --- the arrays ---------------------------------------------------------------------------------------------------
+
+    def load(
+        self, pattern: str | re.Pattern, *, layers: Places = None, experts: Places = None, index=None,
+        dtype: str | None = None,
+    ) -> dict[str, np.ndarray]:  # fmt: skip
+        """Part of the checkpoint: only the chunks that hold it are read.
+
+        Args:
+          pattern: a glob over names, whose * also stands for slashes, or a compiled regular expression that is searched.
+          layers: of the model's layers, from 0; a number, a list, a range or a slice. Layer 0 is the dense one. Arrays
+            that belong to no chosen layer are left out. A number drops the layer axis.
+          experts: the same for the routed experts' weights; all other arrays stay whole.
+          index: for each of the leading axes of every array, a number, list, range or slice; instead of the two above.
+          dtype: `bfloat16`, `float32` or `float16`; None leaves it as it is stored.
+
+        Raises:
+          UserError: nothing matches, an index is out of range, or the result is too large for this machine.
+        """
+        if dtype is not None and dtype not in DTYPES:
+            raise UserError(f"dtype must be one of {', '.join(DTYPES)}, but is {dtype!r}.")
+        if index is not None and (layers is not None or experts is not None):
+            raise UserError("Give either index, or layers and experts: both say which part of an array is meant.")
+        names = self._matching(pattern)
+        if index is not None:
+            chosen = {name: _checked_index(index, self.arrays[name]) for name in names}
+        else:
+            places = {name: self._index(name, layers, experts) for name in names}
+            chosen = {name: place for name, place in places.items() if place is not None}
+        if not chosen:
+            raise UserError(
+                f"{_text(pattern)!r} matches {_listed(names)}, of which nothing is in the layers {layers}: leave layers out, or "
+                "choose others."
+            )
+        sizes = [self._sizes(name, place, dtype) for name, place in chosen.items()]
+        _check_memory(sum(result for result, _ in sizes), max(chunk for _, chunk in sizes))
+        return {
+            name: self._stored.read(self._names[name], place, DTYPES.get(dtype, self.arrays[name].dtype))
+            for name, place in chosen.items()
+        }
+
+    def restore(self, dtype: str = "float32") -> "RestoredModel":
+        """The whole model on this machine's devices, ready to compute with; its checksums are compared."""
+        if dtype not in DTYPES:
+            raise UserError(f"dtype must be one of {', '.join(DTYPES)}, but is {dtype!r}.")
+        size = sum(
+            array.nbytes + array.nbytes // array.dtype.itemsize * DTYPES[dtype].itemsize
+            for array in self.arrays.values()
+        )
+        _check_memory(size, 0)
+        from dots_jax.analysis.restored_model import restore_model
+
+        return restore_model(self.path, self._record, self.model, {n: a.dtype for n, a in self.arrays.items()}, dtype)
+
+    def _matching(self, pattern: str | re.Pattern) -> list[str]:
+        if isinstance(pattern, re.Pattern):
+            names = [name for name in self.arrays if pattern.search(name)]
+        else:
+            names = [name for name in self.arrays if fnmatch.fnmatchcase(name, pattern)]
+        if not names:
+            near = difflib.get_close_matches(_text(pattern), list(self.arrays), n=3, cutoff=0.3)
+            raise UserError(
+                f"No array of {self.path} matches {_text(pattern)!r}; "
+                f"{'near it are ' + _listed(near) if near else 'they are ' + _listed(list(self.arrays))}."
+            )
+        return names
+
+    def _index(self, name: str, layers: Places, experts: Places) -> tuple[Index, ...] | None:
+        """The leading axes' places in one array; None if it belongs to none of the layers."""
+        layers = _places(layers, self.model.num_layers, "layers")
+        experts = _places(experts, self.model.num_experts, "experts")
+        stacked = name.startswith("moe_blocks/") or name == "router_bias"
+        index: tuple[Index, ...] = ()
+        if layers is not None and not stacked:
+            here = 0 in ([layers] if isinstance(layers, int) else layers)
+            return () if here and name.startswith("dense_block/") else None
+        if layers is not None:
+            # The stack begins with layer 1: layer 0 is the dense block.
+            place = layers - 1 if isinstance(layers, int) else [layer - 1 for layer in layers if layer]
+            if place in (-1, []):
+                return None
+            index = (place,)
+        if experts is not None and "/experts/" in name:
+            index = (index[0] if index else list(range(self.model.num_moe_layers)), experts)
+        return index
+
+    def _sizes(self, name: str, place: tuple[Index, ...], dtype: str | None) -> tuple[int, int]:
+        """Bytes of the result, and of one chunk that must be decoded for it."""
+        array = self.arrays[name]
+        kept = [1 if isinstance(one, int) else len(one) for one in place] + list(array.shape[len(place) :])
+        return int(np.prod(kept, dtype=np.int64)) * DTYPES.get(dtype, array.dtype).itemsize, array.chunk_bytes
+
+
+def _read_record(path: epath.Path) -> dict:
+    try:
+        record = json.loads((path / "record" / "metadata").read_text())
+        return record if "model" in record and "step" in record else _missing()
+    except Exception as error:
+        raise UserError(f"{path} is no whole checkpoint of this project: its record cannot be read.") from error
+
+
+def _missing():
+    raise ValueError("the record names no model or no step")
+
+
+def _untie(fields: dict | None) -> Untie | None:
+    return Untie(**fields) if fields else None
+
+
+def _places(places: Places, size: int, what: str) -> Index | None:
+    """A number, or a list of them, each checked. what: `layers`, for the message."""
+    if places is None:
+        return None
+    if isinstance(places, slice):
+        places = range(*places.indices(size))
+    single = isinstance(places, (int, np.integer))
+    numbers = [int(places)] if single else [int(place) for place in places]
+    wrong = [number for number in numbers if not 0 <= number < size]
+    if wrong or not numbers:
+        found = f"{wrong[0]} is out of range" if wrong else "None is chosen"
+        raise UserError(f"{found}: the {what} are 0 to {size - 1}.")
+    return numbers[0] if single else numbers
+
+
+def _checked_index(index, array: StoredArray) -> tuple[Index, ...]:
+    index = index if isinstance(index, tuple) else (index,)
+    if len(index) > len(array.shape):
+        raise UserError(f"The index has {len(index)} axes, and {array.path} has the shape {array.shape}.")
+    return tuple(
+        _places(place, size, f"places on axis {axis} of {array.path}")
+        for axis, (place, size) in enumerate(zip(index, array.shape))
+    )
+
+
+def _check_memory(result: int, chunk: int) -> None:
+    """Refuses what would end with the machine killing the notebook."""
+    free = _free_memory()
+    if free is not None and result + chunk > free:
+        what = (
+            f"The result takes {_human(result)}"
+            if result > chunk
+            else f"A chunk of the checkpoint takes {_human(chunk)}"
+        )
+        raise UserError(
+            f"{what}, and this machine has {_human(free)} free: choose fewer layers or experts, or bfloat16."
+        )
+
+
+def _free_memory() -> int | None:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None  # not Linux
+
+
+def _text(pattern: str | re.Pattern) -> str:
+    return pattern.pattern if isinstance(pattern, re.Pattern) else pattern
+
+
+def _listed(names) -> str:
+    names = [str(name) for name in names]
+    return ", ".join(names if len(names) <= 8 else [*names[:4], "...", *names[-2:]])
+
+
+def _human(n: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if n < 1024:
+            return f"{n:,.0f} {unit}" if unit == "B" else f"{n:,.1f} {unit}"
+        n /= 1024
+    return f"{n:,.2f} GiB"

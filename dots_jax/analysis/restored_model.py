@@ -1,0 +1,88 @@
+"""A model that was restored whole from a checkpoint, on the devices of this machine."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from etils import epath
+
+from dots_jax.checkpoint.store import verify_model
+from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig, UserError
+from dots_jax.inference.generation import Generator
+from dots_jax.inference.sampling import Sampling
+from dots_jax.inference.weights import check_tokens, define, serving_mesh, shard_weights
+from dots_jax.model.model_def import ModelDef
+from dots_jax.model.transformer import Transformer
+from dots_jax.parallel.mesh import make_mesh
+
+INIT_STD = 1.0  # of arrays that are never made: the parameters come from the checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class RestoredModel:
+    """params: nested dicts of arrays. router_bias: [L, E] float32. step: of the checkpoint."""
+
+    config: ModelConfig
+    compute: ComputeConfig
+    definition: ModelDef
+    params: dict
+    router_bias: jax.Array
+    step: int
+
+    def bind(self) -> Transformer:
+        """The module with these arrays."""
+        return self.definition.bind(self.params, self.router_bias)
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop_ids: Sequence[int] = (), **sampling
+    ) -> list[list[int]]:
+        """The tokens that follow each prompt. sampling: `temperature`, `top_k`, `top_p`, `seed`; by default greedy."""
+        for number, prompt in enumerate(prompts):
+            check_tokens(f"prompt {number}", list(prompt), self.config, 0)
+        if not prompts:
+            return []
+        mesh, dtype = serving_mesh(self.config, 1), self.compute.dtype
+        params = jax.tree.map(lambda array: array, self.params)  # dicts of its own, since they are emptied
+        weights = shard_weights(define(self.config, dtype), params, self.router_bias, dtype, mesh)
+        generator = Generator(self.config, dtype, mesh, weights, Sampling(**sampling))
+        new: list[list[int]] = [[] for _ in prompts]
+        for parts in generator.generate(prompts, range(len(prompts)), max_new_tokens, stop_ids):
+            new = [tokens + part for tokens, part in zip(new, parts)]
+        return new
+
+
+@functools.lru_cache(maxsize=8)
+def _definition(config: ModelConfig, dtype: str) -> tuple[ModelDef, ComputeConfig]:
+    """One for all checkpoints of a run, so that what was compiled for one serves the others."""
+    compute = ComputeConfig(dtype=dtype, remat="none")
+    return ModelDef(config, compute, make_mesh(MeshConfig(fsdp=1)), INIT_STD), compute
+
+
+def restore_model(path: epath.Path, record: dict, config: ModelConfig, dtypes: dict, dtype: str) -> RestoredModel:
+    """The model of the checkpoint at `path` on one device, computing in `dtype`. dtypes: of the stored arrays, by name.
+
+    Raises:
+      UserError: an array is missing, damaged, or of another shape than the config gives it.
+    """
+    definition, compute = _definition(config, dtype)
+    shapes = dict(zip(("params", "router_bias"), definition.abstract()))
+    shardings = dict(zip(("params", "router_bias"), definition.shardings()))
+
+    def as_stored(place, leaf, sharding):
+        # Restored in the dtype of the file, so that checksums can be compared, and cast afterwards.
+        name = "/".join(str(key.key) for key in place).removeprefix("params/")
+        return jax.ShapeDtypeStruct(leaf.shape, dtypes.get(name, leaf.dtype), sharding=sharding)
+
+    abstract = jax.tree_util.tree_map_with_path(as_stored, shapes, shardings)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            model = checkpointer.restore(path / "model", abstract)
+        verify_model(model, record)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"The checkpoint {path} cannot be read: {reason}") from error
+    params = jax.tree.map(lambda array: array.astype(jnp.dtype(dtype)), model["params"])
+    return RestoredModel(config, compute, definition, params, model["router_bias"].astype(jnp.float32), record["step"])

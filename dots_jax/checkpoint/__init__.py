@@ -1,0 +1,1 @@
+"""Checkpoints: written, opened, read in parts."""

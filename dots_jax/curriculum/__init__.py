@@ -1,0 +1,1 @@
+"""The curriculum as numbers, tables and a picture; standard library only, matplotlib for the picture."""

@@ -1,0 +1,88 @@
+"""How much of each source a run reads, as far as sizes are known. Standard library only.
+
+How large a source is comes from its token cache, or from the estimate in its Source.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+
+from dots_jax.config import DataConfig
+from dots_jax.curriculum.stages import Schedule
+
+Rates = Mapping[str, Mapping[str, Fraction]]  # mixture -> source -> share, summing to 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Tokens in one pass over a source; `exact` unless it is the estimate of its Source."""
+
+    tokens: int
+    exact: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """What one stage reads of one source. `tokens` count the whole sequences that hold the source, as the schedule
+    does; `read` only the source's own tokens (fewer where untie inserts some). epochs: None if the size is unknown."""
+
+    stage: str
+    source: str
+    share: float
+    tokens: float
+    read: float
+    epochs: float | None
+    exact: bool
+
+
+def declared_rates(data: DataConfig) -> dict[str, dict[str, Fraction]]:
+    """The shares of each mixture that a gin file declares, and of each source that a stage may name by itself."""
+    rates = {source.name: {source.name: Fraction(1)} for source in data.sources}
+    for mixture in data.mixtures:
+        # Through the shortest decimal, as data/registry.py does: 0.1 is one tenth.
+        exact = {name: Fraction(repr(float(rate))) for name, rate in mixture.rates}
+        rates[mixture.name] = {name: rate / sum(exact.values()) for name, rate in exact.items()}
+    return rates
+
+
+def known_sizes(data: DataConfig) -> dict[str, Size]:
+    """Of each source with a token cache of its training split, or an estimate. Reads manifests, nothing else."""
+    sizes = {source.name: Size(source.tokens, exact=False) for source in data.sources if source.tokens}
+    manifests = Path(data.cache_dir).glob("tokens/*/*/train/manifest.json")
+    for manifest in sorted(manifests, key=lambda path: path.stat().st_mtime):  # of several versions, the newest
+        try:
+            sizes[manifest.parents[2].name] = Size(int(json.loads(manifest.read_text())["tokens"]))
+        except (ValueError, KeyError, TypeError):  # damaged: whoever opens it says so
+            continue
+    return sizes
+
+
+def uses(schedule: Schedule, rates: Rates, sizes: Mapping[str, Size]) -> list[Use]:
+    """What every stage reads of every source of its mixture, in the order of the run; stages of unknown rates are left
+    out."""
+    found = []
+    for stage, stage_tokens in zip(schedule.stages, schedule.stage_tokens):
+        for source, share in rates.get(stage.mixture, {}).items():
+            tokens = float(share * stage_tokens)
+            read = tokens * stage.window_tokens / stage.seq_len
+            size = sizes.get(source)
+            epochs = read / size.tokens if size else None
+            found.append(Use(stage.name, source, float(share), tokens, read, epochs, bool(size and size.exact)))
+    return found
+
+
+def repeats(uses: list[Use], max_epochs: float) -> list[str]:
+    """One warning for each source that the run reads more than max_epochs times; 0 means no limit."""
+    lines = []
+    for source in dict.fromkeys(use.source for use in uses):
+        parts = [use for use in uses if use.source == source and use.epochs is not None]
+        total = sum(use.epochs for use in parts)
+        if max_epochs and total > max_epochs:
+            stages = ", ".join(f"{use.stage} {use.epochs:,.1f}" for use in parts)
+            about = "" if all(use.exact for use in parts) else "about "
+            lines.append(
+                f"warning     {source} is read {about}{total:,.1f} times ({stages}); DataConfig.max_epochs is {max_epochs:g}"
+            )
+    return lines

@@ -1,0 +1,79 @@
+"""The schedule of a run as text: its stages, and how much of each source they read.
+
+Standard library only, so that a plan costs a second on any machine. How large a source is comes from its token cache,
+or from the estimate in its Source; where neither exists the plan shows `?`.
+"""
+
+from collections.abc import Mapping
+
+from dots_jax.config import TrainConfig
+from dots_jax.curriculum.mixture_use import Rates, Size, Use, declared_rates, known_sizes, repeats, uses
+from dots_jax.curriculum.stages import Schedule
+from dots_jax.human import human
+
+
+def plan(config: TrainConfig, picture: str | None = None) -> str:
+    """The whole plan as text; `picture`: a file to draw it into."""
+    schedule, rates, sizes = Schedule(config.stages), declared_rates(config.data), known_sizes(config.data)
+    if picture:
+        from dots_jax.curriculum.picture import draw
+
+        draw(config, schedule, rates, picture)
+    total = f"tokens      {schedule.num_tokens:,} in {schedule.num_steps:,} steps, {schedule.num_sequences:,} sequences"
+    warnings = repeats(uses(schedule, rates, sizes), config.data.max_epochs)
+    return "\n".join([total, *schedule_lines(config, schedule, rates, sizes), *warnings])
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def schedule_lines(config: TrainConfig, schedule: Schedule, rates: Rates, sizes: Mapping[str, Size]) -> list[str]:
+    """The table of stages, and under it the table of their sources."""
+    return [*stage_lines(schedule), *source_lines(config, schedule, uses(schedule, rates, sizes))]
+
+
+def stage_lines(schedule: Schedule) -> list[str]:
+    """A line for each stage, and for each of its batch sizes."""
+    width = max(len(stage.mixture) for stage in schedule.stages) + 2
+    columns = f"{'tokens':>10}{'steps':>18}{'batch':>13}{'length':>9}  learning rate"
+    lines = [f"stages      {'name':<12}{'mixture':<{width}}{columns}"]
+    for segment in schedule.segments:
+        stage, last = segment.stage, segment.first_step + segment.num_steps - 1
+        rate = f"{schedule.at(segment.first_step).learning_rate:.3g} .. {schedule.at(last).learning_rate:.3g}"
+        batch = segment.batch_size * stage.seq_len
+        lines.append(
+            f"            {stage.name:<12}{stage.mixture:<{width}}{human(segment.num_steps * batch):>10}"
+            f"{f'{segment.first_step:,}-{last:,}':>18}{batch:>13,}{stage.seq_len:>9,}  {rate} {stage.learning_rate_shape}"
+            + (", untie" if stage.untie else "")
+        )
+    return lines
+
+
+def source_lines(config: TrainConfig, schedule: Schedule, uses: list[Use]) -> list[str]:
+    """A line for each source: its share and epochs in every stage, and its tokens and epochs in the run. `~`: by the
+    estimate of its size; `?`: its size is unknown."""
+    table = {(use.stage, use.source): use for use in uses}
+    sources = list(dict.fromkeys(use.source for use in uses))
+    stages = [stage.name for stage in schedule.stages if any(use.stage == stage.name for use in uses)]
+    lines = [
+        f"            {stage.name}: {stage.mixture}, registered in {', '.join(config.data.tasks_modules) or 'no module'}"
+        for stage in schedule.stages
+        if stage.name not in stages
+    ]
+    if sources:
+        width = max(len(source) for source in sources) + 2
+        columns = "".join(f"{stage:>20}" for stage in stages)
+        lines.insert(0, f"            {'':<{width}}{columns}{'tokens':>10}{'epochs':>10}")
+    for source in sources:
+        cells = [table.get((stage, source)) for stage in stages]
+        shown = "".join(f"{cell.share:>10.2%}{_epochs([cell]):>10}" if cell else " " * 20 for cell in cells)
+        parts = [cell for cell in cells if cell]
+        tokens = human(sum(part.tokens for part in parts))
+        lines.append(f"            {source:<{width}}{shown}{tokens:>10}{_epochs(parts):>10}")
+    return ["sources" + lines[0][7:], *lines[1:]]
+
+
+def _epochs(parts: list[Use]) -> str:
+    if any(part.epochs is None for part in parts):
+        return "?"
+    return ("" if all(part.exact for part in parts) else "~") + f"{sum(part.epochs for part in parts):,.2f}"

@@ -1,0 +1,1 @@
+"""Token caches: planned, built on Beam, opened as one stream of tokens."""

@@ -1,0 +1,294 @@
+"""How one token cache is made, in steps that any number of workers can share, repeat and resume.
+
+    plan         lists the source's pieces and fixes everything that the bytes depend on (cache_plan.py)
+    tokenise     one piece -> runs: its documents, sorted by the hash that orders the stream
+    write_shard  the s-th part of the hashes, out of all runs -> one file of the cache
+    finish       counts, manifest, provenance
+
+    <building>/plan.json
+               pieces/00003.json  00003-000.{keys,ends,tokens[,weights]}.npy    the runs of piece 3; the JSON says it is whole
+               shards/00000.json                                      file 0 of the cache is whole
+               cache/                                                 what becomes the cache, by one rename
+
+Files appear under their names only when whole, and a step that is done does nothing. So a job may be killed at any
+moment, steps may run twice and at the same time, and the cache has the same bytes: token_cache.py runs them in a loop,
+cache_job.py on Apache Beam. Workers meet in <building>, which must be one folder for all of them.
+"""
+
+import dataclasses
+import hashlib
+import heapq
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import seqio
+import tqdm
+from array_record.python import array_record_module
+
+from dots_jax.config import UserError
+from dots_jax.data.cache import token_format as fmt
+from dots_jax.data.cache.plan import Plan, appears, read_json, write_json
+from dots_jax.data.registry import get_task, task_vocabulary
+from dots_jax.data.sources.documents import Document, documents_of
+from dots_jax.data.sources.file_source import FileSource
+from dots_jax.data.sources.record_files import Malformed
+from dots_jax.data.tokenizers import vocabulary as vocabularies
+
+RUN_TOKENS = 1 << 25  # tokenised documents in memory at a time; some 0.4 GB a worker
+
+
+# --- step 1: a piece becomes runs -----------------------------------------------------------------------------------
+
+
+def tokenise(building: Path, index: int, samples: int, bar: bool = False) -> None:
+    """Writes the runs of piece `index`, and what was malformed in it. bar: draw a progress bar of documents."""
+    done = building / "pieces" / f"{index:05d}.json"
+    if done.exists():
+        return
+    plan = Plan.read(building)
+    task = get_task(plan.task)
+    lengths = _byte_lengths(task_vocabulary(task))
+    name, size = plan.pieces[index]
+    malformed = _MalformedRecords(_hasher("malformed", plan.task, name), samples)
+    order = _hasher(plan.document_order_seed, plan.task, name)
+    runs = documents = num_tokens = num_bytes = 0
+    keys, run, run_tokens = [], [], 0
+
+    def flush():
+        nonlocal runs, keys, run, run_tokens, num_bytes
+        if run:
+            num_bytes += _write_run(done.with_name(f"{index:05d}-{runs:03d}"), keys, run, lengths)
+            runs, keys, run, run_tokens = runs + 1, [], [], 0
+
+    stream = documents_of(task, plan.split, index, len(plan.pieces), malformed.add)
+    for document in tqdm.tqdm(
+        stream, desc=f"tokenising {plan.task} {plan.split}", unit=" docs", disable=None if bar else True
+    ):
+        keys.append(_key(order, documents))
+        run.append(document._replace(tokens=document.tokens.astype(plan.token_dtype, copy=False)))
+        documents += 1
+        num_tokens += len(document.tokens)
+        run_tokens += len(document.tokens)
+        if run_tokens >= RUN_TOKENS:
+            flush()
+    flush()
+    write_json(done, {
+        "name": name, "size": size, "sha256": _source_checksum(task, plan.split, index), "runs": runs,
+        "documents": documents, "tokens": num_tokens, "bytes": None if lengths is None else num_bytes,
+        "malformed": malformed.counts, "samples": malformed.samples(),
+    })  # fmt: skip
+
+
+def _hasher(*parts) -> "hashlib.blake2b":
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8)
+
+
+def _key(hasher: "hashlib.blake2b", number: int) -> int:
+    """64 bits for the number-th document of a piece."""
+    one = hasher.copy()
+    one.update(number.to_bytes(8, "little"))
+    return int.from_bytes(one.digest(), "little")
+
+
+def _write_run(stem: Path, keys: list[int], documents: list[Document], lengths: np.ndarray | None) -> int:
+    """Writes documents sorted by key; returns their bytes of text."""
+    keys = np.array(keys, np.uint64)
+    order = np.argsort(keys, kind="stable")
+    tokens = np.concatenate([documents[i].tokens for i in order])
+    ends = np.cumsum([len(documents[i].tokens) for i in order], dtype=np.int64)
+    arrays = {"keys": keys[order], "ends": ends, "tokens": tokens}
+    if documents[0].weights is not None:
+        arrays["weights"] = np.concatenate([documents[i].weights for i in order])
+    for name, array in arrays.items():
+        with appears(stem.with_name(f"{stem.name}.{name}.npy")) as path, open(path, "wb") as file:
+            np.save(file, array)
+    if lengths is None:
+        return 0
+    return sum(int(lengths[tokens[start : start + 65536]].sum()) for start in range(0, len(tokens), 65536))
+
+
+def _byte_lengths(vocabulary: seqio.Vocabulary) -> np.ndarray | None:
+    try:
+        return vocabularies.token_byte_lengths(vocabulary)
+    except UserError:  # trains all the same; only bits per byte need it, and say so
+        return None
+
+
+def _source_checksum(task: seqio.Task, split: str, index: int) -> str | None:
+    if not isinstance(task.source, FileSource):
+        return None  # TFDS has a version
+    with open(task.source.files(split)[index].path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _MalformedRecords:
+    """Counts by reason, and a sample: the records with the smallest hashes, so that it is the same every time."""
+
+    def __init__(self, hasher, samples: int):
+        self.counts: Counter[str] = Counter()
+        self._hasher, self._samples, self._kept = hasher, samples, []
+
+    def add(self, record: Malformed) -> None:
+        number = self.counts.total()
+        self.counts[record.reason] += 1
+        heapq.heappush(self._kept, (-_key(self._hasher, number), number, record))
+        if len(self._kept) > self._samples:
+            heapq.heappop(self._kept)
+
+    def samples(self) -> list[list]:
+        """[hash, reason, beginning of the record], sorted."""
+        return sorted([-key, record.reason, record.shown] for key, _, record in self._kept)
+
+
+# --- step 2: all runs become the files of the cache -----------------------------------------------------------------
+
+
+def write_shard(building: Path, shard: int) -> None:
+    """Writes file `shard` of the cache; none if no document falls into it."""
+    done = building / "shards" / f"{shard:05d}.json"
+    if done.exists():
+        return
+    plan = Plan.read(building)
+    name = f"tokens-{shard:05d}.array_record"
+    documents = _shard_documents(building, plan, shard)
+    row = {
+        "name": name,
+        "tokens": sum(len(d.tokens) for d in documents),
+        "documents": len(documents),
+        "size": 0,
+        "sha256": "",
+    }
+    if documents:
+        row |= write_file(building / "cache" / name, documents, plan.token_dtype, plan.chunk_tokens)
+    write_json(done, row)
+
+
+def _shard_documents(building: Path, plan: Plan, shard: int) -> list[Document]:
+    """The shard's documents in the order of the stream."""
+    low, high = (-(-(s << 64) // plan.shards) for s in (shard, shard + 1))
+    keys, documents = [], []
+    for index in range(len(plan.pieces)):
+        for run in range(read_json(building / "pieces" / f"{index:05d}.json")["runs"]):
+            stem = f"{building}/pieces/{index:05d}-{run:03d}"
+            # Mapped, so that a search and a slice read a few pages of a run and not all of it.
+            run_keys, ends, *columns = (
+                np.load(f"{stem}.{name}.npy", mmap_mode="r")
+                for name in ("keys", "ends", "tokens", *(["weights"] if plan.weighted else []))
+            )
+            first = int(np.searchsorted(run_keys, np.uint64(low)))
+            last = len(run_keys) if high >> 64 else int(np.searchsorted(run_keys, np.uint64(high)))
+            if first == last:
+                continue
+            start = int(ends[first - 1]) if first else 0
+            keys.append(np.array(run_keys[first:last]))
+            cuts = ends[first : last - 1] - start
+            documents += map(Document, *(np.split(np.array(c[start : ends[last - 1]]), cuts) for c in columns))
+    if not documents:
+        return []
+    # Stable: what no hash decides, the order of pieces and documents does.
+    return [documents[i] for i in np.argsort(np.concatenate(keys), kind="stable")]
+
+
+def write_file(path: Path, documents: Iterable[Document], token_dtype: str, chunk_tokens: int) -> dict:
+    """Writes one file of a cache; returns its size and sha256. documents: all of them with weights, or none."""
+    with appears(path) as unfinished_path:
+        writer = array_record_module.ArrayRecordWriter(str(unfinished_path), fmt.WRITER_OPTIONS)
+        try:
+            for tokens, ends, weights in _chunks(documents, token_dtype, chunk_tokens):
+                writer.write(fmt.encode_chunk(tokens, ends, weights))
+        finally:
+            writer.close()
+        with open(unfinished_path, "rb") as file:
+            return {"size": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _chunks(documents: Iterable[Document], dtype: str, chunk_tokens: int) -> Iterator[tuple]:
+    """The documents, end to end, cut into chunks (tokens, document ends, weights or None); the arrays are reused."""
+    tokens, weights, ends, filled = np.empty(chunk_tokens, dtype), None, [], 0
+    for document in documents:
+        taken, length = 0, len(document.tokens)
+        if document.weights is not None and weights is None:
+            weights = np.empty(chunk_tokens, np.uint8)
+        while taken < length:
+            n = min(length - taken, chunk_tokens - filled)
+            tokens[filled : filled + n] = document.tokens[taken : taken + n]
+            if weights is not None:
+                weights[filled : filled + n] = document.weights[taken : taken + n]
+            filled, taken = filled + n, taken + n
+            if taken == length:
+                ends.append(filled - 1)
+            if filled == chunk_tokens:
+                yield tokens, np.array(ends), weights
+                ends, filled = [], 0
+    if filled:
+        yield tokens[:filled], np.array(ends), None if weights is None else weights[:filled]
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+
+
+def check_pieces(building: Path, max_malformed: float) -> None:
+    """Raises UserError if there is nothing to learn from, or too much was malformed. Leaves samples in the folder."""
+    plan = Plan.read(building)
+    pieces = _pieces(building, plan)
+    documents, tokens = (sum(piece[name] for piece in pieces) for name in ("documents", "tokens"))
+    counts = _malformed_counts(pieces)
+    bad = sum(counts.values())
+    if bad > max_malformed * (documents + bad):
+        _write_samples(building / fmt.MALFORMED, pieces)
+        reason = max(counts, key=counts.get)
+        raise UserError(
+            f"Task {plan.task!r}: {bad} of {documents + bad} records of split {plan.split!r} are malformed, more than "
+            f"CacheConfig.max_malformed = {max_malformed:.6g} allows, most of them for: {reason}; {building / fmt.MALFORMED} "
+            "shows some: mend the files, or raise the limit."
+        )
+    if tokens == documents:
+        what = "no documents" if not documents else "only empty documents"
+        raise UserError(f"Task {plan.task!r} has {what} in its split {plan.split!r}: there is nothing to learn from.")
+
+
+def finish(building: Path, samples: int) -> fmt.Manifest:
+    """Completes <building>/cache out of what the steps left: the manifest last."""
+    plan = Plan.read(building)
+    pieces, cache = _pieces(building, plan), building / "cache"
+    files = [read_json(building / "shards" / f"{shard:05d}.json") for shard in range(plan.shards)]
+    _write_samples(cache / fmt.MALFORMED, pieces, samples)
+    fields = ("name", "size", "sha256", "documents", "tokens", "malformed")
+    write_json(cache / fmt.PROVENANCE, {
+        "source": plan.source, "fingerprint": plan.fingerprint,
+        "files": [{name: piece[name] for name in fields} for piece in pieces],
+    })  # fmt: skip
+    fixed = {
+        name: value for name, value in dataclasses.asdict(plan).items() if name not in ("shards", "code", "pieces")
+    }
+    manifest = fmt.Manifest(
+        **fixed,
+        documents=sum(piece["documents"] for piece in pieces),
+        tokens=sum(piece["tokens"] for piece in pieces),
+        bytes=None if any(piece["bytes"] is None for piece in pieces) else sum(piece["bytes"] for piece in pieces),
+        malformed=_malformed_counts(pieces),
+        files=[file for file in files if file["documents"]],
+    )
+    manifest.write(cache)
+    return manifest
+
+
+def _pieces(building: Path, plan: Plan) -> list[dict]:
+    return [read_json(building / "pieces" / f"{index:05d}.json") for index in range(len(plan.pieces))]
+
+
+def _malformed_counts(pieces: list[dict]) -> dict[str, int]:
+    counts = sum((Counter(piece["malformed"]) for piece in pieces), Counter())
+    return dict(sorted(counts.items()))
+
+
+def _write_samples(path: Path, pieces: list[dict], samples: int | None = None) -> None:
+    rows = sorted([*sample, piece["name"]] for piece in pieces for sample in piece["samples"])[:samples]
+    if rows:
+        lines = [json.dumps({"file": name, "reason": why, "begins": begins}) for _, why, begins, name in rows]
+        with appears(path) as unfinished_path:
+            unfinished_path.write_text("\n".join(lines) + "\n")

@@ -1,0 +1,219 @@
+"""Token caches on Apache Beam: the steps of cache_build.py on any runner's workers.
+
+Beam distributes, retries and waits. What is shared goes through the cache's folder, which must be one folder for all
+workers (a disk, NFS, or a mounted bucket), so an interrupted job goes on from the files it left, on any runner.
+"""
+
+import contextlib
+import io
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import apache_beam as beam
+import seqio
+import tqdm
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import create_runner
+
+from dots_jax.config import CacheConfig, DataConfig, UserError
+from dots_jax.data import mixtures
+from dots_jax.data.cache import build as cache_build
+from dots_jax.data.cache import plan as cache_plan
+from dots_jax.data.cache import token_cache
+from dots_jax.data.cache.token_format import Manifest
+from dots_jax.data.registry import check_split, get_task, task_vocabulary
+
+RUNNER = "--runner=FnApiRunner"  # Beam's own default would download a binary first
+_LOCAL_RUNNERS = ("FnApiRunner", "DirectRunner", "BundleBasedDirectRunner", "PrismRunner")
+_POLL_SECONDS = 0.5
+# Around a sentence for the user, since a runner hands on the text of a worker's error, and not the error.
+_SENTENCE = "\N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}dots_jax: %s\N{RIGHT-POINTING DOUBLE ANGLE QUOTATION MARK}"
+
+
+class Row(NamedTuple):
+    """One cache in the final table. seconds: None if it was there before."""
+
+    task: str
+    split: str
+    manifest: Manifest
+    seconds: float | None
+
+
+def cache(config: CacheConfig, options) -> int:
+    """The command: makes every cache that is missing and prints a table. options: dry_run. Returns the exit status."""
+    mixtures.register(config.data)
+    todo = splits_of(config)
+    cache_dir = config.data.cache_dir
+    for task, split in todo:  # all of it, before the first one takes its hours
+        if not token_cache.cache_directory(task, split, cache_dir).exists():
+            token_cache.prepare(task, cache_dir)
+            token_cache.look_first(task, split, config.max_malformed)
+    if options.dry_run:
+        print(_plan_table(config, todo))
+        return 0
+    for_each = on_beam(config.beam, config.data)
+    rows = []
+    for task, split in todo:
+        directory = token_cache.cache_directory(task, split, cache_dir)
+        start, there = time.monotonic(), directory.exists()
+        if there:
+            print(f"{task.name} {split}: {directory} is whole already and stays as it is", flush=True)
+        else:
+            token_cache.make_cache(
+                task, split, cache_dir, for_each, shards=config.shards, max_malformed=config.max_malformed,
+                samples=config.malformed_samples,
+            )  # fmt: skip
+        manifest = token_cache.check_cache(task, split, directory)
+        rows.append(Row(task.name, split, manifest, None if there else time.monotonic() - start))
+    print(_table(rows))
+    return 0
+
+
+def splits_of(config: CacheConfig) -> list[tuple[seqio.Task, str]]:
+    """Every (task, split) the config names, each once. Raises UserError for names that do not exist."""
+    tasks = {}
+    for name in config.tasks:
+        if name in seqio.MixtureRegistry.names():
+            tasks |= {task.name: task for task in seqio.MixtureRegistry.get(name).tasks}
+        else:
+            tasks[name] = get_task(name)
+    todo = []
+    for task in tasks.values():
+        task_vocabulary(task)
+        for split in config.splits or sorted(task.splits):
+            check_split(task, split)
+            todo.append((task, split))
+    return todo
+
+
+# --- Beam -----------------------------------------------------------------------------------------------------------
+
+
+def on_beam(flags: Sequence[str], data: DataConfig) -> token_cache.ForEach:
+    """Runs steps as Beam pipelines with these flags. Raises UserError for flags that Beam does not know."""
+    if not any(flag.startswith("--runner") for flag in flags):
+        flags = (RUNNER, *flags)
+    options = _beam_options(flags)
+
+    def for_each(step: Callable[[Path, int], None], building: Path, numbers: Sequence[int]) -> None:
+        if not numbers:
+            return
+        kind = "shards" if step is cache_build.write_shard else "pieces"
+        with _progress(building, kind), _sentences(), beam.Pipeline(options=options) as pipeline:
+            (
+                pipeline
+                | beam.Create(list(numbers))
+                | beam.Reshuffle()  # else a runner may fuse all into one worker
+                | beam.ParDo(_Step(step, str(building), data))
+            )
+
+    return for_each
+
+
+class _Step(beam.DoFn):
+    def __init__(self, step, building: str, data: DataConfig):
+        self._step, self._building, self._data = step, building, data
+
+    def setup(self):
+        mixtures.register(self._data)  # a worker is a new process
+
+    def process(self, number: int):
+        try:
+            with token_cache.write_errors(self._building):
+                self._step(Path(self._building), number)
+        except UserError as error:
+            raise RuntimeError(_SENTENCE % error) from error
+
+
+@contextlib.contextmanager
+def _sentences() -> Iterator[None]:
+    """Makes a UserError in a worker one here."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if "KeyboardInterrupt" in str(error):
+            raise KeyboardInterrupt from None
+        found = re.search(_SENTENCE % "(.*?)", str(error), re.DOTALL)
+        if found:
+            raise UserError(found[1]) from error
+        raise
+
+
+def _beam_options(flags: Sequence[str]) -> PipelineOptions:
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):  # argparse prints before it exits
+            options = PipelineOptions(list(flags))
+            known, given = options.get_all_options(), options.get_all_options(retain_unknown_options=True)
+    except SystemExit:
+        reason = said.getvalue().strip().split("error: ")[-1]
+        raise UserError(f"CacheConfig.beam holds a flag that Beam does not take: {reason}.") from None
+    unknown = sorted(given.keys() - known.keys())
+    if unknown and known["runner"] in _LOCAL_RUNNERS:  # others have flags that only their servers know
+        raise UserError(f"CacheConfig.beam holds --{unknown[0]}, which is no flag of Beam's {known['runner']}.")
+    try:
+        create_runner(known["runner"])
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UserError(
+            f"CacheConfig.beam: there is no runner {known['runner']!r} here ({' '.join(str(error).split())[:200]})."
+        ) from None
+    return options
+
+
+# --- what the user sees ---------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _progress(building: Path, kind: str) -> Iterator[None]:
+    """A bar of finished pieces or shards, from the files themselves: the same for every runner."""
+    plan = cache_plan.Plan.read(building)
+    number = len(plan.pieces) if kind == "pieces" else plan.shards
+    what = {"pieces": ("tokenising", " files"), "shards": ("writing", " shards")}[kind]
+    pause = 0.1 if sys.stderr.isatty() else 30  # seconds between lines of a log
+    stop = threading.Event()
+
+    def watch(bar: tqdm.tqdm) -> None:
+        while True:
+            stopped = stop.wait(_POLL_SECONDS)
+            bar.update(number - len(cache_plan.unfinished(building, kind, number)) - bar.n)
+            if stopped:
+                return
+
+    with tqdm.tqdm(desc=f"{what[0]} {plan.task} {plan.split}", total=number, unit=what[1], mininterval=pause) as bar:
+        thread = threading.Thread(target=watch, args=[bar])
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+def _plan_table(config: CacheConfig, todo: list[tuple[seqio.Task, str]]) -> str:
+    lines = [f"{'task':<28}{'split':<14}{'source files':>14}{'MB':>12}{'shards':>9}"]
+    for task, split in todo:
+        plan = cache_plan.plan(task, split, token_cache.source_identity(task, split), config.shards)
+        megabytes = sum(size for _, size in plan.pieces) / 1e6
+        lines.append(f"{task.name:<28}{split:<14}{len(plan.pieces):>14,}{megabytes:>12,.1f}{plan.shards:>9,}")
+    return "\n".join(lines)
+
+
+def _table(rows: list[Row]) -> str:
+    lines = [
+        f"{'task':<28}{'split':<14}{'documents':>14}{'tokens':>18}{'malformed':>11}{'files':>7}{'MB':>11}{'tokens/s':>12}"
+    ]
+    for task, split, manifest, seconds in rows:
+        speed = "was there" if seconds is None else f"{manifest.tokens / max(seconds, 1e-9):,.0f}"
+        megabytes = sum(file["size"] for file in manifest.files) / 1e6
+        lines.append(
+            f"{task:<28}{split:<14}{manifest.documents:>14,}{manifest.tokens:>18,}{sum(manifest.malformed.values()):>11,}"
+            f"{len(manifest.files):>7,}{megabytes:>11,.1f}{speed:>12}"
+        )
+    return "\n".join(lines)

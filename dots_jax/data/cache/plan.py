@@ -1,0 +1,134 @@
+"""What one token cache will be, and the folder where it is made: the ground on which cache_build.py works."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import inspect
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import seqio
+
+from dots_jax.data.cache import token_format as fmt
+from dots_jax.data.registry import task_vocabulary
+from dots_jax.data.sources.documents import is_weighted, pieces_of
+from dots_jax.data.sources.file_source import FileSource
+from dots_jax.data.tokenizers import vocabulary as vocabularies
+
+# Of the order of documents in the stream. Not the run's seed: the cache serves every run, whose own order is order.py.
+DOCUMENT_ORDER_SEED = 0
+SHARD_BYTES = 512 << 20  # of text for each file; a worker holds one file's tokens, up to four bytes for each
+_COMPRESSED = (".gz", ".zst", ".parquet")
+_COMPRESSION = 4  # what text shrinks by, roughly
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything the bytes of a cache depend on. pieces: [name, bytes] of each. code: of the preprocessors, hashed."""
+
+    format: int
+    task: str
+    split: str
+    source: str
+    fingerprint: str | None
+    vocabulary: str
+    eos_id: int
+    token_dtype: str
+    chunk_tokens: int
+    document_order_seed: int
+    weighted: bool
+    shards: int
+    code: str
+    pieces: list[list]
+
+    @classmethod
+    def read(cls, building: Path) -> "Plan":
+        return cls(**json.loads((building / "plan.json").read_text()))
+
+
+def plan(task: seqio.Task, split: str, source: str, shards: int = 0, chunk_tokens: int = fmt.CHUNK_TOKENS) -> Plan:
+    """The plan of a cache. source: its identity. shards: files; 0: by the size of the source.
+
+    Raises UserError for a source whose files are not there.
+    """
+    vocabulary = task_vocabulary(task)
+    pieces = pieces_of(task, split)
+    if shards == 0:
+        text = sum(p.size * (_COMPRESSION if p.name.endswith(_COMPRESSED) else 1) for p in pieces)
+        shards = max(1, -(-text // SHARD_BYTES))
+    return Plan(
+        format=fmt.FORMAT, task=task.name, split=split, source=source,
+        fingerprint=task.source.fingerprint(split) if isinstance(task.source, FileSource) else None,
+        vocabulary=vocabularies.identity(vocabulary), eos_id=vocabulary.eos_id,
+        token_dtype=fmt.token_dtype(vocabulary.vocab_size), chunk_tokens=chunk_tokens,
+        document_order_seed=DOCUMENT_ORDER_SEED, weighted=is_weighted(task), shards=shards,
+        code=hashlib.sha256(_code(tuple(task.preprocessors)).encode()).hexdigest()[:16], pieces=[list(piece) for piece in pieces],
+    )  # fmt: skip
+
+
+def _code(value) -> str:
+    """What tells two functions apart, as far as that can be seen: work that one of them began is not for the other."""
+    if isinstance(value, functools.partial):
+        return _code((value.func, value.args, *sorted(value.keywords.items())))
+    if isinstance(value, tuple):
+        return "".join(f"({_code(part)})" for part in value)
+    if not callable(value):
+        return re.sub(" at 0x[0-9a-f]+", "", repr(value))
+    source = getattr(value, "__qualname__", type(value).__qualname__)
+    with contextlib.suppress(OSError, TypeError):  # built in, or typed at a prompt
+        source += inspect.getsource(value)
+    return source
+
+
+def begin(building: Path, new: Plan, any_shards: bool = False) -> Plan:
+    """Makes the folder of a plan and returns the plan in force.
+
+    Work that is there is gone on with if it is of the same plan, else thrown away. Pieces do not depend on the number of
+    shards, so with another number only what was written of them goes; any_shards: the number of the work there is fine.
+    """
+    try:
+        old = Plan.read(building)
+    except (OSError, ValueError, TypeError):
+        old = None
+    if old is None or dataclasses.replace(old, shards=new.shards) != new:
+        shutil.rmtree(building, ignore_errors=True)
+    elif any_shards or old.shards == new.shards:
+        return old
+    for name in ("shards", "cache"):
+        shutil.rmtree(building / name, ignore_errors=True)
+    for name in ("pieces", "shards", "cache"):
+        (building / name).mkdir(parents=True, exist_ok=True)
+    write_json(building / "plan.json", dataclasses.asdict(new))
+    return new
+
+
+def unfinished(building: Path, kind: str, number: int) -> list[int]:
+    """Which of so many `pieces` or `shards` are not done yet."""
+    done = {path.stem for path in (building / kind).glob("*.json")}
+    return [i for i in range(number) if f"{i:05d}" not in done]
+
+
+@contextlib.contextmanager
+def appears(path: Path) -> Iterator[Path]:
+    """A path to write to; what is there in the end appears as `path` at once. Two writers may do so at the same time."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value) -> None:
+    with appears(path) as unfinished_path:
+        unfinished_path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path):
+    return json.loads(path.read_text())

@@ -1,0 +1,87 @@
+"""A mixture, or one split of a task, as an indexable list of packed sequences: what the training loop reads."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from dots_jax.config import Untie, UserError
+from dots_jax.data.registry import get_rates, get_task, task_vocabulary
+from dots_jax.data.sequences.order import MixtureOrder
+from dots_jax.data.sequences.packing import Batch, stack
+from dots_jax.data.sequences.token_source import TokenSource
+from dots_jax.data.sequences.untie import Untier
+
+
+class MixtureSequences:
+    """The training sequences of one stage, endless, in an order that depends on (seed, salt, index) only.
+
+    Opening makes the token caches that are missing. Safe to read from several threads.
+
+    Args:
+      mixture_or_task: name of a registered seqio mixture or task.
+      seed: of the run. salt: of the stage (its name), so that two stages of one mixture differ in order.
+      untie: how documents are knotted (untie.py); a sequence then takes fewer tokens of its task.
+
+    Attributes:
+      tasks: names, sorted. rates: task -> exact share of the sequences.
+      windows: task -> sequences in one pass over it. tokens: task -> tokens in one pass, end tokens included.
+      vocab_size, eos_id: of the vocabulary that the tasks share.
+      identity: changes when the data does; worth saving beside a checkpoint.
+    """
+
+    def __init__(
+        self, mixture_or_task: str, seq_len: int, seed: int, cache_dir: str | Path, salt: str = "", split: str = "train",
+        untie: Untie | None = None,
+    ):  # fmt: skip
+        if seq_len < 1:
+            raise UserError(f"Mixture {mixture_or_task!r}: seq_len must be above 0, but is {seq_len}.")
+        self.name, self.seq_len, self.split = mixture_or_task, seq_len, split
+        self.rates = get_rates(mixture_or_task)
+        self.tasks = tuple(sorted(self.rates))
+        window = untie.window(seq_len) if untie else seq_len
+        self._sources = {task: TokenSource(task, window, cache_dir) for task in self.tasks}
+        streams = {task: source.stream(split) for task, source in self._sources.items()}
+        self.windows = {task: stream.num_sequences(window) for task, stream in streams.items()}
+        self.tokens = {task: stream.num_tokens for task, stream in streams.items()}
+        vocabulary = task_vocabulary(get_task(self.tasks[0]))
+        self.vocab_size, self.eos_id = vocabulary.vocab_size, vocabulary.eos_id
+        self._untier = Untier(untie, seq_len, vocabulary, seed, salt) if untie else None
+        files = [[file["sha256"] for file in streams[task].manifest.files] for task in self.tasks]
+        self.identity = hashlib.sha256(repr((self.tasks, files)).encode()).hexdigest()[:16]
+        self._order = MixtureOrder(self.rates, self.windows, seed, salt)
+
+    def rows(self, indices: Sequence[int]) -> Batch:
+        """Sequences of the stage by index, any indices >= 0: packing.FEATURES, each [len(indices), seq_len]."""
+        return stack([self._row(int(index)) for index in indices])
+
+    def _row(self, index: int) -> Batch:
+        task, _, window = self._order.place(index)
+        row = self._sources[task].sequence(self.split, window)
+        return self._untier.row(row, index) if self._untier else row
+
+    def counts(self, index: int) -> dict[str, int]:
+        """Sequences of each task before sequence `index` of the stage."""
+        return self._order.counts(index)
+
+    def epochs(self, index: int) -> dict[str, float]:
+        """Passes over each task's data before sequence `index` of the stage."""
+        return self._order.epochs(index)
+
+
+class SplitSequences:
+    """One split of a task, each sequence once, in stream order.
+
+    Attributes: num_tokens (end tokens included), num_bytes (of text; None if the vocabulary cannot say).
+    """
+
+    def __init__(self, task: str, split: str, seq_len: int, cache_dir: str | Path):
+        self._source, self._split = TokenSource(task, seq_len, cache_dir), split
+        stream = self._source.stream(split)
+        self.num_tokens, self.num_bytes = stream.num_tokens, stream.num_bytes
+
+    def __len__(self) -> int:
+        return self._source.num_input_examples(self._split)
+
+    def rows(self, indices: Sequence[int]) -> Batch:
+        """packing.FEATURES, each [len(indices), seq_len]; indices in range(len(self))."""
+        return stack([self._source.sequence(self._split, int(index)) for index in indices])

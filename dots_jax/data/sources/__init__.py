@@ -1,0 +1,1 @@
+"""Where records come from: files, TFDS, the Python library; and the seqio tasks over them."""

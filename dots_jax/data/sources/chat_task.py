@@ -1,0 +1,86 @@
+"""seqio Tasks whose documents are conversations, of which only the assistant's words are learned (chat.py: the template).
+
+A document is one conversation and the end token. Packing puts several into a sequence, apart from each other, and cuts
+only what is longer than a sequence, which then goes on in the next one. The rates of a mixture upsample.
+"""
+
+import functools
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from dots_jax.config import UserError
+from dots_jax.data.metrics import language_model_metrics
+from dots_jax.data.tokenizers import chat
+
+
+class ChatTask(seqio.Task):
+    """A Task whose examples have `weights` beside their `targets`, 0 or 1 for each: whether it is learned.
+
+    They are no output feature, since seqio only mixes Tasks whose output features are the same, and text has none.
+    """
+
+    weighted = True  # token_cache reads it
+
+
+def add_chat_task(name: str, source: seqio.DataSource, vocabulary: seqio.Vocabulary, field: str = "messages") -> None:
+    """Registers a Task; a name that is registered already stays as it is, so that a second import does nothing.
+
+    An example of the Task is `targets`, int32 [tokens of one conversation + 1], closed by the end token, and `weights`,
+    int32 of the same length: 1 on the assistant's contents and their `<|endofresponse|>`, else 0.
+
+    Args:
+      vocabulary: a TokenizerVocabulary with dots.llm1's chat tokens; UserError for any other.
+      field: of the source's examples, a string scalar: a JSON list of {"role", "content"}. A record that is malformed
+        stops the reading with a UserError that names the task and the record.
+    """
+    if name in seqio.TaskRegistry.names():
+        return
+    if not hasattr(vocabulary, "special_id"):
+        raise UserError(
+            f"Task {name!r} is of conversations, for which {type(vocabulary).__name__} has no tokens: set "
+            "DataConfig.tokenizer to a tokenizer.json."
+        )
+    for token in chat.CHAT_TOKENS:
+        vocabulary.special_id(token)
+    task = ChatTask(
+        name,
+        source=source,
+        preprocessors=[functools.partial(_encode, task=name, vocabulary=vocabulary, field=field)],
+        output_features={"targets": seqio.Feature(vocabulary, add_eos=True)},
+        metric_fns=[language_model_metrics],
+    )
+    seqio.TaskRegistry.add_provider(name, task)
+
+
+def encode_record(
+    record: bytes, number: int, *, task: str, vocabulary: seqio.Vocabulary, field: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """(targets, weights) of one record, end token included. Raises UserError if it is malformed."""
+    try:
+        ids, weights = chat.encode(chat.parse(record), vocabulary)
+    except chat.MalformedConversation as error:
+        raise UserError(
+            f"Task {task!r}: record {number} (from 0) cannot be learned from, since in its field {field!r} {error}: "
+            "mend that record, or take it out."
+        ) from None
+    return np.array([*ids, vocabulary.eos_id], np.int32), np.array([*weights, 0], np.int32)
+
+
+def _encode(dataset: tf.data.Dataset, task: str, vocabulary: seqio.Vocabulary, field: str) -> tf.data.Dataset:
+    spec = dataset.element_spec.get(field)
+    if spec is None or spec.dtype != tf.string or spec.shape.rank != 0:
+        raise UserError(
+            f"Task {task!r} looks for messages in the field {field!r}, which its records do not have as one text of JSON; "
+            f"their fields are {', '.join(sorted(dataset.element_spec))}."
+        )
+
+    def encode(number, example):
+        def in_python(record, number):
+            return encode_record(record, int(number), task=task, vocabulary=vocabulary, field=field)
+
+        targets, weights = tf.numpy_function(in_python, [example[field], number], (tf.int32, tf.int32), stateful=False)
+        return {"targets": tf.ensure_shape(targets, [None]), "weights": tf.ensure_shape(weights, [None])}
+
+    return dataset.enumerate().map(encode)

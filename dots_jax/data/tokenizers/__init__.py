@@ -1,0 +1,1 @@
+"""Vocabularies, the chat form, and the training of a tokenizer."""

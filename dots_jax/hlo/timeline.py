@@ -1,0 +1,296 @@
+"""Walks the schedule of a compiled module and adds up its time, by two estimates at once.
+
+`compiler`: the cycles that the compiler itself estimates for each operation, over the clock. `floor`: the same for operations
+with a matrix product, and for all others the bytes that must move over the HBM bandwidth, since the compiler's figure is some
+three times that. Pallas kernels have no cycles: they take the longer of FLOPs at the peak and bytes at the bandwidth, those
+without a matrix product three times their bytes by the first estimate.
+
+A synchronous collective stands alone. An asynchronous one runs from its start, after what its links carry already, and only
+what is left of it at its done counts as exposed. Loops are walked once and count as often as they run: one whose trips depend
+on data as at balanced load, a conditional as its longest branch.
+"""
+
+import collections
+import dataclasses
+
+from dots_jax.config import UserError
+from dots_jax.hlo.collectives import CARRY, DONE, START, SYNC, Collective, Finder
+from dots_jax.hlo.interconnect import Network, Transfer, between_slices, transfer
+from dots_jax.hlo.kernel_cost import Expectation, is_kernel, kernel_work
+from dots_jax.hlo.op_cost import FREE, Reader
+from dots_jax.hlo.parser import Computation, Module, Operation
+
+ESTIMATES = ("compiler", "floor")
+HOST = 5  # memory space
+COPY = "copy"
+# The compiler's estimates of work without a matrix product are 2.7 to 3.8 times its bytes; a kernel's without one as well.
+ELEMENTWISE = 3.0
+COPIES = ("copy-start", "slice-start", "dynamic-slice-start", "dynamic-update-slice-start")
+
+
+@dataclasses.dataclass
+class Step:
+    """One operation of the schedule. trips: how often it runs in a step of the module. seconds: of one run, by estimate."""
+
+    op: Operation
+    computation: str
+    part: str
+    direction: str
+    trips: float
+    seconds: dict[str, float]
+    bytes: float = 0.0
+    flops: float = 0.0
+    kernel: bool = False
+    transfer: Transfer | None = None
+    asynchronous: bool = False
+    exposed: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Timeline:
+    """All that takes time."""
+
+    steps: list[Step]
+
+    @property
+    def compute(self) -> list[Step]:
+        return [step for step in self.steps if step.transfer is None]
+
+    @property
+    def transfers(self) -> list[Step]:
+        return [step for step in self.steps if step.transfer is not None]
+
+    @property
+    def collectives(self) -> list[Step]:
+        """And copies to and from the host; without those between HBM and vector memory, which come to nothing."""
+        return [step for step in self.transfers if step.transfer.kind != COPY]
+
+    def compute_seconds(self, estimate: str) -> float:
+        return sum(step.trips * step.seconds[estimate] for step in self.compute)
+
+    def exposed_seconds(self, estimate: str) -> float:
+        return sum(step.trips * step.exposed[estimate] for step in self.transfers)
+
+    def link_seconds(self) -> float:
+        """Of the busiest link, if all collectives ran one after the other on it."""
+        busy: dict[str, float] = collections.Counter()
+        for step in self.collectives:
+            for link in step.transfer.links:
+                busy[link] += step.trips * step.transfer.seconds
+        return max(busy.values(), default=0.0)
+
+    def seconds(self) -> dict[str, float]:
+        """compiler, floor: with what is exposed by each. overlapped: floor estimate, if every collective were hidden."""
+        found = {name: self.compute_seconds(name) + self.exposed_seconds(name) for name in ESTIMATES}
+        return {**found, "overlapped": max(self.compute_seconds("floor"), self.link_seconds())}
+
+
+class Walker:
+    """Builds a Timeline.
+
+    Raises:
+      UserError: the module is for another number of devices than the network has.
+    """
+
+    def __init__(self, module: Module, network: Network, expected: Expectation | None = None):
+        self.pod = network
+        if module.num_partitions * network.slices == len(network.places):  # the program of one slice of several
+            network = network.one_slice()
+        if module.num_partitions not in (1, len(network.places)):
+            raise UserError(
+                f"This module is for {module.num_partitions} devices, but the topology has {len(network.places)}."
+            )
+        self.module, self.network = module, network
+        self.reader, self.finder = Reader(module), Finder(module)
+        self.expected = expected or Expectation()
+        self.chip = network.chip
+
+    def walk(self) -> Timeline:
+        clocks = {name: _Clock() for name in ESTIMATES}
+        return Timeline(self._computation(self.module.entry, 1.0, clocks))
+
+    def _computation(self, name: str, trips: float, clocks: dict[str, "_Clock"]) -> list[Step]:
+        computation, steps, pending = self.module.computations[name], [], {}
+        for op in computation:
+            if op.opcode == "while":
+                count = self.module.trip_count(op, computation)
+                steps += self._loop(op.called("body"), trips, count, clocks) if count else []
+            elif op.opcode == "conditional":
+                steps += self._longest(op.branches, trips, clocks)
+            elif op.opcode == "call":
+                steps += self._computation(op.called("to_apply"), trips, clocks)
+            elif op.opcode.endswith(("-done", "-update")):
+                self._finish(op, computation, pending, clocks)
+            elif op.opcode in COPIES or op.opcode == "recv":
+                pending[op.name] = self._move(op, computation, trips, clocks)
+                steps.append(pending[op.name][0])
+            elif op.opcode not in FREE:
+                steps += self._operation(op, computation, trips, clocks, pending)
+        for start in list(pending):  # a start whose done is elsewhere: nothing is known to hide it
+            self._wait(pending.pop(start), clocks)
+        return steps
+
+    def _loop(self, body: str, trips: float, count: float, clocks: dict) -> list[Step]:
+        before = {name: clock.now for name, clock in clocks.items()}
+        steps = self._computation(body, trips * count, clocks)
+        for name, clock in clocks.items():  # the other trips take as long as the first
+            clock.skip((count - 1) * (clock.now - before[name]))
+        return steps
+
+    def _longest(self, branches: list[str], trips: float, clocks: dict) -> list[Step]:
+        best, best_clocks = [], None
+        for branch in branches:
+            own = {name: clock.copy() for name, clock in clocks.items()}
+            steps = self._computation(branch, trips, own)
+            if best_clocks is None or own["compiler"].now > best_clocks["compiler"].now:
+                best, best_clocks = steps, own
+        for name in clocks if best_clocks else ():
+            clocks[name].become(best_clocks[name])
+        return best
+
+    # --- one operation ---
+
+    def _operation(
+        self, op: Operation, computation: Computation, trips: float, clocks: dict, pending: dict
+    ) -> list[Step]:
+        found = self.finder.find(op, computation)
+        steps = [
+            self._communicate(op, computation, c, trips, clocks, pending) for c in found if c.role in (SYNC, START)
+        ]
+        carried = [c.chain for c in found if c.role == CARRY]
+        if carried or not found:
+            step = self._compute(op, computation, trips)
+            for name, clock in clocks.items():
+                clock.run(step.seconds[name], [pending[c][1][name] for c in carried if c in pending])
+            steps.append(step)
+        for collective in found:
+            if collective.role == DONE and collective.chain in pending:
+                self._wait(pending.pop(collective.chain), clocks)
+        return steps
+
+    def _communicate(self, op, computation, found: Collective, trips, clocks, pending) -> Step:
+        moved = transfer(found.kind, found.op, found.home, self.network, 1 / self.expected.buffer)
+        namesake = (found.op, found.home) if found.op.op_name else (op, computation)
+        step = Step(
+            op, computation.name, self.reader.part(*namesake), self.reader.direction(*namesake), trips,
+            dict.fromkeys(ESTIMATES, moved.seconds), moved.bytes, transfer=moved, asynchronous=found.role == START,
+            exposed=dict.fromkeys(ESTIMATES, 0.0),
+        )  # fmt: skip
+        for name, clock in clocks.items():
+            if found.role == SYNC:
+                step.exposed[name] = clock.wait(clock.send(moved))
+            elif found.chain:
+                pending.setdefault(found.chain, (step, {}))[1][name] = _Chain(moved.links, moved.seconds)
+            else:
+                pending.setdefault(op.name, (step, {}))[1][name] = clock.send(moved)
+        return step
+
+    def _move(
+        self, op: Operation, computation: Computation, trips: float, clocks: dict
+    ) -> tuple[Step, dict[str, float]]:
+        """An asynchronous copy between HBM, the chip's vector memory and the host, or what comes from other slices: it hides
+        like a collective."""
+        moved = between_slices(op, self.pod) if op.opcode == "recv" else self._copied(op)
+        step = Step(
+            op, computation.name, self.reader.part(op, computation), self.reader.direction(op, computation), trips,
+            dict.fromkeys(ESTIMATES, moved.seconds), moved.bytes, transfer=moved, asynchronous=True,
+            exposed=dict.fromkeys(ESTIMATES, 0.0),
+        )  # fmt: skip
+        return step, {name: clock.send(moved) for name, clock in clocks.items()}
+
+    def _copied(self, op: Operation) -> Transfer:
+        host = any(array.space == HOST for array in op.arrays)
+        # Of a slice of an array the slice moves: (the whole, the slice, where).
+        copied = min(array.bytes for array in op.arrays if array.dims)
+        bandwidth = (self.chip.pcie if host else self.chip.hbm) / self.chip.devices
+        return Transfer(
+            "host copy" if host else COPY, "none", 1, copied, copied / bandwidth, ("host" if host else "hbm",)
+        )
+
+    def _compute(self, op: Operation, computation: Computation, trips: float) -> Step:
+        part, direction, chip = self.reader.part(op, computation), self.reader.direction(op, computation), self.chip
+        place = (op, computation.name, part, direction, trips)
+        if is_kernel(op):
+            flops, moved = kernel_work(op, computation, self.expected)
+            seconds = max(flops * chip.devices / chip.flops, moved * chip.devices / chip.hbm)
+            compiler = seconds if flops else ELEMENTWISE * seconds
+            return Step(*place, {"compiler": compiler, "floor": seconds}, moved, flops, kernel=True)
+        # An asynchronous call does its work on another core meanwhile; it counts where it starts, as if it did not.
+        work = self.reader.work(op, computation)
+        # One row a cycle at most, where rows are looked up.
+        floor = max(work.bytes / (chip.hbm / chip.devices), work.rows / chip.clock)
+        compiler = op.cycles / chip.clock if op.cycles is not None else floor
+        seconds = {"compiler": compiler, "floor": compiler if work.flops else min(floor, compiler)}
+        return Step(*place, seconds, work.bytes, work.flops)
+
+    # --- the clock ---
+
+    def _finish(self, op: Operation, computation: Computation, pending: dict, clocks: dict) -> None:
+        for operand in op.operands:
+            place = computation.operations[operand]
+            while place.opcode.endswith("-update"):
+                place = computation.operations[place.operands[0]]
+            if op.opcode.endswith("-done") and place.name in pending:
+                self._wait(pending.pop(place.name), clocks)
+
+    def _wait(self, entry: tuple[Step, dict], clocks: dict) -> None:
+        step, ready = entry
+        for name, clock in clocks.items():
+            if isinstance(ready[name], _Chain):
+                step.exposed[name] = clock.finish(ready[name])
+            else:
+                step.exposed[name] = clock.wait(ready[name])
+
+
+@dataclasses.dataclass
+class _Chain:
+    """A collective that is brought on in steps: seconds are what is left of it."""
+
+    links: tuple[str, ...]
+    seconds: float
+
+
+class _Clock:
+    """now, and when each link is free again."""
+
+    def __init__(self):
+        self.now, self.free = 0.0, {}
+
+    def copy(self) -> "_Clock":
+        clock = _Clock()
+        clock.become(self)
+        return clock
+
+    def become(self, other: "_Clock") -> None:
+        self.now, self.free = other.now, dict(other.free)
+
+    def send(self, transfer: Transfer | _Chain) -> float:
+        """When a transfer that starts now, or as soon as its links are free, is done."""
+        begin = max([self.now, *(self.free.get(link, 0.0) for link in transfer.links)])
+        for link in transfer.links:
+            self.free[link] = begin + transfer.seconds
+        return begin + transfer.seconds
+
+    def run(self, seconds: float, chains: list[_Chain]) -> None:
+        """Computes, and brings chains on, one after the other, while their links are not taken by others."""
+        end = self.now + seconds
+        for chain in chains:
+            begin = max([self.now, *(self.free.get(link, 0.0) for link in chain.links)])
+            done = max(0.0, min(end - begin, chain.seconds))
+            chain.seconds -= done
+            for link in chain.links if done else ():
+                self.free[link] = begin + done
+        self.now = end
+
+    def finish(self, chain: _Chain) -> float:
+        """Waits for what is left of a chain."""
+        return self.wait(self.send(chain)) if chain.seconds else 0.0
+
+    def wait(self, until: float) -> float:
+        waited = max(0.0, until - self.now)
+        self.now += waited
+        return waited
+
+    def skip(self, seconds: float) -> None:
+        self.now += seconds
+        self.free = {link: time + seconds for link, time in self.free.items()}

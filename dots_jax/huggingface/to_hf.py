@@ -1,0 +1,306 @@
+"""A checkpoint of ours, converted or trained, becomes a Hugging Face folder, piece by piece.
+
+Each process writes every n-th file, from its first byte to its last. A journal beside the files says how far each one is
+and adds up what was read, so that an export that was stopped goes on, and one of damaged arrays never looks whole: the sums
+must be the checkpoint's. Everything is written to `DST.partial`, which becomes DST at the end; in a bucket, where nothing
+can be renamed, the config and the index are written last.
+"""
+
+import collections
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+
+from dots_jax.checkpoint.store import Checkpoints, check_disk, disk_errors
+from dots_jax.config import UserError, model_from_dict
+from dots_jax.huggingface import units as layouts
+from dots_jax.huggingface.config import config_to_hf
+from dots_jax.huggingface.progress import byte_bar
+from dots_jax.huggingface.safetensors_plan import Export, exports, header, index_json, shard_bytes, split
+from dots_jax.huggingface.safetensors_read import INDEX
+from dots_jax.huggingface.stored_model import ModelReader
+from dots_jax.huggingface.tokenizer_files import check_vocabulary, complete, copy_files, tokenizer_folder
+from dots_jax.storage import folder, in_bucket, write_whole
+
+THREADS = 4
+AHEAD = 2 * THREADS  # pieces that are read before they can be written
+
+
+def to_hf(
+    source_path: str, target_path: str, *, chat_template: str, step: int | None = None, dtype: str | None = None,
+    tokenizer: str | None = None, max_shard_size: str = "50GB",
+) -> str:  # fmt: skip
+    """Exports one checkpoint (default: the newest); says in one sentence what was made.
+
+    dtype: of the weights, `bfloat16` or `float32`; default: as they are stored. tokenizer: a folder with tokenizer.json;
+    default: what came with the weights.
+
+    Raises:
+      UserError: there is no such checkpoint, it is damaged, or the target cannot take it.
+    """
+    if dtype is not None and dtype not in layouts.DTYPES:
+        raise UserError(f"--dtype must be bfloat16 or float32, but is {dtype!r}.")
+    max_bytes = shard_bytes(max_shard_size)
+    source = Source(source_path, step)
+    names = _tokenizer(source, tokenizer)
+    files = split(exports(source.config, layouts.DTYPES[dtype] if dtype else source.dtype), max_bytes)
+    work = _Work(target_path, source, files)
+    total = sum(tensor.num_bytes for part in files.values() for tensor in part)
+    with disk_errors(target_path, "The folder"):
+        work.open(total)
+        _write_files(source, files, work)
+        work.barrier("files written")
+        if jax.process_index() == 0:
+            source.verify(work.sums(files))
+            work.finish(files, _config(source, files), names, chat_template)
+        work.barrier("export finished")
+    return f"{total:,} bytes in {len(files)} file(s): {target_path}"
+
+
+class Source:
+    """One checkpoint and where its arrays are."""
+
+    def __init__(self, path: str, step: int | None):
+        checkpoints = _open(path)
+        steps = checkpoints.steps()
+        if not steps:
+            raise UserError(f"There is no finished checkpoint in {checkpoints.folder}.")
+        self.step = steps[-1] if step is None else step
+        if self.step not in steps:
+            raise UserError(
+                f"There is no checkpoint of step {self.step} in {checkpoints.folder}: it has {', '.join(map(str, steps))}."
+            )
+        try:
+            self.record = checkpoints.record(self.step)
+        except Exception as error:
+            raise UserError(
+                f"The record of {checkpoints.folder / str(self.step)} cannot be read: it is damaged."
+            ) from error
+        checkpoints.close()
+        self.path = folder(path)
+        self.config = model_from_dict(self.record["model"])
+        self.reader = ModelReader(checkpoints.folder / str(self.step) / "model")
+        self.dtype = np.dtype(self.reader.array("params.embed.w_VD").dtype.numpy_dtype)
+        self.layouts = {layout.row: layout for layout in layouts.layouts(self.config, self.dtype)}
+
+    def verify(self, sums: dict[str, int]) -> None:
+        """Refuses an export of arrays that are not the ones that were saved."""
+        for layout in self.layouts.values():
+            if self.record["checksums"].get(layout.key) != sums[layout.key]:
+                raise UserError(
+                    f"The array {layout.name} of the checkpoint of step {self.step} in {self.path} is damaged: it is not "
+                    "the one that was saved. Nothing was exported."
+                )
+
+
+def _open(path: str) -> Checkpoints:
+    here = folder(path)
+    if not here.is_dir():
+        raise UserError(f"There is no folder {path}.")
+    if (here / "checkpoints").is_dir():
+        return Checkpoints(path)
+    if (here / "config.json").exists():
+        raise UserError(f"{path} is a Hugging Face checkpoint already: convert from_hf is the way from there.")
+    if "checkpoints" in (here.name, here.parent.name):
+        raise UserError(
+            f"{path} is a part of a workdir: give the folder that holds checkpoints/, and the step as --step."
+        )
+    raise UserError(f"There are no checkpoints in {path}: give what from_hf wrote, or the --workdir of a training run.")
+
+
+def _tokenizer(source: Source, tokenizer: str | None) -> epath.Path | None:
+    """The folder whose small files are copied, if there is one."""
+    kept = source.path / "tokenizer"
+    path = tokenizer_folder(tokenizer) if tokenizer else (kept if kept.is_dir() else None)
+    if path:
+        check_vocabulary(path, source.config.vocab_size)
+    return path
+
+
+def _config(source: Source, files: dict[str, list[Export]]) -> dict:
+    """config.json. The one that the weights came with says the same in its own way, and has fields that change nothing in
+    the model (token ids, initializer_range, ...): what it says stays."""
+    ours, came_with = config_to_hf(source.config), source.record.get("source", {}).get("config", {})
+    dtype = next(t for part in files.values() for t in part if t.name == "model.embed_tokens.weight").dtype.name
+    kept = {name: value for name, value in came_with.items() if value is not None or name not in ours}
+    return ours | kept | {"dtype": dtype, "torch_dtype": dtype}  # of transformers 5, and of 4
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+class _Work:
+    """What is being written, and the journal of it: for each file the sums of the tensors that are in it already."""
+
+    def __init__(self, target_path: str, source: Source, files: dict[str, list[Export]]):
+        self.target, self.local = folder(target_path), not in_bucket(target_path)
+        self._path = target_path
+        self.folder = self.target.parent / f"{self.target.name}.partial" if self.local else self.target
+        self._journal = self.folder / "conversion.partial"
+        first = next(iter(files.values()))[-1]
+        self._plan = json.dumps({
+            "format": 1, "source": source.record["checksum"], "files": list(files), "dtype": first.dtype.name,
+        })  # fmt: skip
+
+    def open(self, total: int) -> None:
+        plan = self._journal / "plan.json"
+        if jax.process_index() == 0:
+            taken = self.target.exists() and (not self.target.is_dir() or any(self.target.iterdir()))
+            if taken and (self.local or not plan.exists()):  # in a bucket the export itself is there
+                raise UserError(f"{self._path} exists and is not empty: choose another folder, or delete it.")
+            there = sum(entry.stat().length for entry in self.folder.iterdir()) if self.folder.exists() else 0
+            check_disk(str(self.folder), max(0, total - there), "The folder", "another DST")
+            self._journal.mkdir(parents=True, exist_ok=True)
+            if not plan.exists():
+                write_whole(plan, self._plan)
+        self.barrier("folders made")
+        if plan.read_text() != self._plan:
+            raise UserError(
+                f"{self.folder} holds the beginning of another export: delete it, or choose another folder."
+            )
+
+    def journal(self, file: str) -> epath.Path:
+        return self._journal / f"{file}.jsonl"
+
+    def entries(self, file: str) -> list[tuple[str, str, int]]:
+        """(tensor, our array, checksum) of all that is in the file; a line that was cut off does not count."""
+        if not self.journal(file).exists():
+            return []
+        lines = self.journal(file).read_text().split("\n")[:-1]
+        return [tuple(json.loads(line)) for line in lines]
+
+    def sums(self, files: dict[str, list[Export]]) -> dict[str, int]:
+        sums: dict[str, int] = {}
+        for file in files:
+            for _, key, value in self.entries(file):
+                sums[key] = (sums.get(key, 0) + value) % 2**32
+        return sums
+
+    def finish(self, files: dict, config: dict, tokenizer: epath.Path | None, chat_template: str) -> None:
+        """The small files, and then what makes the folder a checkpoint."""
+        if tokenizer:
+            copy_files(tokenizer, self.folder)
+        complete(self.folder, chat_template, config)
+        if len(files) > 1:
+            (self.folder / INDEX).write_text(index_json(files))
+        (self.folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        self._journal.rmtree()
+        if self.local:
+            if self.target.exists():
+                self.target.rmdir()
+            self.folder.rename(self.target)
+
+    def barrier(self, name: str) -> None:
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"convert: {name}")
+
+
+def _write_files(source: Source, files: dict[str, list[Export]], work: _Work) -> None:
+    """This process's share of the files."""
+    mine = dict(list(files.items())[jax.process_index() :: jax.process_count()])
+    done = {file: len(work.entries(file)) for file in mine}
+    size = lambda tensors: sum(tensor.num_bytes for tensor in tensors)
+    total, before = sum(map(size, mine.values())), sum(size(mine[file][: done[file]]) for file in mine)
+    with (
+        byte_bar("to_hf", total, before, jax.process_index() == 0) as bar,
+        ThreadPoolExecutor(THREADS) as threads,
+    ):
+        for file, tensors in mine.items():
+            if done[file] == len(tensors):
+                continue
+            try:
+                write = _write_local if work.local else _write_bucket
+                write(
+                    work, file, tensors, done[file], _read_ahead(source, threads, tensors, done[file], work.local), bar
+                )
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _write_local(work: _Work, file: str, tensors: list[Export], done: int, pieces: Iterator, bar) -> None:
+    """Goes on behind the `done` tensors that the journal knows; what a killed export wrote behind them is overwritten."""
+    start = header(tensors)
+    if done:  # without the line that a full disk or a kill cut off
+        write_whole(work.journal(file), "".join(json.dumps(entry) + "\n" for entry in work.entries(file)))
+    with (
+        open(work.folder / file, "r+b" if done else "wb") as out,
+        open(work.journal(file), "a" if done else "w") as journal,
+    ):
+        if not done:
+            out.write(start)
+        out.seek(len(start) + sum(tensor.num_bytes for tensor in tensors[:done]))
+        out.truncate()
+        for entry in _copy(out, pieces, bar):
+            out.flush()
+            journal.write(json.dumps(entry) + "\n")
+            journal.flush()
+        os.fsync(out.fileno())
+
+
+def _write_bucket(work: _Work, file: str, tensors: list[Export], done: int, pieces: Iterator, bar) -> None:
+    """An object of a bucket is there when it is closed, or not at all; so is its journal."""
+    with (work.folder / file).open("wb") as out:
+        out.write(header(tensors))
+        entries = list(_copy(out, pieces, bar))
+    work.journal(file).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+
+def _copy(out, pieces: Iterator, bar) -> Iterator[tuple[str, str, int]]:
+    """Writes the pieces of a file; yields a journal entry when a tensor is whole."""
+    value = 0
+    for tensor, key, last, (array, part) in pieces:
+        out.write(memoryview(array.reshape(-1).view(np.uint8)))
+        bar.update(array.nbytes)
+        value += part
+        if last:
+            yield tensor.name, key, value % 2**32
+            value = 0
+
+
+def _read_ahead(
+    source: Source, threads: ThreadPoolExecutor, tensors: list[Export], done: int, resumes: bool
+) -> Iterator[tuple[Export, str, bool, tuple[np.ndarray, int]]]:
+    """(tensor, our array's key, whether it ends here, (rows of it, checksum)), in order, a few of them read ahead."""
+    waiting: collections.deque[tuple[Export, str, bool, Future]] = collections.deque()
+    for tensor in tensors[done if resumes else 0 :]:
+        layout = source.layouts[tensor.row]
+        size = layout.inner[layout.axis] // len(tensor.row.theirs)
+        step = _step(source.reader.array(layout.name).chunk_layout.read_chunk.shape, layout, tensor, size)
+        for start in range(0, size, step):
+            stop = min(start + step, size)
+            if len(waiting) >= AHEAD:
+                *head, future = waiting.popleft()
+                yield (*head, future.result())
+            waiting.append(
+                (tensor, layout.key, stop == size, threads.submit(_read, source, layout, tensor, start, stop))
+            )
+    for *head, future in waiting:
+        yield (*head, future.result())
+
+
+def _step(chunk: tuple[int, ...], layout: layouts.Layout, tensor: Export, size: int) -> int:
+    """Along our first output axis, what is read at once: about PIECE_BYTES, in whole chunks if they are not larger."""
+    part, row_bytes = chunk[len(layout.stack) + layout.axis], tensor.num_bytes // size
+    step = max(1, layouts.PIECE_BYTES // row_bytes)
+    if part <= step:
+        step = step // part * part
+    else:
+        step *= 8  # each chunk is read as a whole for every piece: fewer and larger ones
+    return min(step, size)
+
+
+def _read(source: Source, layout: layouts.Layout, tensor: Export, start: int, stop: int) -> tuple[np.ndarray, int]:
+    store = source.reader.array(layout.name)
+    first = tensor.number * (layout.inner[layout.axis] // len(tensor.row.theirs))
+    where = (slice(None),) * layout.axis + (slice(first + start, first + stop),)
+    # Their axes are ours, outputs first; tensorstore turns while it copies.
+    turned = (*range(layout.axis, len(layout.inner)), *range(layout.axis))
+    rows = store[(*tensor.index, *where)].transpose(turned).read(order="C").result()
+    return rows.astype(tensor.dtype, copy=False), layouts.checksum(rows)

@@ -1,0 +1,210 @@
+"""Where a model lies while it serves, and its weights in the form that decoding reads.
+
+Training splits every matrix along its input and gathers it when it is used. Serving moves a few tokens past all the
+weights, so weights stay where they are and tokens travel: heads, feed-forward columns, vocabulary and experts lie over
+the mesh's `expert` axis, rows of the batch over `data` and `fsdp`.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dots_jax.checkpoint.store import Checkpoints
+from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig, UserError, model_from_dict
+from dots_jax.model.model_def import ModelDef
+from dots_jax.parallel.mesh import make_mesh
+from dots_jax.parallel.sharding import replicated
+from dots_jax.storage import folder
+
+# The rule table for serving: the logical axis of a parameter -> the mesh axis that splits it. That of training is
+# parallel.mesh.RULES.
+SERVING_RULES: dict[str, str | None] = {
+    "embed": None,
+    "expert": "expert",
+    "expert_embed": None,
+    "vocab": "expert",
+    "ffn": "expert",
+    "expert_ffn": None,
+    "heads": "expert",
+    "head_dim": None,
+    "router": None,
+    "norm": None,
+}
+ROWS = ("data", "fsdp")  # the mesh axes over which rows of a batch lie
+INIT_STD = 1.0  # of arrays that are never made: the parameters come from a checkpoint
+
+
+class Weights(NamedTuple):
+    """All arrays of a model, for a program whose layers are unrolled.
+
+    outer: embed, dense_block, final_norm, head. layers: the rest of each mixture-of-experts block, without its experts.
+    experts: theirs, as they are stored: [L, E, ...]. biases: [E] of each layer.
+
+    The layers are arrays of their own because a slice of a stack would be copied at every token; the experts stay in their
+    stack because a token reads only a few of them, by index.
+    """
+
+    outer: dict
+    layers: tuple[dict, ...]
+    experts: dict
+    biases: tuple[jax.Array, ...]
+
+
+def serving_mesh(config: ModelConfig, num_devices: int | None = None) -> Mesh:
+    """As many devices along `expert` as divide the experts, the rest along `data`."""
+    devices = jax.devices()[:num_devices]
+    expert = math.gcd(len(devices), config.num_experts)
+    return make_mesh(MeshConfig(data=len(devices) // expert, fsdp=1, expert=expert), devices)
+
+
+def serving_spec(logical: tuple[str, ...], shape: tuple[int, ...], axis_sizes: Mapping[str, int]) -> PartitionSpec:
+    """The PartitionSpec of a parameter, as `parameter_spec` is for training; an axis that its mesh axis does not divide
+    stays whole."""
+    names = (None,) * (len(shape) - len(logical)) + tuple(logical)
+    axes = [SERVING_RULES[name] if name else None for name in names]
+    return PartitionSpec(*(a if a and size % axis_sizes[a] == 0 else None for a, size in zip(axes, shape)))
+
+
+def rows_sharding(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(ROWS))
+
+
+def cache_sharding(mesh: Mesh, config: ModelConfig) -> NamedSharding:
+    """Of keys and values [B, N, S, H]: rows and heads lie where the rows and heads of the computation do."""
+    heads = "expert" if config.num_heads % mesh.shape["expert"] == 0 else None
+    return NamedSharding(mesh, PartitionSpec(ROWS, heads))
+
+
+def define(config: ModelConfig, dtype: str) -> ModelDef:
+    """The model for one device: XLA partitions it by where its arrays lie."""
+    return ModelDef(config, ComputeConfig(dtype=dtype, remat="none"), None, INIT_STD)
+
+
+def stored_dtype(path: tuple, dtype: str) -> jnp.dtype:
+    """Matrices are held in the dtype of the computation; what computes in float32 always (norms, routers) in that."""
+    name = jax.tree_util.keystr(path)
+    return jnp.dtype("float32" if "norm" in name or "router" in name else dtype)
+
+
+def shard_weights(definition: ModelDef, params: dict, router_bias: jax.Array, dtype: str, mesh: Mesh) -> Weights:
+    """Parameters in the layout of training as `Weights` on the mesh.
+
+    Empties `params`: each array is freed when its successor is made, so that at most one stack exists twice.
+    """
+    shardings = _shardings(definition, mesh)
+    outer, layers, experts = {}, [{} for _ in range(definition.config.num_moe_layers)], {}
+
+    def place(array, sharding, path):
+        return jax.device_put(array.astype(stored_dtype(path, dtype)), sharding)
+
+    for path, sharding in jax.tree_util.tree_leaves_with_path(shardings):
+        names = [key.key for key in path]
+        array = _pop(params, names)
+        if names[0] != "moe_blocks":
+            _set(outer, names, place(array, sharding, path))
+        elif "experts" in names:
+            experts[names[-1]] = place(array, sharding, path)
+        else:
+            one = NamedSharding(mesh, PartitionSpec(*sharding.spec[1:]))
+            for layer, tree in enumerate(layers):
+                _set(tree, names[1:], place(array[layer], one, path))
+    biases = tuple(jax.device_put(jnp.asarray(bias, jnp.float32), replicated(mesh)) for bias in router_bias)
+    return Weights(outer, tuple(layers), experts, biases)
+
+
+def _shardings(definition: ModelDef, mesh: Mesh) -> dict:
+    return definition.shardings(mesh, serving_spec)[0]
+
+
+def _pop(tree: dict, names: list[str]):
+    for name in names[:-1]:
+        tree = tree[name]
+    return tree.pop(names[-1])
+
+
+def _set(tree: dict, names: list[str], leaf) -> None:
+    for name in names[:-1]:
+        tree = tree.setdefault(name, {})
+    tree[names[-1]] = leaf
+
+
+def check_tokens(what: str, tokens: list[int], config: ModelConfig, room: int) -> list[int]:
+    """The tokens, if the model can take them and has room for so many more."""
+    if not tokens:
+        raise UserError(f"{what} is empty: it needs at least one token.")
+    if bad := [t for t in tokens if not 0 <= t < config.vocab_size]:
+        raise UserError(f"{what} has the token {bad[0]}, but the model's ids go from 0 to {config.vocab_size - 1}.")
+    if len(tokens) + room > config.max_seq_len:
+        raise UserError(
+            f"{what} has {len(tokens):,} tokens, but the model's context is {config.max_seq_len:,}"
+            f"{', and what follows must fit too' if room else ''}: shorten it."
+        )
+    return tokens
+
+
+# --- from a checkpoint ------------------------------------------------------------------------------------------------
+
+
+class Checkpoint(NamedTuple):
+    """An opened checkpoint: its model's config, its record, and where it is."""
+
+    config: ModelConfig
+    record: dict
+    step: int
+    checkpoints: Checkpoints
+
+
+def open_checkpoint(path: str, step: int | None = None) -> Checkpoint:
+    """The newest checkpoint of a folder that training or `convert from_hf` wrote, or the one of a step; no arrays yet.
+
+    Raises:
+      UserError: there is none, or its record cannot be read.
+    """
+    where = folder(path)
+    if not (where / "checkpoints").is_dir():
+        if not where.exists():
+            mend = "there is nothing of that name"
+        elif (where / "config.json").exists():
+            mend = f"it is a Hugging Face folder; `python -m dots_jax.convert from_hf {path} DIR` makes one of it"
+        elif (where / "model").is_dir() and where.parent.name == "checkpoints":
+            mend = f"it is one step of a run; give {where.parent.parent} and --step={where.name}"
+        else:
+            mend = "give the --workdir of a training run, or a folder that `python -m dots_jax.convert from_hf` wrote"
+        raise UserError(f"{path} is no checkpoint: {mend}.")
+    checkpoints = Checkpoints(path)
+    steps = checkpoints.steps()
+    if not steps:
+        raise UserError(f"There is no finished checkpoint in {checkpoints.folder}.")
+    if step is not None and step not in steps:
+        raise UserError(
+            f"There is no checkpoint of step {step} in {checkpoints.folder}: it has {', '.join(map(str, steps))}."
+        )
+    step = steps[-1] if step is None else step
+    try:
+        record = checkpoints.record(step)
+    except Exception as error:  # noqa: BLE001  whatever the reader trips over, it cannot be used
+        raise UserError(f"The checkpoint {checkpoints.folder / str(step)} cannot be read.") from error
+    return Checkpoint(model_from_dict(record["model"]), record, step, checkpoints)
+
+
+def load_weights(checkpoint: Checkpoint, definition: ModelDef, dtype: str, mesh: Mesh) -> Weights:
+    """The weights of a checkpoint, straight into their shards; read in the dtype in which they were saved, which their
+    checksums need, and then cast."""
+    shapes, bias = definition.abstract()
+    saved = checkpoint.record.get("dtypes", {})
+
+    def leaf(path, shape, sharding):
+        kind = saved.get(f"['model']{jax.tree_util.keystr(path)}", "float32")
+        return jax.ShapeDtypeStruct(shape.shape, kind, sharding=sharding)
+
+    abstract = jax.tree_util.tree_map_with_path(
+        leaf,
+        {"params": shapes, "router_bias": bias},
+        {"params": _shardings(definition, mesh), "router_bias": replicated(mesh)},
+    )
+    model = checkpoint.checkpoints.restore_model(checkpoint.step, abstract)
+    return shard_weights(definition, model["params"], model["router_bias"], dtype, mesh)

@@ -1,0 +1,1 @@
+"""Kernels: a plain reference for each, and what CPUs, TPUs and GPUs run instead."""

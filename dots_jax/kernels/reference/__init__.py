@@ -1,0 +1,1 @@
+"""Plain JAX, for every backend; the tests hold every kernel to these."""

@@ -1,0 +1,62 @@
+"""A model without its arrays.
+
+The model is an NNX module; training wants pure functions of arrays. `ModelDef` is where the two meet: outside the
+model's own scan, this is the only file that splits and merges NNX.
+"""
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+
+from dots_jax.config import ComputeConfig, ModelConfig
+from dots_jax.model.layers import RouterBias
+from dots_jax.model.transformer import Transformer
+from dots_jax.parallel.sharding import parameter_spec, replicated
+
+
+class ModelDef:
+    """A model without its arrays: binds arrays to the module, knows their shapes and where they land."""
+
+    def __init__(self, config: ModelConfig, compute: ComputeConfig, mesh: Mesh | None, init_std: float):
+        self.config, self.mesh, self.init_std = config, mesh, init_std
+        self.moments_on_host = compute.moments_on_host
+        # On one device there is nothing to exchange, and collectives of one would still copy.
+        over = mesh if mesh is not None and mesh.size > 1 else None
+        platform = jax.default_backend() if mesh is None else _platform(mesh)
+        self._build = lambda key: Transformer(
+            config, compute, init_std=init_std, mesh=over, platform=platform, rngs=nnx.Rngs(params=key)
+        )
+        abstract = nnx.eval_shape(lambda: self._build(jax.random.key(0)))
+        self._graph, self._params, self._bias = nnx.split(abstract, nnx.Param, RouterBias)
+
+    def init(self, seed: int) -> tuple[dict, jax.Array]:
+        """params and router_bias; the same numbers on any mesh."""
+        _, params, bias = nnx.split(self._build(jax.random.key(seed)), nnx.Param, RouterBias)
+        return nnx.to_pure_dict(params), jax.tree.leaves(bias)[0]
+
+    def bind(self, params: dict, router_bias: jax.Array) -> Transformer:
+        """The module with these arrays."""
+        params_state = jax.tree.map(lambda leaf: leaf, self._params)
+        nnx.replace_by_pure_dict(params_state, params)
+        bias_state = jax.tree.map(lambda _: router_bias, self._bias)
+        return nnx.merge(self._graph, params_state, bias_state)
+
+    def abstract(self) -> tuple[dict, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of params and router_bias, without memory."""
+        return nnx.to_pure_dict(self._params), jax.tree.leaves(self._bias)[0]
+
+    def shardings(self, mesh: Mesh | None = None, spec_of=parameter_spec) -> tuple[dict, NamedSharding]:
+        """Where params and router_bias land on the mesh (default: its own); spec_of: by which rules."""
+        mesh = mesh or self.mesh
+        is_variable = lambda leaf: isinstance(leaf, nnx.Variable)  # noqa: E731
+        specs = jax.tree.map(
+            lambda v: v.replace(NamedSharding(mesh, spec_of(v.get_metadata("logical"), v.shape, mesh.shape))),
+            self._params,
+            is_leaf=is_variable,
+        )
+        return nnx.to_pure_dict(specs), replicated(mesh)
+
+
+def _platform(mesh: Mesh) -> str:
+    """Of the mesh's devices; a mesh without devices, for shapes alone, counts as a CPU's."""
+    return mesh.devices.flat[0].platform if isinstance(mesh, Mesh) else "cpu"
