@@ -160,7 +160,7 @@ def measure(config: TrainConfig, sequences: int, microbatches: int, steps: int) 
         "floor_seconds": floors, "over_floor": median / max(floors.values()), "matmul_flops": plain,
         "ratio_to_matmul": flops / median / plain, "peak_memory_bytes": memory[0], "peak_memory_source": memory[1],
         "loss_first": losses[0], "loss_last": losses[-1],
-        "max_over_mean_load": float(jnp.max(metrics["max_over_mean_load"])),
+        "expert_load_imbalance": float(jnp.max(metrics["expert_load_imbalance"])),
     }  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def table(r: dict) -> str:
         f"{r['devices']} x {r['device']}; {r['parameters'] / 1e6:,.0f}M parameters, {r['active_parameters'] / 1e6:,.0f}M active; "
         f"{r['dtype']}, remat {r['remat']}",
         f"a step       {r['tokens_per_step']:,} tokens: {r['microbatches']} x {r['sequences']} sequences of {r['seq_len']}; loss "
-        f"{r['loss_first']:.3f} -> {r['loss_last']:.3f}; busiest expert {r['max_over_mean_load']:.2f} times the mean",
+        f"{r['loss_first']:.3f} -> {r['loss_last']:.3f}; busiest expert {r['expert_load_imbalance']:.2f} times the mean",
         f"time         {r['step_seconds']:.3f} s (median of {r['steps']}; best {r['step_seconds_min']:.3f}; the first, with "
         f"compilation, {r['first_step_seconds']:.1f})",
         f"speed        {r['tokens_per_second']:,.0f} tokens/s",

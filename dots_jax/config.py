@@ -146,74 +146,78 @@ def tiny() -> ModelConfig:
     )  # fmt: skip
 
 
-KEPT = ("qkv", "attention", "attended", "routing", "shared_hidden", "hidden")  # results that remat can keep
-_REMAT = {"none": ("inputs", *KEPT), "matmuls": KEPT, "full": ()}
+# Results of a layer that remat can save, by the names that checkpoint_name gives them.
+SAVEABLE = ("qkv", "attention", "attn_out", "routing", "dense_ffn_hidden", "expert_ffn_hidden")
+LAYER_INPUT = "layer_input"
+REMAT_POLICIES = {"none": (LAYER_INPUT, *SAVEABLE), "matmuls": SAVEABLE, "full": ()}
+EXPERT_STRATEGIES = ("all_gather", "all_to_all", "gather_weights", "gather_weights_fused")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """How the model is computed; changes speed, memory and rounding, never the architecture.
+    """How the model is computed: speed, memory and rounding, never the architecture.
 
-    dtype: of activations and of weights inside matmuls. Parameters, router, norms, softmax and loss are float32 always.
-    remat: what the backward pass recomputes: `none` (nothing), `full` (all but each layer's input), `matmuls` (only what is
-      cheap: norms, rotations, softmax, gathers; the results of matmuls are kept), or all but some of those results, as in
-      `attention+qkv`: attention (its sums), qkv, attended (behind the output projection), routing, shared_hidden and hidden
-      (of the shared and of the routed experts, behind gate and up). On a CPU `matmuls` is the fastest: less to write and
-      read back.
-    exchange: how tokens meet their experts across the expert axis: `all_gather` (of tokens; cheaper up to about as many
-      devices as experts a token has) or `all_to_all` (each copy to the device of its expert and back), or `weights`: the experts'
-      weights come to the tokens, the axis only shards them; or `weights_at_once`: so they do, in one collective over all mesh
-      axes and not one for each, for a 2D torus (v5e, v6e), if a device holds (a part of) one expert: fsdp 128 for dots.llm1.
-    expert_buffer: rows of experts worked on at a time across the expert axis, over the balanced load; where more arrive,
-      they take further rounds. Without an expert axis there is no such buffer.
-    loss_chunk_tokens: tokens of one device whose logits exist at the same time; 0 means all.
-    moments_on_host: between optimizer steps Adam's two moments lie in the host's memory: 8 bytes a parameter less on the
-      devices, for one transfer there and back a step.
-    kept_on_host: what waits in the host's memory for the backward pass: `inputs` (of each layer), or results that `remat` does
-      not keep on the device, as in `inputs+attention`. It travels while other layers are worked on.
+    `remat` selects which activations are saved on the device for the backward pass. `none` saves all, `full` only each
+    layer's input, `matmuls` the results of matmuls; a tuple of SAVEABLE names saves those. On a CPU `matmuls` is fastest.
+
+    `expert_strategy` is how tokens and experts come together over the `expert` mesh axis. `all_gather` sends all tokens
+    to all devices of the axis: cheaper up to about `experts_per_token` devices. `all_to_all` sends each copy of a token to
+    its expert's device. `gather_weights` sends the experts' weights to the tokens; the axis then only shards them.
+    `gather_weights_fused` does that in one collective over all mesh axes, for a 2D torus (v5e, v6e) on which a device
+    holds one expert or a part of one: fsdp 128 for dots.llm1.
     """
 
-    dtype: str = "bfloat16"
-    remat: str = "full"
-    exchange: str = "all_gather"
-    expert_buffer: float = 1.25
-    loss_chunk_tokens: int = 1024
-    moments_on_host: bool = False
-    kept_on_host: str = ""
+    dtype: str = (
+        "bfloat16"  # of activations and of weights in matmuls; parameters, router, norms, softmax, loss: float32
+    )
+    remat: str | tuple[str, ...] = "full"
+    expert_strategy: str = "all_gather"
+    expert_capacity_factor: float = (
+        1.25  # rows of one expert round over the balanced load; more rows: more rounds, no drops
+    )
+    loss_chunk_tokens: int = 1024  # tokens of one device whose logits exist at the same time; 0: all
+    offload_optimizer: bool = (
+        False  # Adam's moments wait in host memory: 8 bytes a parameter less, two transfers a step
+    )
+    offload_activations: tuple[str, ...] = ()  # `layer_input` or SAVEABLE names that wait in host memory
 
     def __post_init__(self):
         _check_types(self)
         _require_one_of(self, "dtype", ("bfloat16", "float32"))
-        results = ", ".join(KEPT)
+        _require_one_of(self, "expert_strategy", EXPERT_STRATEGIES)
+        results = ", ".join(SAVEABLE)
         _require(
-            self.remat in _REMAT or self.on_device <= {*KEPT},
-            f"ComputeConfig.remat must be none, full, matmuls, or some of {results} joined by +, but is {self.remat!r}.",
+            self.remat in REMAT_POLICIES if isinstance(self.remat, str) else {*self.remat} <= {*SAVEABLE},
+            f"ComputeConfig.remat must be 'none', 'full', 'matmuls', or a tuple of names from {results}, but is {self.remat!r}.",
         )
         _require(
-            self.on_host <= {"inputs", *KEPT},
-            f"ComputeConfig.kept_on_host must be some of inputs, {results} joined by +, or '', but is {self.kept_on_host!r}.",
+            self.offloaded <= {LAYER_INPUT, *SAVEABLE},
+            f"ComputeConfig.offload_activations must be a tuple of names from {LAYER_INPUT}, {results}, but is "
+            f"{self.offload_activations!r}.",
         )
-        twice = " and ".join(sorted(self.on_device & self.on_host))
-        sentence = f"ComputeConfig.remat = {self.remat!r} keeps {twice} on the device:"
-        _require(not twice, f"{sentence} name in ComputeConfig.kept_on_host only what it does not keep.")
-        _require_one_of(self, "exchange", ("all_gather", "all_to_all", "weights", "weights_at_once"))
-        _require(self.expert_buffer >= 1, f"ComputeConfig.expert_buffer must be at least 1, not {self.expert_buffer}.")
+        twice = " and ".join(sorted(self.saved & self.offloaded))
+        sentence = f"ComputeConfig.remat = {self.remat!r} saves {twice} on the device:"
+        _require(not twice, f"{sentence} name in ComputeConfig.offload_activations only what it does not save.")
+        _require(
+            self.expert_capacity_factor >= 1,
+            f"ComputeConfig.expert_capacity_factor must be at least 1, but is {self.expert_capacity_factor}.",
+        )
         _require(self.loss_chunk_tokens >= 0, "ComputeConfig.loss_chunk_tokens must not be negative.")
 
     @property
-    def weights_travel(self) -> bool:
-        """To the tokens, of which none leaves its device."""
-        return self.exchange.startswith("weights")
+    def saved(self) -> frozenset[str]:
+        """Names of activations that the backward pass finds on the device."""
+        return frozenset(REMAT_POLICIES[self.remat] if isinstance(self.remat, str) else self.remat)
 
     @property
-    def on_device(self) -> frozenset[str]:
-        """What the backward pass finds on the device beyond what it must: results of KEPT, or all."""
-        return frozenset(_REMAT.get(self.remat, self.remat.split("+")))
+    def offloaded(self) -> frozenset[str]:
+        """Names of activations that it finds in host memory."""
+        return frozenset(self.offload_activations)
 
     @property
-    def on_host(self) -> frozenset[str]:
-        """What it finds in the host's memory: `inputs`, or results of KEPT."""
-        return frozenset(self.kept_on_host.split("+") if self.kept_on_host else ())
+    def gathers_expert_weights(self) -> bool:
+        """Weights move to the tokens, and no token leaves its device."""
+        return self.expert_strategy.startswith("gather_weights")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -399,19 +403,15 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BalanceConfig:
-    """Load balancing (report, section 2). The values are DeepSeek-V3's; dots.llm1's are not published.
+    """Load balancing (report, section 2). The values are DeepSeek-V3's; dots.llm1's are not published."""
 
-    bias_rate: step of the router bias after each training step; 0 switches it off.
-    sequence_loss: weight (alpha) of the sequence-wise balance loss.
-    """
-
-    bias_rate: float = 0.001
-    sequence_loss: float = 1e-4
+    expert_bias_update_rate: float = 0.001  # step of the router bias after each training step; 0: off
+    sequence_aux_loss_coef: float = 1e-4  # weight (alpha) of the sequence-wise balance loss
 
     def __post_init__(self):
         _check_types(self)
-        _require(self.bias_rate >= 0, "BalanceConfig.bias_rate must not be negative.")
-        _require(self.sequence_loss >= 0, "BalanceConfig.sequence_loss must not be negative.")
+        _require(self.expert_bias_update_rate >= 0, "BalanceConfig.expert_bias_update_rate must not be negative.")
+        _require(self.sequence_aux_loss_coef >= 0, "BalanceConfig.sequence_aux_loss_coef must not be negative.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,16 @@ CLASSES = {
     if isinstance(value, type) and dataclasses.is_dataclass(value)
 }
 
+# Settings that had another name until 0.1.
+RENAMED = {
+    "ComputeConfig.exchange": "ComputeConfig.expert_strategy, with 'gather_weights' for 'weights'",
+    "ComputeConfig.expert_buffer": "ComputeConfig.expert_capacity_factor",
+    "ComputeConfig.moments_on_host": "ComputeConfig.offload_optimizer",
+    "ComputeConfig.kept_on_host": "ComputeConfig.offload_activations, a tuple, with 'layer_input' for 'inputs'",
+    "BalanceConfig.bias_rate": "BalanceConfig.expert_bias_update_rate",
+    "BalanceConfig.sequence_loss": "BalanceConfig.sequence_aux_loss_coef",
+}
+
 MACRO = "macro"  # A macro is, as in gin, a function of this name with one parameter `value`, in the macro's scope.
 
 
@@ -67,6 +77,9 @@ def check_names(bindings: list[Binding]) -> None:
         if binding.name != MACRO:
             _check_class(binding.name, binding.place)
             fields = [field.name for field in dataclasses.fields(CLASSES[binding.name])]
+            new = RENAMED.get(f"{binding.name}.{binding.parameter}")
+            if new:
+                raise UserError(f"{binding.place}: {binding.name}.{binding.parameter} is now {new}.")
             if binding.parameter not in fields:
                 suggestion = did_you_mean(binding.parameter, fields) or f"; it has {', '.join(fields)}."
                 raise UserError(f"{binding.place}: {binding.name} has no setting {binding.parameter}{suggestion}")

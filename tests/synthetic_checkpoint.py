@@ -14,7 +14,7 @@ from dots_jax.config import CheckpointConfig, ComputeConfig, ModelConfig, dots_l
 from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel.mesh import AXES
 from dots_jax.parallel.sharding import parameter_spec
-from dots_jax.training.state import Guard, TrainState, to_items
+from dots_jax.training.state import StepHealth, TrainState, to_items
 
 LAYER, EXPERTS = 7, (0, 1, 2, 3)  # of the large checkpoint, what has data. Layer 7 is place 6 of the stack
 
@@ -26,7 +26,7 @@ def small_state(config: ModelConfig, seed: int) -> TrainState:
     draw = lambda s: jnp.asarray(0.1 * rng.standard_normal(s.shape), s.dtype)
     params, bias = jax.tree.map(draw, shapes)
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, params, bias, {"mu": jnp.zeros(3)}, Guard(zero, zero, zero, jnp.zeros(())))
+    return TrainState(zero, params, bias, {"mu": jnp.zeros(3)}, StepHealth(zero, zero, zero, jnp.zeros(())))
 
 
 def write_small(workdir, config: ModelConfig, *steps: int) -> dict[int, TrainState]:

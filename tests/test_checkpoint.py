@@ -17,7 +17,7 @@ from small_run import NUM_STEPS, restored
 
 from dots_jax.checkpoint.store import Checkpoints
 from dots_jax.config import CheckpointConfig, UserError
-from dots_jax.training.state import Guard, TrainState, to_items
+from dots_jax.training.state import StepHealth, TrainState, to_items
 
 # --- a state of a few arrays: no model, no compilation ---------------------------------------------------------------
 
@@ -34,7 +34,7 @@ def small_state(step, devices=8):
             params={"a": matrix(), "norm": {"scale": jax.device_put(np.ones(7, np.float32), whole)}},
             router_bias=jax.device_put(rng.normal(size=(2, 8)).astype(np.float32), whole),
             opt_state={"mu": matrix(), "nu": matrix()},
-            guard=Guard(count, count, count, jax.device_put(np.float32(np.inf), whole)),
+            guard=StepHealth(count, count, count, jax.device_put(np.float32(np.inf), whole)),
         )
     )
 

@@ -87,12 +87,12 @@ BAD = {
     "top-k": (lambda: ModelConfig(num_experts=4, experts_per_token=6), "experts_per_token (6) must not exceed num_experts (4)"),
     # compute
     "dtype": (lambda: ComputeConfig(dtype="float16"), "ComputeConfig.dtype must be one of bfloat16, float32, but is 'float16'."),
-    "remat": (lambda: ComputeConfig(remat="some"), "remat must be none, full, matmuls, or some of qkv, attention, "),
-    "remat, one of them": (lambda: ComputeConfig(remat="qkv+v"), "joined by +, but is 'qkv+v'."),
-    "remat, nothing": (lambda: ComputeConfig(remat=""), "joined by +, but is ''."),
-    "remat, two kinds": (lambda: ComputeConfig(remat="full+qkv"), "joined by +, but is 'full+qkv'."),
-    "exchange": (lambda: ComputeConfig(exchange="pigeon"), "ComputeConfig.exchange must be one of all_gather, all_to_all, weights"),
-    "buffer": (lambda: ComputeConfig(expert_buffer=0.9), "ComputeConfig.expert_buffer must be at least 1, not 0.9."),
+    "remat": (lambda: ComputeConfig(remat="some"), "remat must be 'none', 'full', 'matmuls', or a tuple of names from qkv, "),
+    "remat, one of them": (lambda: ComputeConfig(remat=("qkv", "v")), "but is ('qkv', 'v')."),
+    "remat, nothing": (lambda: ComputeConfig(remat=""), "but is ''."),
+    "remat, two kinds": (lambda: ComputeConfig(remat=("full", "qkv")), "but is ('full', 'qkv')."),
+    "strategy": (lambda: ComputeConfig(expert_strategy="pigeon"), "expert_strategy must be one of all_gather, all_to_all, gather_"),
+    "buffer": (lambda: ComputeConfig(expert_capacity_factor=0.9), "expert_capacity_factor must be at least 1, but is 0.9."),
     "chunk": (lambda: ComputeConfig(loss_chunk_tokens=-1), "ComputeConfig.loss_chunk_tokens must not be negative"),
     # mesh
     "context of zero": (lambda: MeshConfig(context=0), "MeshConfig.context must be above 0, or -1 for the rest, but is 0."),
@@ -120,7 +120,7 @@ BAD = {
     # the rest
     "beta": (lambda: OptimizerConfig(beta2=1.0), "OptimizerConfig.beta2 must be in [0, 1), but is 1.0."),
     "decay": (lambda: OptimizerConfig(weight_decay=-0.1), "OptimizerConfig.weight_decay must not be negative"),
-    "bias rate": (lambda: BalanceConfig(bias_rate=-1.0), "BalanceConfig.bias_rate must not be negative"),
+    "bias rate": (lambda: BalanceConfig(expert_bias_update_rate=-1.0), "expert_bias_update_rate must not be negative"),
     "guard": (lambda: GuardConfig(max_nonfinite=0), "GuardConfig.max_nonfinite must be above 0"),
     "cache": (lambda: DataConfig(cache_dir=""), "DataConfig.cache_dir must name a folder"),
     "never save": (lambda: CheckpointConfig(every_steps=0), "CheckpointConfig.every_steps must be above 0"),
@@ -156,16 +156,16 @@ BAD = {
     ),
     "train mesh": (lambda: train(mesh=MeshConfig(data=16)).for_devices(8), "data 16 x fsdp -1 x expert 1 x context 1 needs 16 "),
     "kept on host": (
-        lambda: ComputeConfig(kept_on_host="inputs+logits"),
-        "ComputeConfig.kept_on_host must be some of inputs, qkv, attention, attended, routing, shared_hidden, hidden joined by",
+        lambda: ComputeConfig(offload_activations=("layer_input", "logits")),
+        "ComputeConfig.offload_activations must be a tuple of names from layer_input, qkv, attention, attn_out, routing",
     ),
     "kept twice": (
-        lambda: ComputeConfig(remat="attention+qkv", kept_on_host="inputs+attention"),
-        "ComputeConfig.remat = 'attention+qkv' keeps attention on the device",
+        lambda: ComputeConfig(remat=("attention", "qkv"), offload_activations=("layer_input", "attention")),
+        "ComputeConfig.remat = ('attention', 'qkv') saves attention on the device",
     ),
     "kept without remat": (
-        lambda: ComputeConfig(remat="none", kept_on_host="inputs"),
-        "ComputeConfig.remat = 'none' keeps inputs on the device",
+        lambda: ComputeConfig(remat="none", offload_activations=("layer_input",)),
+        "ComputeConfig.remat = 'none' saves layer_input on the device",
     ),
     # evaluation
     "no tasks": (lambda: evaluation(tasks=()), "EvalConfig.tasks must name at least one task"),
@@ -206,5 +206,5 @@ def test_good_configs_resolve():
     assert evaluation().for_devices(config.tiny(), 8).mesh.fsdp == 8
     long = train(mesh=MeshConfig(context=4), stages=(stage(batch_tokens=((0, 256),)),)).for_devices(8)
     assert long.mesh == MeshConfig(fsdp=2, context=4) and str(long.mesh) == "data 1 x fsdp 2 x expert 1 x context 4"
-    assert ComputeConfig(remat="attention+qkv+hidden").remat == "attention+qkv+hidden"
+    assert ComputeConfig(remat=["attention", "qkv"]).remat == ("attention", "qkv")
     assert train(seed=0, validation=["text"]).validation == ("text",)

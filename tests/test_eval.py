@@ -91,8 +91,8 @@ def test_rows_and_tensorboard_of_a_run(workdir):
     assert [row["tokens"] for row in rows] == [256 * n for n in range(1, 10)]
     for row in rows:
         assert {"loss", "balance_loss", "learning_rate", "grad_norm", "param_norm", "bias_norm", "stage"} <= row.keys()
-        assert len(row["max_over_mean_load"]) == 2  # layers with experts
-        assert row["extra_expert_blocks"] == row["dropped_tokens"] == 0  # one device: all rows in one block
+        assert len(row["expert_load_imbalance"]) == 2  # layers with experts
+        assert row["expert_overflow_rounds"] == row["dropped_tokens"] == 0  # one device: all rows in one block
         assert row["epoch"].keys() == set(TASKS)
         assert ("first_step_seconds" in row) != ("tokens_per_second" in row and "mfu" in row and "step_seconds" in row)
     assert [row["step"] for row in rows if "first_step_seconds" in row] == [1, 8]  # once a process: it compiles
@@ -100,8 +100,13 @@ def test_rows_and_tensorboard_of_a_run(workdir):
     for tag, name in (("train/loss", "loss"), ("train/grad_norm", "grad_norm"), ("schedule/tokens", "tokens")):
         assert [board[tag, row["step"]] for row in rows] == [[row[name]] for row in rows]
     tags = {tag for tag, _ in board}
-    assert {"train/extra_expert_blocks", "train/dropped_tokens"} <= tags
-    assert {"speed/mfu", "speed/tokens_per_second", "max_over_mean_load/layer_1", "max_over_mean_load/layer_2"} <= tags
+    assert {"train/expert_overflow_rounds", "train/dropped_tokens"} <= tags
+    assert {
+        "speed/mfu",
+        "speed/tokens_per_second",
+        "expert_load_imbalance/layer_1",
+        "expert_load_imbalance/layer_2",
+    } <= tags
     assert {"epoch/small_prose", "epoch/small_numbers", "schedule/learning_rate", "train/bias_norm"} <= tags
 
 

@@ -11,7 +11,7 @@ from dots_jax.config import DataConfig, Mixture, Source, TrainConfig, tiny
 from dots_jax.curriculum.mixture_use import Size, declared_rates, known_sizes, repeats, uses
 from dots_jax.curriculum.stages import Schedule
 from dots_jax.curriculum.table import plan
-from dots_jax.curriculum.token_ledger import Exposure, total
+from dots_jax.curriculum.token_ledger import TokenLedger, total
 from dots_jax.data.sequences.order import MixtureOrder
 
 RATES = ({"a": Fraction(3, 4), "b": Fraction(1, 4)}, {"b": Fraction(1, 2), "c": Fraction(1, 2)})
@@ -33,7 +33,7 @@ class Sequences(MixtureOrder):
 @pytest.fixture
 def exposure():
     schedule = Schedule(STAGES)
-    return schedule, Exposure(schedule, [Sequences(rates, s) for rates, s in zip(RATES, STAGES)])
+    return schedule, TokenLedger(schedule, [Sequences(rates, s) for rates, s in zip(RATES, STAGES)])
 
 
 def test_against_counting_every_sequence(exposure):

@@ -140,11 +140,11 @@ def test_an_axis_without_a_rule_is_refused():
 
 
 @pytest.mark.parametrize("mesh", [POD, LONG], ids=["data 2", "context 4"])
-@pytest.mark.parametrize("exchange", ["all_gather", "all_to_all", "weights", "weights_at_once"])
+@pytest.mark.parametrize("exchange", ["all_gather", "all_to_all", "gather_weights", "gather_weights_fused"])
 def test_dots_llm1_over_512_devices(mesh, exchange):
     """Every parameter has a spec, all but the norms are split over all devices but the copies along `data`, and the
     state of a device is its share of 12 bytes a parameter."""
-    definition = ModelDef(dots_llm1(), ComputeConfig(exchange=exchange), mesh, 0.006)
+    definition = ModelDef(dots_llm1(), ComputeConfig(expert_strategy=exchange), mesh, 0.006)
     state, shards = abstract_state(definition, make_optimizer(OptimizerConfig())), 512 // mesh.shape["data"]
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
         name = jax.tree_util.keystr(path)
@@ -153,7 +153,7 @@ def test_dots_llm1_over_512_devices(mesh, exchange):
         assert parts == shards or leaf.size <= 61 * 4096, f"{name} {leaf.shape} is split over {parts} devices only"
     experts = state.params["moe_blocks"]["moe"]["experts"]
     kept = [leaf.sharding.spec[1] for leaf in jax.tree.leaves(experts)]  # behind the layers: whose experts are whose
-    assert all(("expert" in axes) == (not exchange.startswith("weights") or mesh is LONG) for axes in kept)
+    assert all(("expert" in axes) == (not exchange.startswith("gather_weights") or mesh is LONG) for axes in kept)
 
     parameters, share = 142_774_373_888, 1 / shards
     assert parameters * 4 * share <= bytes_per_device(state.params) <= parameters * 4 * share * 1.002

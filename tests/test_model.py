@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numerics import MODEL, assert_close, equations, input_dtypes, quick_compilation, random_batch, random_weights
 
-from dots_jax.config import KEPT, ComputeConfig, ModelConfig
+from dots_jax.config import SAVEABLE, ComputeConfig, ModelConfig
 from dots_jax.model.model_def import ModelDef
 
 CONFIG = ModelConfig(
@@ -118,10 +118,10 @@ def test_the_bias_matters_but_has_no_gradient(arrays, hidden, batch, by_remat):
 # --- remat ----------------------------------------------------------------------------------------------------------
 
 
-REMATS = ("none", "matmuls", "attention+qkv", "full")
+REMATS = ("none", "matmuls", ("attention", "qkv"), "full")
 
 
-def traced(arrays, batch, remat: str):
+def traced(arrays, batch, remat: str | tuple[str, ...]):
     """The loss, and its gradients in parameters and bias."""
     return jax.jit(jax.value_and_grad(make_loss(define(remat=remat)), argnums=(0, 1))).trace(*arrays, batch)
 
@@ -148,18 +148,18 @@ def test_remat_recomputes_what_its_name_says(by_remat):
     assert none < matmuls < attention < full
 
 
-@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.parametrize("name", SAVEABLE)
 def test_each_name_saves_work(arrays, batch, by_remat, name):
     """What the name stands for is not computed again: a matmul, or the choice of experts and their sorting."""
     kind = "top_k" if name == "routing" else "dot_general"
-    assert operations(traced(arrays, batch, name))[kind] < by_remat["full"][1][kind]
+    assert operations(traced(arrays, batch, (name,)))[kind] < by_remat["full"][1][kind]
 
 
 def test_what_waits_on_the_host_changes_no_bit(arrays, batch, by_remat):
     """It is moved, on a machine whose host memory is another, and computed from as if it had stayed."""
-    compute = {"remat": "routing", "kept_on_host": "inputs+attention"}
+    compute = {"remat": ("routing",), "offload_activations": ("layer_input", "attention")}
     trace = jax.jit(jax.value_and_grad(make_loss(define(**compute)), argnums=(0, 1))).trace(*arrays, batch)
-    kept = jax.jit(jax.value_and_grad(make_loss(define(remat="attention+routing")), argnums=(0, 1))).trace(
+    kept = jax.jit(jax.value_and_grad(make_loss(define(remat=("attention", "routing"))), argnums=(0, 1))).trace(
         *arrays, batch
     )
     results = [t.lower().compile()(*arrays, batch) for t in (trace, kept)]

@@ -26,7 +26,7 @@ MESHES = {
     "fsdp 2 x expert 2 x context 2": MeshConfig(fsdp=2, expert=2, context=2),
 }
 is_variable = lambda leaf: isinstance(leaf, nnx.Variable)
-TRAVEL = ("all_gather", "all_to_all", "weights", "weights_at_once")
+TRAVEL = ("all_gather", "all_to_all", "gather_weights", "gather_weights_fused")
 # What is added to the scores (all in 0..1) to bring the load about.
 BIASES = {
     "random": np.zeros(E),
@@ -134,7 +134,7 @@ def x_and_dy():
 CASES = [("no mesh", 1, "all_gather"), ("no mesh", 2, "all_gather")]
 CASES += [(mesh, 2, exchange) for mesh in list(MESHES)[1:] for exchange in TRAVEL[:3]]
 # One collective in place of several: test_mesh.py compares the two.
-CASES += [(mesh, 2, "weights_at_once") for mesh in ("fsdp 2 x expert 4", "fsdp 2 x expert 2 x context 2")]
+CASES += [(mesh, 2, "gather_weights_fused") for mesh in ("fsdp 2 x expert 4", "fsdp 2 x expert 2 x context 2")]
 
 
 @pytest.mark.parametrize("load", BIASES)
@@ -167,8 +167,8 @@ def test_the_loads_are_what_their_names_say(x_and_dy):
 def test_blocks_follow_the_load(exchange, x_and_dy):
     """At an even load one block holds all, or nearly; where everybody wants the experts of one device, more are needed."""
     program, weights = moe_program("fsdp 2 x expert 4", 2, exchange)
-    extra = lambda load: int(program(weights, BIASES[load].astype(np.float32), *x_and_dy)[0][1].extra_blocks)
-    if exchange.startswith("weights"):
+    extra = lambda load: int(program(weights, BIASES[load].astype(np.float32), *x_and_dy)[0][1].overflow_rounds)
+    if exchange.startswith("gather_weights"):
         assert extra("all to one device") == extra("random") == 0
     else:
         assert extra("random") < extra("all to one device")

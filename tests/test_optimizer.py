@@ -14,7 +14,7 @@ from dots_jax.config import BalanceConfig, ComputeConfig, GuardConfig, Optimizer
 from dots_jax.curriculum.learning_rate import decay, warmup
 from dots_jax.model.model_def import ModelDef
 from dots_jax.training.optimizer import decays, make_optimizer
-from dots_jax.training.state import Guard, TrainState
+from dots_jax.training.state import StepHealth, TrainState
 from dots_jax.training.step import LOSS_AVERAGE_DECAY, train_step
 
 # --- AdamW ----------------------------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ def test_every_matrix_decays_and_no_norm_does():
 class ToyDefinition:
     """In a ModelDef's place: the loss of a step is curve(p, x) for one parameter p and the batch's one number x."""
 
-    moments_on_host = False
+    offload_optimizer = False
     mesh = None
 
     def __init__(self, curve):
@@ -85,7 +85,7 @@ class ToyDefinition:
         def model(tokens, positions, segments):
             zero = jnp.zeros(1, jnp.int32)
             load_E = jnp.array([[3, 1]], jnp.int32)
-            return tokens, SimpleNamespace(balance=jnp.zeros(1), load_E=load_E, extra_blocks=zero, dropped=zero)
+            return tokens, SimpleNamespace(balance=jnp.zeros(1), load_E=load_E, overflow_rounds=zero, dropped=zero)
 
         def loss_sum(x, targets, weights, chunk_tokens):
             return jnp.sum(weights * self.curve(params["w"][0, 0], x))
@@ -98,11 +98,11 @@ def toy(curve, p=1.0):
     """A jitted step (state, x) -> (state, metrics), and the first state."""
     optimizer, zero = make_optimizer(OptimizerConfig()), jnp.zeros((), jnp.int32)
     params = {"w": jnp.full((1, 1), p)}
-    guard = Guard(zero, zero, zero, jnp.float32(jnp.inf))
+    guard = StepHealth(zero, zero, zero, jnp.float32(jnp.inf))
     state = TrainState(zero, params, jnp.zeros((1, 2)), optimizer.init(params), guard)
     step = functools.partial(
         train_step, definition=ToyDefinition(curve), optimizer=optimizer, compute=ComputeConfig(dtype="float32"),
-        balance=BalanceConfig(bias_rate=0.25), guard=GuardConfig(spike_nats=1.0), microbatches=1,
+        balance=BalanceConfig(expert_bias_update_rate=0.25), guard=GuardConfig(spike_nats=1.0), microbatches=1,
     )  # fmt: skip
 
     @jax.jit

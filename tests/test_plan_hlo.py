@@ -12,17 +12,17 @@ import pytest
 
 from dots_jax.config import UserError
 from dots_jax.hlo import liveness as live
-from dots_jax.hlo.interconnect import Network, replica_groups, transfer
+from dots_jax.hlo.interconnect import Interconnect, replica_groups, transfer
 from dots_jax.hlo.kernel_cost import Expectation, kernel_work
 from dots_jax.hlo.op_cost import Reader
 from dots_jax.hlo.parser import Computation, Module, parse, parse_operation
-from dots_jax.hlo.timeline import Walker
+from dots_jax.hlo.timeline import ScheduleSimulator
 from dots_jax.parallel.topology import CHIPS
 
 HLO = Path(__file__).parent / "hlo"
 V5P = CHIPS["v5p"]
 # Device i of the mesh fsdp 16 x expert 4: expert along x, fsdp over y and z.
-CUBE = Network(
+CUBE = Interconnect(
     V5P, (("fsdp", 16), ("expert", 4)), tuple((0, x, y, z, 0) for y in range(4) for z in range(4) for x in range(4))
 )
 
@@ -34,7 +34,7 @@ def recorded(name: str) -> Module:
 
 @functools.cache
 def timeline(name: str):
-    return Walker(recorded(name), CUBE).walk()
+    return ScheduleSimulator(recorded(name), CUBE).walk()
 
 
 def module_of(*lines: str, **computations: str) -> Module:
@@ -195,7 +195,7 @@ def test_a_kernel_without_a_matrix_product_takes_its_bytes_or_three_times_them()
         'metadata={op_name="attention/norm_rope/pallas_call"}, backend_config={"cost_estimate":{"flops":"0",'
         '"transcendentals":"0","bytes_accessed":"2097152"}}',
     )  # fmt: skip
-    (step,) = Walker(module, CUBE).walk().compute
+    (step,) = ScheduleSimulator(module, CUBE).walk().compute
     assert step.seconds == pytest.approx({"compiler": 3 * 2097152 / V5P.hbm, "floor": 2097152 / V5P.hbm})
 
 
@@ -234,7 +234,7 @@ def test_replica_groups(text, groups):
     assert replica_groups(f", channel_id=1, {text}, use_global_device_ids=true", 4) == groups
 
 
-def collective(kind: str, operand: str, result: str, group: tuple[int, ...], network: Network):
+def collective(kind: str, operand: str, result: str, group: tuple[int, ...], network: Interconnect):
     module = module_of(
         f"%a = {operand} parameter(0)", f"%c = {result} {kind}(%a), replica_groups={{{{{','.join(map(str, group))}}}}}"
     )
@@ -258,19 +258,21 @@ def test_time_of_collectives_on_a_torus():
 
 
 def test_lines_strides_and_levels():
-    across = Network(V5P, (("fsdp", 2),), ((0, 0, 0, 0, 0), (0, 1, 1, 0, 0)))  # a diagonal: one link
+    across = Interconnect(V5P, (("fsdp", 2),), ((0, 0, 0, 0, 0), (0, 1, 1, 0, 0)))  # a diagonal: one link
     assert collective("all-gather", "f32[4]", "f32[8]", (0, 1), across).seconds == pytest.approx(32 / 2 / 90e9)
-    line = Network(V5P, (("fsdp", 2),), ((0, 0, 0, 0, 0), (0, 1, 0, 0, 0)))  # two chips: nothing closes to a ring
+    line = Interconnect(V5P, (("fsdp", 2),), ((0, 0, 0, 0, 0), (0, 1, 0, 0, 0)))  # two chips: nothing closes to a ring
     assert collective("all-gather", "f32[4]", "f32[8]", (0, 1), line).seconds == pytest.approx(32 / 2 / 90e9)
     # Half of an axis of eight, every second chip: what lies between shares the links.
-    axis = Network(V5P, (("fsdp", 8),), tuple((0, x, y, z, 0) for x in range(8) for y in range(4) for z in range(4)))
+    axis = Interconnect(
+        V5P, (("fsdp", 8),), tuple((0, x, y, z, 0) for x in range(8) for y in range(4) for z in range(4))
+    )
     assert axis.links((0, 32, 64, 96)) == {"x": 45e9 * 2}
     assert axis.links((0, 16, 32, 48)) == {"x": 90e9}
-    slices = Network(V5P, (("data", 2),), ((0, 0, 0, 0, 0), (1, 0, 0, 0, 0)))
+    slices = Interconnect(V5P, (("data", 2),), ((0, 0, 0, 0, 0), (1, 0, 0, 0, 0)))
     between = collective("all-reduce", "f32[100]", "f32[100]", (0, 1), slices)
     assert between.links == ("dcn",) and between.seconds == pytest.approx(2 * 400 / 2 / (25e9 / 4))
     places = tuple((0, x, y, z, c) for x in range(4) for y in range(4) for z in range(4) for c in (0, 1))
-    two = Network(CHIPS["tpu7x"], (("fsdp", 8),), places)
+    two = Interconnect(CHIPS["tpu7x"], (("fsdp", 8),), places)
     gathered = collective("all-gather", "f32[100]", "f32[800]", (0, 1, 32, 33, 64, 65, 96, 97), two)
     assert gathered.seconds == pytest.approx(3200 / 2 / (6 * 90e9) + 1600 * 3 / 4 / 90e9)
 
@@ -318,7 +320,7 @@ def test_transfers_on_the_same_links_queue():
         "ROOT %d2 = bf16[4000] all-gather-done(%s2)",
     )  # fmt: skip
     one = 8000 * 3 / 4 / 180e9
-    walked = Walker(module, CUBE).walk()
+    walked = ScheduleSimulator(module, CUBE).walk()
     assert [step.exposed["floor"] for step in walked.collectives] == [pytest.approx(one), pytest.approx(one)]
     assert walked.seconds()["floor"] == pytest.approx(2 * one)
 
@@ -357,7 +359,7 @@ def test_a_computation_knows_its_users():
 def test_slices_have_a_program_each():
     """Of two slices, the compiler gives the program of one; what crosses goes out and comes back by way of the hosts."""
     places = tuple((s, x, y, 0, 0) for s in range(2) for x in range(2) for y in range(2))
-    pod = Network(V5P, (("data", 2), ("fsdp", 4)), places)
+    pod = Interconnect(V5P, (("data", 2), ("fsdp", 4)), places)
     text = """HloModule m, num_partitions=4
 
 ENTRY %main (p: f32[1048576]) -> f32[1048576] {
@@ -371,12 +373,14 @@ ENTRY %main (p: f32[1048576]) -> f32[1048576] {
   ROOT %out = f32[1048576] get-tuple-element(%done), index=0
 }
 """
-    inside, across = [step.transfer for step in Walker(parse(text), pod).walk().steps]
+    inside, across = [step.transfer for step in ScheduleSimulator(parse(text), pod).walk().steps]
     assert (inside.axes, inside.links) == ("fsdp", ("x", "y"))
     assert (across.kind, across.axes, across.links, across.bytes) == ("all-reduce", "data", ("dcn",), 2**22)
     assert across.seconds == pytest.approx(2**22 / (V5P.dcn / V5P.chips_per_host / V5P.devices))
     with pytest.raises(UserError, match="for 4 devices, but the topology has 16"):
-        Walker(parse(text), dataclasses.replace(pod, places=tuple((s, *p[1:]) for s in range(2) for p in places)))
+        ScheduleSimulator(
+            parse(text), dataclasses.replace(pod, places=tuple((s, *p[1:]) for s in range(2) for p in places))
+        )
 
 
 def test_of_a_stack_on_the_host_a_slice_moves():
@@ -394,7 +398,7 @@ ENTRY %main (p: {stack}, x: {slice_}, i: s32[]) -> {slice_} {{
   ROOT %here = {slice_} dynamic-slice-done(%back)
 }}
 """
-    network = Network(V5P, (("fsdp", 4),), tuple((0, x, y, 0, 0) for x in range(2) for y in range(2)))
-    for step in Walker(parse(text), network).walk().steps:
+    network = Interconnect(V5P, (("fsdp", 4),), tuple((0, x, y, 0, 0) for x in range(2) for y in range(2)))
+    for step in ScheduleSimulator(parse(text), network).walk().steps:
         assert (step.transfer.kind, step.transfer.bytes, step.transfer.links) == ("host copy", 2**22, ("host",))
         assert step.transfer.seconds == step.exposed["compiler"] == pytest.approx(2**22 / V5P.pcie)

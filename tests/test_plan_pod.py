@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig, Stage, TrainConfig, UserError
-from dots_jax.hlo.interconnect import Network
+from dots_jax.hlo.interconnect import Interconnect
 from dots_jax.hlo.oom_report import refusal
 from dots_jax.parallel.topology import CHIPS, peak_flops
 from dots_jax.planning import compile as compiling
@@ -40,9 +40,9 @@ def job(compute: ComputeConfig = DEFAULT, stage: Stage = STAGE, **mesh) -> Job:
     return Job(config, "v5p:4x4x8", 1, stage, batch // stage.seq_len, batch // (stage.microbatch_tokens or batch))
 
 
-def network(j: Job) -> Network:
+def network(j: Job) -> Interconnect:
     places = tuple((0, x, y, z, 0) for x in range(4) for y in range(4) for z in range(8))
-    return Network(CHIPS["v5p"], tuple(dataclasses.asdict(j.config.mesh).items()), places)
+    return Interconnect(CHIPS["v5p"], tuple(dataclasses.asdict(j.config.mesh).items()), places)
 
 
 def compiled(j: Job, gib: float, text: str = "") -> Compiled:
@@ -154,10 +154,10 @@ def test_verdicts():
     assert "MeshConfig.data = 2" in verdict(Forecast(compiled(job(full, data=2, fsdp=8), 90, RECORDED)))
     long = dataclasses.replace(STAGE, seq_len=32768, microbatch_tokens=2**22)
     chunked = ComputeConfig(remat="full", loss_chunk_tokens=1024)
-    assert "moments_on_host = True takes 10.0 GiB" in verdict(Forecast(compiled(job(chunked), 90, RECORDED)))
-    assert "kept_on_host = 'inputs'" in verdict(Forecast(compiled(job(chunked), 96, RECORDED)))
-    waiting = dataclasses.replace(chunked, kept_on_host="inputs")
-    assert "expert_buffer = 1.1" in verdict(Forecast(compiled(job(waiting), 96, RECORDED)))
+    assert "offload_optimizer = True takes 10.0 GiB" in verdict(Forecast(compiled(job(chunked), 90, RECORDED)))
+    assert "offload_activations = ('layer_input',)" in verdict(Forecast(compiled(job(chunked), 96, RECORDED)))
+    waiting = dataclasses.replace(chunked, offload_activations=("layer_input",))
+    assert "expert_capacity_factor = 1.1" in verdict(Forecast(compiled(job(waiting), 96, RECORDED)))
     full_host = Forecast(compiled(job(waiting), 80, RECORDED))
     full_host.compiled.memory["host_temp"] = 90 * GIB
     full_host = Forecast(full_host.compiled)
@@ -204,7 +204,7 @@ def test_a_forecast_says_all_that_scripts_need(tmp_path):
 
 
 def test_expected_rows():
-    assert expectation(job()).rows == 8192 * 6 and expectation(job()).buffer == ComputeConfig().expert_buffer
+    assert expectation(job()).rows == 8192 * 6 and expectation(job()).buffer == ComputeConfig().expert_capacity_factor
     assert expectation(job(fsdp=128, expert=1)).buffer == 1
     assert expectation(job(stage=dataclasses.replace(STAGE, microbatch_tokens=2**22))).rows == 4 * 8192 * 6
 
@@ -219,9 +219,9 @@ def test_arithmetic_knows_what_costs_memory_and_time():
     assert at(kept).gib > at(base).gib + 10 and at(kept).seconds < at(base).seconds
     four = job(ComputeConfig(remat="full"), dataclasses.replace(STAGE, microbatch_tokens=2**22))
     assert at(four).gib > at(base).gib and at(four).seconds <= at(base).seconds
-    waiting = job(ComputeConfig(remat="full", kept_on_host="inputs"))
+    waiting = job(ComputeConfig(remat="full", offload_activations=("layer_input",)))
     assert at(waiting).gib < at(base).gib - 3 and at(waiting).seconds == at(base).seconds  # hidden
-    assert at(job(ComputeConfig(remat="full", moments_on_host=True))).gib < at(base).gib - 8
+    assert at(job(ComputeConfig(remat="full", offload_optimizer=True))).gib < at(base).gib - 8
     assert 0.3 < at(base).mfu < 0.75
     assert 20 < at(base).gib < 60
 
@@ -314,8 +314,8 @@ runpy.run_module("dots_jax.plan", run_name="__main__", alter_sys=True)
 @pytest.mark.skipif(not HAS_COMPILER, reason="needs libtpu: pip install -r requirements-dev.txt")
 def test_tokens_travel_ragged_and_moments_stay_on_the_host(tmp_path):
     settings = {
-        "MeshConfig.fsdp": "1", "MeshConfig.expert": "4", "ComputeConfig.exchange": "'all_to_all'",
-        "ComputeConfig.moments_on_host": "True",
+        "MeshConfig.fsdp": "1", "MeshConfig.expert": "4", "ComputeConfig.expert_strategy": "'all_to_all'",
+        "ComputeConfig.offload_optimizer": "True",
     }  # fmt: skip
     hlo, report = tmp_path / "plan.hlo", tmp_path / "plan.json"
     bindings = [f"--gin_bindings={name} = {value}" for name, value in settings.items()]

@@ -24,7 +24,7 @@ CONFIG = ModelConfig(
 )  # fmt: skip
 COMPUTE = ComputeConfig(dtype="float32", remat="none", loss_chunk_tokens=20)
 OPTIMIZER = OptimizerConfig(init_std=0.25)
-BALANCE = BalanceConfig(bias_rate=0.01, sequence_loss=0.01)
+BALANCE = BalanceConfig(expert_bias_update_rate=0.01, sequence_aux_loss_coef=0.01)
 ROWS, T = 32, 16
 MESHES = {
     "one device": MeshConfig(fsdp=1),
@@ -38,7 +38,7 @@ CASES = [
     ("fsdp 2 x expert 4", "all_gather", 1),
     ("data 2 x fsdp 2 x expert 2", "all_to_all", 4),
     ("expert 2 x context 4", "all_gather", 4),
-    ("fsdp 2 x expert 2 x context 2", "weights", 1),
+    ("fsdp 2 x expert 2 x context 2", "gather_weights", 1),
 ]
 
 
@@ -118,7 +118,7 @@ def test_the_first_step_is_that_of_the_plain_loss(reference):
         x_BTD, stats = model(batch["tokens"], batch["positions"], batch["segments"])
         nll_BT = -jnp.take_along_axis(jax.nn.log_softmax(model.head(x_BTD)), batch["targets"][..., None], -1)[..., 0]
         loss = jnp.sum(batch["weights"] * nll_BT) / np.sum(batch["weights"])
-        return loss + BALANCE.sequence_loss * jnp.sum(stats.balance) / ROWS, (loss, stats.load_E)
+        return loss + BALANCE.sequence_aux_loss_coef * jnp.sum(stats.balance) / ROWS, (loss, stats.load_E)
 
     before = make_initial("one device")
     (_, (loss, load_LE)), grads = jax.jit(jax.value_and_grad(plain, has_aux=True))(before.params, before.router_bias)
@@ -130,7 +130,7 @@ def test_the_first_step_is_that_of_the_plain_loss(reference):
     np.testing.assert_array_equal(
         metrics["load"].sum(1), CONFIG.experts_per_token * (make_batch(0)["segments"] != 0).sum()
     )
-    expected_bias = BALANCE.bias_rate * np.sign(load_LE.mean(1, keepdims=True) - load_LE)
+    expected_bias = BALANCE.expert_bias_update_rate * np.sign(load_LE.mean(1, keepdims=True) - load_LE)
     np.testing.assert_array_equal(state.router_bias, expected_bias.astype(np.float32))
 
 
@@ -175,10 +175,10 @@ def test_rounds_of_experts_are_counted_and_drop_nothing(reference):
     (expected, metrics), *others = taken
     real = (make_batch(0)["segments"] != 0).sum()
     np.testing.assert_array_equal(metrics["load"], [[0] * 6 + [real] * 2] * CONFIG.num_moe_layers)
-    assert metrics["extra_expert_blocks"] == metrics["dropped_tokens"] == 0
+    assert metrics["expert_overflow_rounds"] == metrics["dropped_tokens"] == 0
     for (_, exchange, _), (state, metrics) in zip(cases[1:], others):
-        assert metrics["extra_expert_blocks"].dtype == np.int32 and metrics["dropped_tokens"] == 0
-        assert (metrics["extra_expert_blocks"] > 0) == (exchange != "weights"), exchange
+        assert metrics["expert_overflow_rounds"].dtype == np.int32 and metrics["dropped_tokens"] == 0
+        assert (metrics["expert_overflow_rounds"] > 0) == (exchange != "gather_weights"), exchange
         assert_close(gradients(state), gradients(expected), MODULE)
 
 
@@ -212,7 +212,7 @@ def test_a_skewed_router_becomes_balanced_with_the_bias_and_stays_skewed_without
         state, metrics = step("one device", "all_gather", 1, state, make_batch(0), learning_rate=1e-4)
         if bias == "off":
             state = dataclasses.replace(state, router_bias=np.zeros_like(state.router_bias))
-        max_over_mean.append(metrics["max_over_mean_load"])
+        max_over_mean.append(metrics["expert_load_imbalance"])
     max_over_mean = np.array(max_over_mean)  # [step, layer]
     assert (max_over_mean[0] > 2).all()
     if bias == "on":
@@ -274,7 +274,7 @@ def test_batches_are_split_over_the_devices(mesh, shape):
 
 def test_moments_on_the_host_change_no_bit():
     mesh, optimizer = make_mesh(MESHES["fsdp 2 x expert 4"]), make_optimizer(OPTIMIZER)
-    compute = dataclasses.replace(COMPUTE, moments_on_host=True)
+    compute = dataclasses.replace(COMPUTE, offload_optimizer=True)
     definition = ModelDef(CONFIG, compute, mesh, OPTIMIZER.init_std)
     program = jit_train_step(
         definition, optimizer, compute=compute, balance=BALANCE, guard=GuardConfig(), microbatches=1
@@ -292,8 +292,8 @@ def test_moments_on_the_host_change_no_bit():
 def test_inputs_on_the_host_change_no_bit_over_a_mesh():
     mesh, optimizer = make_mesh(MESHES["fsdp 2 x expert 4"]), make_optimizer(OPTIMIZER)
     results = []
-    for on_host in ("", "inputs"):
-        compute = dataclasses.replace(COMPUTE, remat="full", kept_on_host=on_host)
+    for offloaded in ((), ("layer_input",)):
+        compute = dataclasses.replace(COMPUTE, remat="full", offload_activations=offloaded)
         definition = ModelDef(CONFIG, compute, mesh, OPTIMIZER.init_std)
         program = jit_train_step(
             definition, optimizer, compute=compute, balance=BALANCE, guard=GuardConfig(), microbatches=2

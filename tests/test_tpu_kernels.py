@@ -132,7 +132,7 @@ def test_gradients_do_not_depend_on_the_check(mesh, exchange):
     other transposes of sums over the mesh. Loss and gradients must be the same."""
     batch = random_batch([[5, 11], [16], [9], [1, 2, 13]] * 2, 16, TINY.vocab_size)
     definition = ModelDef(
-        TINY, ComputeConfig(dtype="float32", remat="full", exchange=exchange), make_mesh(MESHES[mesh]), 0.3
+        TINY, ComputeConfig(dtype="float32", remat="full", expert_strategy=exchange), make_mesh(MESHES[mesh]), 0.3
     )
     params, bias = definition.init(0)
 

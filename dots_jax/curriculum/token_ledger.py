@@ -16,7 +16,7 @@ class Sequences(Protocol):
     def epochs(self, index: int) -> Mapping[str, float]: ...
 
 
-class Exposure:
+class TokenLedger:
     """The ledger of a run. Nothing is added up along the way, so a resumed run shows what an unbroken one does.
 
     Tokens are those of whole sequences, so that those of all sources sum to the tokens of the schedule; a pass over a
@@ -47,7 +47,7 @@ class Exposure:
 
 
 def total(stages: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """The sum of `Exposure.stages` over the stages."""
+    """The sum of `TokenLedger.stages` over the stages."""
     sums: dict[str, dict[str, float]] = {}
     for sources in stages.values():
         for source, part in sources.items():

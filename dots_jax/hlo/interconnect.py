@@ -17,7 +17,7 @@ _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class Interconnect:
     """Where the devices of a module are. axes: of the mesh, in order, with sizes. places: of each device, in the order of
     the mesh: (slice, coordinates of its chip ..., core)."""
 
@@ -43,7 +43,7 @@ class Network:
     def slices(self) -> int:
         return len({place[0] for place in self.places})
 
-    def one_slice(self) -> "Network":
+    def one_slice(self) -> "Interconnect":
         """The first slice alone, which is the outermost part of the first axis."""
         (name, size), *others = self.axes
         places = self.places[: len(self.places) // self.slices]
@@ -86,7 +86,7 @@ class Transfer:
     links: tuple[str, ...]
 
 
-def between_slices(op: Operation, network: Network) -> Transfer:
+def between_slices(op: Operation, network: Interconnect) -> Transfer:
     """What one device of each slice exchanges with those of the others: a `recv` for a sum over slices, by way of the hosts."""
     volume, slices = float(op.arrays[0].bytes), network.slices
     bandwidth = network.chip.dcn / network.chip.chips_per_host / network.chip.devices
@@ -94,7 +94,7 @@ def between_slices(op: Operation, network: Network) -> Transfer:
     return Transfer("all-reduce", network.axes[0][0], slices, volume, seconds, ("dcn",))
 
 
-def transfer(kind: str, op: Operation, computation: Computation, network: Network, share: float = 1.0) -> Transfer:
+def transfer(kind: str, op: Operation, computation: Computation, network: Interconnect, share: float = 1.0) -> Transfer:
     """What a collective costs. share: of the bytes of a ragged exchange that are expected to be real."""
     operands = [computation.operations[name] for name in op.operands if name in computation.operations]
     given = sum(o.bytes for o in operands)
@@ -139,13 +139,13 @@ def _second_half(arrays: list[Array]) -> float:
     return sum(a.bytes for a in arrays[len(arrays) // 2 :])
 
 
-def _counts(group: tuple[int, ...], network: Network) -> dict[str, int]:
+def _counts(group: tuple[int, ...], network: Interconnect) -> dict[str, int]:
     names = ["dcn", *"xyz"[: len(network.shape)], "core"]
     places = [network.places[device] for device in group]
     return {name: len({p[i] for p in places}) for i, name in enumerate(names)}
 
 
-def _permute(op: Operation, volume: float, network: Network) -> Transfer:
+def _permute(op: Operation, volume: float, network: Interconnect) -> Transfer:
     """Every device sends its array to one other; links between are shared by all that pass."""
     pairs = [tuple(map(int, p)) for p in re.findall(r"\{(\d+),(\d+)\}", _braces(op.attributes, "source_target_pairs"))]
     pairs = [(a, b) for a, b in pairs if a != b]
@@ -183,7 +183,7 @@ def _braces(text: str, key: str) -> str:
     return text[start:]
 
 
-def _group(op: Operation, network: Network) -> tuple[int, ...]:
+def _group(op: Operation, network: Interconnect) -> tuple[int, ...]:
     return max(replica_groups(op.attributes, len(network.places)), key=len)
 
 

@@ -15,7 +15,7 @@ import dataclasses
 
 from dots_jax.config import UserError
 from dots_jax.hlo.collectives import CARRY, DONE, START, SYNC, Collective, Finder
-from dots_jax.hlo.interconnect import Network, Transfer, between_slices, transfer
+from dots_jax.hlo.interconnect import Interconnect, Transfer, between_slices, transfer
 from dots_jax.hlo.kernel_cost import Expectation, is_kernel, kernel_work
 from dots_jax.hlo.op_cost import FREE, Reader
 from dots_jax.hlo.parser import Computation, Module, Operation
@@ -85,14 +85,14 @@ class Timeline:
         return {**found, "overlapped": max(self.compute_seconds("floor"), self.link_seconds())}
 
 
-class Walker:
+class ScheduleSimulator:
     """Builds a Timeline.
 
     Raises:
       UserError: the module is for another number of devices than the network has.
     """
 
-    def __init__(self, module: Module, network: Network, expected: Expectation | None = None):
+    def __init__(self, module: Module, network: Interconnect, expected: Expectation | None = None):
         self.pod = network
         if module.num_partitions * network.slices == len(network.places):  # the program of one slice of several
             network = network.one_slice()

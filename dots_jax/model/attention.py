@@ -87,4 +87,4 @@ class Attention(nnx.Module):
         """What the heads found, back in the residual stream: [B, T, D]."""
         w_NHD = whole(self.wo_NHD, self.dtype)
         y_BTD = matmul(y_BTNH.reshape(*y_BTNH.shape[:2], -1), w_NHD.reshape(-1, w_NHD.shape[2]))
-        return checkpoint_name(y_BTD, "attended")
+        return checkpoint_name(y_BTD, "attn_out")

@@ -93,7 +93,7 @@ class FeedForward(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        h_BTF = checkpoint_name(matmul(x_BTD, whole(self.w_gate_up_DF, self.dtype)), "shared_hidden")
+        h_BTF = checkpoint_name(matmul(x_BTD, whole(self.w_gate_up_DF, self.dtype)), "dense_ffn_hidden")
         gate_BTF, up_BTF = jnp.split(h_BTF, 2, axis=-1)
         return matmul(jax.nn.silu(gate_BTF) * up_BTF, whole(self.w_down_FD, self.dtype))
 

@@ -19,7 +19,7 @@ class ModelDef:
 
     def __init__(self, config: ModelConfig, compute: ComputeConfig, mesh: Mesh | None, init_std: float):
         self.config, self.mesh, self.init_std = config, mesh, init_std
-        self.moments_on_host = compute.moments_on_host
+        self.offload_optimizer = compute.offload_optimizer
         # On one device there is nothing to exchange, and collectives of one would still copy.
         over = mesh if mesh is not None and mesh.size > 1 else None
         platform = jax.default_backend() if mesh is None else _platform(mesh)

@@ -27,13 +27,13 @@ class RouterStats(NamedTuple):
     """What one layer's router did with a batch.
 
     load_E: real tokens that chose each expert, int32. balance: sequence balance losses, summed over sequences, float32.
-    extra_blocks: blocks beyond the first that the busiest device needed, int32. dropped: copies of tokens that met no
+    overflow_rounds: blocks beyond the first that the busiest device needed, int32. dropped: copies of tokens that met no
     expert, int32; always 0, and counted all the same.
     """
 
     load_E: jax.Array
     balance: jax.Array
-    extra_blocks: jax.Array
+    overflow_rounds: jax.Array
     dropped: jax.Array
 
 
@@ -113,7 +113,7 @@ def feed_forward(x_RD, gates_R, w_gate_up_EDF, w_down_EFD, sizes_E, grouped_matm
 
     The gate is folded into the narrow activation before the down projection, not into its wide output.
     """
-    h_RF = checkpoint_name(grouped_matmul(x_RD, w_gate_up_EDF, sizes_E), "hidden")
+    h_RF = checkpoint_name(grouped_matmul(x_RD, w_gate_up_EDF, sizes_E), "expert_ffn_hidden")
     gate_RF, up_RF = jnp.split(h_RF, 2, axis=-1)
     a_RF = jax.nn.silu(gate_RF) * up_RF * gates_R[:, None].astype(up_RF.dtype)
     return grouped_matmul(a_RF, w_down_EFD, sizes_E)
@@ -293,10 +293,10 @@ travel.defvjp(
 EXCHANGES: dict[str, Callable] = {
     "all_gather": exchange_all_gather,
     "all_to_all": exchange_all_to_all,
-    "weights": exchange_weights,
-    "weights_at_once": exchange_weights,
+    "gather_weights": exchange_weights,
+    "gather_weights_fused": exchange_weights,
 }
-TRAVELLING_WEIGHTS = ("weights", "weights_at_once")
+TRAVELLING_WEIGHTS = ("gather_weights", "gather_weights_fused")
 
 # --- the module ---------------------------------------------------------------------------------------------------------
 
@@ -367,7 +367,10 @@ class MoE(nnx.Module):
         with jax.named_scope("shared"):
             shared_BTD = self.shared(x_BTD)
         with jax.named_scope("experts"):
-            keep, at_once = "" if self.exchange in TRAVELLING_WEIGHTS else "expert", self.exchange == "weights_at_once"
+            keep, at_once = (
+                "" if self.exchange in TRAVELLING_WEIGHTS else "expert",
+                self.exchange == "gather_weights_fused",
+            )
             weights = [
                 whole(w, self.dtype, keep, at_once=at_once)
                 for w in (self.experts.w_gate_up_EDF, self.experts.w_down_EFD)
@@ -391,4 +394,4 @@ def sum_statistics(stats: RouterStats) -> RouterStats:
     """What the devices of a shard_map counted, of one layer or of many, as that of the whole batch, on each of them."""
     load_E, dropped = jax.lax.psum((vary(stats.load_E), vary(stats.dropped)), AXES)
     balance = jax.lax.psum(stats.balance, BATCH_AXES)  # the pieces of a sequence have the same
-    return RouterStats(load_E, balance, jax.lax.pmax(vary(stats.extra_blocks), AXES), dropped)
+    return RouterStats(load_E, balance, jax.lax.pmax(vary(stats.overflow_rounds), AXES), dropped)

@@ -28,12 +28,12 @@ ROWS = Layout(major_to_minor=(0, 1, 2))
 
 def remat_policy(compute: ComputeConfig) -> Callable | None:
     """What the backward pass finds again, on the device or in the host's memory; None is nothing but a layer's input."""
-    if compute.on_host:
+    if compute.offloaded:
         return jax.checkpoint_policies.save_and_offload_only_these_names(
-            names_which_can_be_saved=sorted(compute.on_device), names_which_can_be_offloaded=sorted(compute.on_host),
+            names_which_can_be_saved=sorted(compute.saved), names_which_can_be_offloaded=sorted(compute.offloaded),
             offload_src="device", offload_dst="pinned_host",
         )  # fmt: skip
-    return jax.checkpoint_policies.save_only_these_names(*sorted(compute.on_device)) if compute.on_device else None
+    return jax.checkpoint_policies.save_only_these_names(*sorted(compute.saved)) if compute.saved else None
 
 
 class Embedding(nnx.Module):
@@ -108,7 +108,7 @@ class Transformer(nnx.Module):
         def moe_block(rngs):
             moe = MoE(
                 D, c.num_experts, c.experts_per_token, c.expert_ffn_size, c.shared_ffn_size,
-                scaling_factor=c.routed_scaling_factor, exchange=compute.exchange, buffer=compute.expert_buffer,
+                scaling_factor=c.routed_scaling_factor, exchange=compute.expert_strategy, buffer=compute.expert_capacity_factor,
                 init_std=init_std, dtype=kind, kernels=kernels, rngs=rngs,
             )  # fmt: skip
             return MoEBlock(attention(rngs), moe, D, norm_epsilon=c.norm_epsilon)
@@ -163,5 +163,6 @@ class Transformer(nnx.Module):
         if self.compute.remat == "none":
             return layer
         return jax.checkpoint(
-            lambda x_BTD, arrays: layer(checkpoint_name(x_BTD, "inputs"), arrays), policy=remat_policy(self.compute)
+            lambda x_BTD, arrays: layer(checkpoint_name(x_BTD, "layer_input"), arrays),
+            policy=remat_policy(self.compute),
         )

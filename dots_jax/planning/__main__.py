@@ -9,7 +9,7 @@ import argparse
 from dots_jax.hlo.kernel_cost import Expectation
 from dots_jax.hlo.parser import parse
 from dots_jax.hlo.tables import timeline_text
-from dots_jax.hlo.timeline import Walker
+from dots_jax.hlo.timeline import ScheduleSimulator
 
 
 def main() -> None:
@@ -19,7 +19,9 @@ def main() -> None:
     parser.add_argument("--mesh", required=True, help="axes and sizes in order, as in data=1,fsdp=16,expert=8")
     parser.add_argument("--slices", type=int, default=1)
     parser.add_argument("--rows", type=float, default=0, help="rows of experts expected on a device: tokens x choices")
-    parser.add_argument("--buffer", type=float, default=1.25, help="ComputeConfig.expert_buffer: room over those rows")
+    parser.add_argument(
+        "--buffer", type=float, default=1.25, help="ComputeConfig.expert_capacity_factor: room over those rows"
+    )
     parser.add_argument("--flops", type=float, default=0, help="model FLOPs of a device's step, for the MFU")
     parser.add_argument("--top", type=int, default=30, help="so many of the largest operations")
     options = parser.parse_args()
@@ -30,7 +32,7 @@ def main() -> None:
     network = network_of_mesh_sizes(options.topology, options.slices, sizes)
     with open(options.file, encoding="utf-8") as file:
         module = parse(file.read())
-    timeline = Walker(module, network, Expectation(options.rows, options.buffer)).walk()
+    timeline = ScheduleSimulator(module, network, Expectation(options.rows, options.buffer)).walk()
     print(timeline_text(timeline, network.chip, options.flops, options.top))
 
 

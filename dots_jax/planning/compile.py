@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from dots_jax.config import Stage, TrainConfig, UserError
 from dots_jax.curriculum.stages import Schedule
-from dots_jax.hlo.interconnect import Network
+from dots_jax.hlo.interconnect import Interconnect
 from dots_jax.hlo.liveness import Buffer
 from dots_jax.hlo.oom_report import refusal
 from dots_jax.model.model_def import ModelDef
@@ -62,7 +62,7 @@ class Compiled:
     one device in bytes; where it refused `needed` alone, and in `largest` what takes most of it."""
 
     job: Job
-    network: Network
+    network: Interconnect
     state: StateBytes
     text: str
     memory: dict[str, int]

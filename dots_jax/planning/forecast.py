@@ -8,7 +8,7 @@ from dots_jax.hlo.kernel_cost import Expectation
 from dots_jax.hlo.liveness import Peak, peak
 from dots_jax.hlo.parser import parse
 from dots_jax.hlo.tables import collective_rows, part_seconds
-from dots_jax.hlo.timeline import Timeline, Walker
+from dots_jax.hlo.timeline import ScheduleSimulator, Timeline
 from dots_jax.model.flops import count_parameters, flops_per_token
 from dots_jax.planning.compile import GIB, Compiled, Job
 
@@ -50,7 +50,7 @@ class Forecast:
 
     @functools.cached_property
     def timeline(self) -> Timeline:
-        return Walker(self.module, self.compiled.network, expectation(self.job)).walk()
+        return ScheduleSimulator(self.module, self.compiled.network, expectation(self.job)).walk()
 
     @functools.cached_property
     def peak(self) -> Peak:
@@ -151,7 +151,7 @@ def expectation(job: Job) -> Expectation:
     """Rows of experts on a device at balanced load, and the room that it has for them."""
     compute: ComputeConfig = job.config.compute
     rows = job.device_tokens * job.config.model.experts_per_token
-    return Expectation(rows, compute.expert_buffer if job.config.mesh.expert > 1 else 1.0)
+    return Expectation(rows, compute.expert_capacity_factor if job.config.mesh.expert > 1 else 1.0)
 
 
 def _memory(compiled: Compiled) -> Memory:
@@ -179,7 +179,7 @@ def verdict(forecast: Forecast) -> str:
     if room >= 0:
         return (
             f"It does not fit: {memory.host:.1f} GiB a chip in the host's memory, which has {memory.host_limit:.0f} for it. "
-            "Name less in ComputeConfig.kept_on_host."
+            "Name less in ComputeConfig.offload_activations."
         )
     return f"It does not fit: {where}, {-room:.1f} GiB too much. {knob(forecast)}"
 
@@ -197,7 +197,7 @@ def knob(forecast: Forecast) -> str:
     if job.config.mesh.data > job.slices:
         return f"MeshConfig.data = {job.config.mesh.data} makes copies of the state: put those devices into MeshConfig.fsdp."
     if compute.remat != "full":
-        return f"ComputeConfig.remat = 'full' keeps less than '{compute.remat}'."
+        return f"ComputeConfig.remat = 'full' saves less than {compute.remat!r}."
     if job.device_tokens > stage.seq_len:
         smaller = int(stage.seq_len * job.devices)
         return f"A microbatch is {job.device_tokens / stage.seq_len:g} sequences a device: Stage.microbatch_tokens = {smaller:_}."
@@ -206,11 +206,11 @@ def knob(forecast: Forecast) -> str:
     if job.config.mesh.context == 1 and stage.seq_len > 8192:
         return f"MeshConfig.context splits sequences of {stage.seq_len:,} tokens."
     if memory.total - memory.limit <= memory.optimizer:
-        return f"ComputeConfig.moments_on_host = True takes {memory.optimizer:.1f} GiB of Adam's moments off the chip."
-    if compute.remat == "full" and not compute.kept_on_host:
         return (
-            "ComputeConfig.kept_on_host = 'inputs' takes the inputs of the layers off the chip until the backward pass."
+            f"ComputeConfig.offload_optimizer = True takes {memory.optimizer:.1f} GiB of Adam's moments off the chip."
         )
-    if compute.expert_buffer > 1.1 and job.config.mesh.expert > 1:
-        return f"ComputeConfig.expert_buffer = 1.1 leaves less room than {compute.expert_buffer}."
+    if compute.remat == "full" and not compute.offload_activations:
+        return "ComputeConfig.offload_activations = ('layer_input',) moves the layers' inputs to host memory until the backward pass."
+    if compute.expert_capacity_factor > 1.1 and job.config.mesh.expert > 1:
+        return f"ComputeConfig.expert_capacity_factor = 1.1 leaves less room than {compute.expert_capacity_factor}."
     return "More chips are what is left: a larger MeshConfig.fsdp."

@@ -37,7 +37,7 @@ def _what(forecast: Forecast) -> list[str]:
     return [
         f"pod         {job.topology}{slices}: {forecast.chips} chips, {job.devices} devices; mesh {mesh}",
         f"model       {count.total:,} parameters, {count.active:,} active per token; remat {compute.remat}"
-        + (f", on the host {compute.kept_on_host}" if compute.kept_on_host else ""),
+        + (f", on the host {compute.offload_activations}" if compute.offload_activations else ""),
         f"stage       {job.stage.name}: {forecast.step_tokens:,} tokens a step in {job.microbatches} microbatch(es), "
         f"{job.device_tokens:,.0f} tokens a device in each, sequences of {job.stage.seq_len:,}",
     ]

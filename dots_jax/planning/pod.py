@@ -5,7 +5,7 @@ import importlib.util
 import os
 
 from dots_jax.config import UserError
-from dots_jax.hlo.interconnect import Network
+from dots_jax.hlo.interconnect import Interconnect
 from dots_jax.parallel.topology import CHIPS, Chip
 
 # The runtime asks the metadata server of a cloud machine otherwise, and takes a lock that one process can hold.
@@ -59,14 +59,14 @@ def pod_devices(topology: str, slices: int = 1) -> list:
     return list(found.devices)
 
 
-def network_of(mesh, chip: Chip) -> Network:
+def network_of(mesh, chip: Chip) -> Interconnect:
     """Where the devices of a jax mesh are."""
     devices = list(mesh.devices.flat)
     places = tuple((getattr(d, "slice_index", 0) or 0, *d.coords, getattr(d, "core_on_chip", 0) or 0) for d in devices)
-    return Network(chip, tuple(zip(mesh.axis_names, mesh.devices.shape)), places)
+    return Interconnect(chip, tuple(zip(mesh.axis_names, mesh.devices.shape)), places)
 
 
-def network_of_mesh_sizes(topology: str, slices: int, sizes: tuple[tuple[str, int], ...]) -> Network:
+def network_of_mesh_sizes(topology: str, slices: int, sizes: tuple[tuple[str, int], ...]) -> Interconnect:
     """The network of a mesh as `train` would lay it over the topology."""
     from dots_jax.config import MeshConfig
     from dots_jax.parallel.mesh import make_mesh

@@ -11,18 +11,20 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dots_jax.config import Stage, TrainConfig, UserError
-from dots_jax.hlo.interconnect import Network
+from dots_jax.config import EXPERT_STRATEGIES, Stage, TrainConfig, UserError
+from dots_jax.hlo.interconnect import Interconnect
 from dots_jax.planning.analytic import Rough, group_along, rough
 from dots_jax.planning.compile import Job, compile_step
 from dots_jax.planning.forecast import Forecast
 from dots_jax.planning.pod import network_of_mesh_sizes
 
-REMATS = ("full", "attention", "attention+qkv", "attention+qkv+attended+shared_hidden", "matmuls")
-EXCHANGES = ("all_gather", "all_to_all", "weights", "weights_at_once")
+Remat = str | tuple[str, ...]
+REMATS: tuple[Remat, ...] = (
+    "full", ("attention",), ("attention", "qkv"), ("attention", "qkv", "attn_out", "dense_ffn_hidden"), "matmuls",
+)  # fmt: skip
 SEQUENCES = (1, 2, 4, 8)  # of a device in a microbatch
 CHUNKS = (1024, 2048)
-ON_HOST = ("", "inputs")
+OFFLOADS = ((), ("layer_input",))
 _HOPELESS = 1.15  # times the limit, by arithmetic that errs towards too little
 
 
@@ -38,11 +40,11 @@ class Candidate:
         axes = " x ".join(f"{name} {size}" for name, size in dataclasses.asdict(mesh).items() if size > 1)
         sequences = self.job.device_tokens / self.job.stage.seq_len
         chunk = f"loss chunk {compute.loss_chunk_tokens}"
-        host = f", on the host {compute.kept_on_host}" if compute.kept_on_host else ""
-        return f"{axes}; {compute.exchange}; remat {compute.remat}{host}; {sequences:g} sequence(s); {chunk}"
+        host = f", on the host {compute.offload_activations}" if compute.offload_activations else ""
+        return f"{axes}; {compute.expert_strategy}; remat {compute.remat}{host}; {sequences:g} sequence(s); {chunk}"
 
 
-def candidates(job: Job, network: Callable[[TrainConfig], Network | None]) -> list[Candidate]:
+def candidates(job: Job, network: Callable[[TrainConfig], Interconnect | None]) -> list[Candidate]:
     """All that can run and may fit, the most promising first. network: of a config, None where its mesh cannot be laid."""
     found = []
     for config, stage in _variants(job):
@@ -57,7 +59,7 @@ def candidates(job: Job, network: Callable[[TrainConfig], Network | None]) -> li
     return sorted(found, key=lambda candidate: candidate.rough.seconds)
 
 
-def cube(network: Network, axis: str) -> bool:
+def cube(network: Interconnect, axis: str) -> bool:
     """Whether a mesh axis spans all three dimensions of a torus."""
     group = group_along(network, (axis,))
     return len(group) > 1 and set("xyz") <= set(network.links(group))
@@ -65,26 +67,26 @@ def cube(network: Network, axis: str) -> bool:
 
 def _variants(job: Job) -> Iterator[tuple[TrainConfig, Stage]]:
     for mesh in _meshes(job):
-        exchanges = EXCHANGES if mesh["expert"] > 1 else (job.config.compute.exchange,)
-        exchanges = tuple(exchange for exchange in exchanges if _sensible(exchange, mesh, job))
-        for remat, exchange, sequences, chunk, on_host in itertools.product(
-            REMATS, exchanges, SEQUENCES, CHUNKS, ON_HOST
+        strategies = EXPERT_STRATEGIES if mesh["expert"] > 1 else (job.config.compute.expert_strategy,)
+        strategies = tuple(strategy for strategy in strategies if _sensible(strategy, mesh, job))
+        for remat, strategy, sequences, chunk, offload in itertools.product(
+            REMATS, strategies, SEQUENCES, CHUNKS, OFFLOADS
         ):
             tokens = sequences * job.stage.seq_len * job.devices // mesh["context"]
             if tokens > job.batch_size * job.stage.seq_len:
                 continue
             try:
-                yield _config(job, mesh, remat, exchange, chunk, on_host, tokens)
+                yield _config(job, mesh, remat, strategy, chunk, offload, tokens)
             except UserError:  # config.py refuses it: a batch or experts that do not divide
                 continue
 
 
-def _sensible(exchange: str, mesh: dict[str, int], job: Job) -> bool:
+def _sensible(strategy: str, mesh: dict[str, int], job: Job) -> bool:
     """Where weights travel, `expert` only says in which order they lie: one order is enough, and for one collective over a
     2D torus the one in which a device holds a part of one expert."""
-    if exchange == "weights":
+    if strategy == "gather_weights":
         return mesh["expert"] in (1, job.config.mesh.expert)
-    return exchange != "weights_at_once" or (job.chip.dims == 2 and mesh["fsdp"] == job.config.model.num_experts)
+    return strategy != "gather_weights_fused" or (job.chip.dims == 2 and mesh["fsdp"] == job.config.model.num_experts)
 
 
 def _meshes(job: Job) -> Iterator[dict[str, int]]:
@@ -97,12 +99,12 @@ def _meshes(job: Job) -> Iterator[dict[str, int]]:
 
 
 def _config(
-    job: Job, mesh: dict[str, int], remat: str, exchange: str, chunk: int, on_host: str, tokens: int
+    job: Job, mesh: dict[str, int], remat: Remat, strategy: str, chunk: int, offload: tuple[str, ...], tokens: int
 ) -> tuple[TrainConfig, Stage]:
     config = job.config
     stage = dataclasses.replace(job.stage, microbatch_tokens=tokens)
     compute = dataclasses.replace(
-        config.compute, remat=remat, exchange=exchange, loss_chunk_tokens=chunk, kept_on_host=on_host
+        config.compute, remat=remat, expert_strategy=strategy, loss_chunk_tokens=chunk, offload_activations=offload
     )
     config = dataclasses.replace(
         config, stages=(stage,), compute=compute, mesh=dataclasses.replace(config.mesh, **mesh), validation=()
@@ -117,7 +119,7 @@ def diverse(found: list[Candidate], number: int) -> list[Candidate]:
         key = (candidate.job.config.mesh, candidate.job.microbatches)
         alike = [c for c in chosen if (c.job.config.mesh, c.job.microbatches) == key]
         if len(alike) < 2 and not any(
-            c.job.config.compute.exchange == candidate.job.config.compute.exchange for c in alike
+            c.job.config.compute.expert_strategy == candidate.job.config.compute.expert_strategy for c in alike
         ):
             chosen.append(candidate)
         if len(chosen) == number:
@@ -131,7 +133,7 @@ def search(job: Job, options) -> int:
 
     networks: dict = {}
 
-    def network(config: TrainConfig) -> Network | None:
+    def network(config: TrainConfig) -> Interconnect | None:
         if config.mesh not in networks:
             sizes = tuple(dataclasses.asdict(config.mesh).items())
             try:
@@ -189,11 +191,11 @@ def gin_lines(job: Job) -> list[str]:
             f"ComputeConfig.{name} = {getattr(compute, name)!r}"
             for name in (
                 "remat",
-                "exchange",
-                "expert_buffer",
+                "expert_strategy",
+                "expert_capacity_factor",
                 "loss_chunk_tokens",
-                "moments_on_host",
-                "kept_on_host",
+                "offload_optimizer",
+                "offload_activations",
             )
         ),
         f"{job.stage.name}/Stage.microbatch_tokens = {job.stage.microbatch_tokens:_}",

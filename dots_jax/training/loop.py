@@ -16,7 +16,7 @@ from dots_jax.checkpoint.store import Checkpoints, check_disk, check_same_model,
 from dots_jax.config import TrainConfig, UserError, to_dict
 from dots_jax.curriculum.mixture_use import Rates, Size, declared_rates, known_sizes, repeats, uses
 from dots_jax.curriculum.stages import Schedule, StepPlan
-from dots_jax.curriculum.token_ledger import Exposure, total
+from dots_jax.curriculum.token_ledger import TokenLedger, total
 from dots_jax.data.mixtures import register
 from dots_jax.data.registry import registered_rates
 from dots_jax.data.sequences.mixture_sequences import MixtureSequences
@@ -57,8 +57,8 @@ class Run:
     peak: float
 
     @property
-    def exposure(self) -> Exposure:
-        return Exposure(self.schedule, self.sequences)
+    def exposure(self) -> TokenLedger:
+        return TokenLedger(self.schedule, self.sequences)
 
     def record(self, step: int) -> dict:
         """What a checkpoint says beside its arrays. `position` is the whole state of the data pipeline."""

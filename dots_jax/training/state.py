@@ -16,7 +16,7 @@ from dots_jax.parallel.sharding import replicated
     data_fields=("nonfinite_streak", "nonfinite_total", "spike_total", "loss_average"), meta_fields=(),
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
-class Guard:
+class StepHealth:
     """Counters of steps that went wrong (int32), and the running average of the loss (float32, infinite at first)."""
 
     nonfinite_streak: jax.Array
@@ -38,7 +38,7 @@ class TrainState:
     params: dict
     router_bias: jax.Array
     opt_state: optax.OptState
-    guard: Guard
+    guard: StepHealth
 
 
 def to_items(state: TrainState) -> dict[str, dict]:
@@ -63,7 +63,7 @@ def init_state(definition: ModelDef, optimizer: optax.GradientTransformation, se
         params=params,
         router_bias=router_bias,
         opt_state=optimizer.init(params),
-        guard=Guard(zero, zero, zero, jnp.array(jnp.inf, jnp.float32)),
+        guard=StepHealth(zero, zero, zero, jnp.array(jnp.inf, jnp.float32)),
     )
 
 
@@ -81,7 +81,7 @@ def state_shardings(definition: ModelDef, optimizer: optax.GradientTransformatio
     """The moments of a parameter lie where the parameter lies, or in the memory of those devices' hosts; scalars and router
     biases are on every device."""
     everywhere = replicated(definition.mesh)
-    kind = "pinned_host" if definition.moments_on_host else None
+    kind = "pinned_host" if definition.offload_optimizer else None
     params, bias = definition.shardings()
     shapes, _ = definition.abstract()
     opt_state = optax.tree_utils.tree_map_params(
@@ -91,7 +91,7 @@ def state_shardings(definition: ModelDef, optimizer: optax.GradientTransformatio
         params,
         transform_non_params=lambda _leaf: everywhere,
     )
-    return TrainState(everywhere, params, bias, opt_state, Guard(*[everywhere] * 4))
+    return TrainState(everywhere, params, bias, opt_state, StepHealth(*[everywhere] * 4))
 
 
 def on_host(leaf) -> bool:

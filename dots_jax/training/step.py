@@ -13,7 +13,7 @@ from dots_jax.parallel.batches import BATCH_KEYS
 from dots_jax.parallel.compiler_options import compiler_options
 from dots_jax.parallel.context import along_context
 from dots_jax.parallel.sharding import batch_sharding, replicated
-from dots_jax.training.state import Guard, TrainState, state_shardings
+from dots_jax.training.state import StepHealth, TrainState, state_shardings
 
 LOSS_AVERAGE_DECAY = 0.98
 
@@ -26,7 +26,7 @@ def _batch_loss(params, router_bias, batch, scale, *, definition: ModelDef, comp
     per_token, per_sequence = scale
     nll = per_token * model.head.loss_sum(x_BTD, batch["targets"], batch["weights"], compute.loss_chunk_tokens)
     balance = per_sequence * jnp.sum(stats.balance)
-    return nll + alpha * balance, (nll, balance, stats.load_E, (jnp.max(stats.extra_blocks), jnp.sum(stats.dropped)))
+    return nll + alpha * balance, (nll, balance, stats.load_E, (jnp.max(stats.overflow_rounds), jnp.sum(stats.dropped)))
 
 
 def _gradients(params, router_bias, batch, microbatches: int, loss_fn):
@@ -82,8 +82,10 @@ def train_step(
     Returns:
       The next state, and the step's metrics: float32 scalars, counters, load_LE int32.
     """
-    loss_fn = functools.partial(_batch_loss, definition=definition, compute=compute, alpha=balance.sequence_loss)
-    (nll, balance_loss, load_LE, (extra_blocks, dropped)), grads = _gradients(
+    loss_fn = functools.partial(
+        _batch_loss, definition=definition, compute=compute, alpha=balance.sequence_aux_loss_coef
+    )
+    (nll, balance_loss, load_LE, (overflow_rounds, dropped)), grads = _gradients(
         compute_copy(state.params, compute.dtype), state.router_bias, batch, microbatches, loss_fn
     )
     grad_norm = optax.tree.norm(grads)
@@ -94,7 +96,7 @@ def train_step(
         moments = _move(moments, jax.memory.Space.Device, definition)
         updates, moments = optimizer.update(grads, moments, params)
         params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
-        router_bias = update_bias(router_bias, load_LE, balance.bias_rate)
+        router_bias = update_bias(router_bias, load_LE, balance.expert_bias_update_rate)
         return params, router_bias, _move(moments, jax.memory.Space.Host, definition)
 
     # A loop of one turn or none, not a selection: the state changes where it lies, and moments that are on the host come
@@ -102,7 +104,7 @@ def train_step(
     before = (state.params, state.router_bias, state.opt_state)
     params, router_bias, opt_state = jax.lax.fori_loop(0, finite.astype(jnp.int32), update, before)
 
-    next_guard, spike = _watch(state.guard, nll, finite, guard.spike_nats)
+    next_guard, spike = update_health(state.guard, nll, finite, guard.spike_nats)
     load = load_LE.astype(jnp.float32)
     metrics = {
         "loss": nll,
@@ -110,9 +112,9 @@ def train_step(
         "grad_norm": grad_norm,
         "param_norm": optax.tree.norm(params),
         "bias_norm": jnp.sqrt(jnp.sum(jnp.square(router_bias))),
-        "max_over_mean_load": jnp.max(load, axis=1) / jnp.maximum(jnp.mean(load, axis=1), 1),
+        "expert_load_imbalance": jnp.max(load, axis=1) / jnp.maximum(jnp.mean(load, axis=1), 1),
         "load": load_LE,
-        "extra_expert_blocks": extra_blocks,
+        "expert_overflow_rounds": overflow_rounds,
         "dropped_tokens": dropped,
         "spike": spike,
         "nonfinite_streak": next_guard.nonfinite_streak,
@@ -123,18 +125,20 @@ def train_step(
 
 
 def _move(opt_state, space: jax.memory.Space, definition: ModelDef):
-    """The moments in the devices' or in the host's memory, where `moments_on_host` asks for it; the step count stays."""
-    if not definition.moments_on_host:
+    """The moments in the devices' or in the host's memory, where `offload_optimizer` asks for it; the step count stays."""
+    if not definition.offload_optimizer:
         return opt_state
     return jax.tree.map(lambda a: jax.device_put(a, space) if a.ndim else a, opt_state)
 
 
-def _watch(guard: Guard, loss: jax.Array, finite: jax.Array, spike_nats: float) -> tuple[Guard, jax.Array]:
+def update_health(
+    guard: StepHealth, loss: jax.Array, finite: jax.Array, spike_nats: float
+) -> tuple[StepHealth, jax.Array]:
     """Counts non-finite steps and spikes; the average follows finite losses only."""
     spike = finite & (loss > guard.loss_average + spike_nats)
     average = guard.loss_average + (1 - LOSS_AVERAGE_DECAY) * (loss - guard.loss_average)
     average = jnp.where(jnp.isinf(guard.loss_average), loss, average)
-    return Guard(
+    return StepHealth(
         nonfinite_streak=jnp.where(finite, 0, guard.nonfinite_streak + 1),
         nonfinite_total=guard.nonfinite_total + ~finite,
         spike_total=guard.spike_total + spike,

@@ -1,4 +1,4 @@
-"""Causal attention inside segments, in plain JAX: the reference that every backend can run. Shape suffixes as in `model/layers.py`."""
+"""Causal attention inside segments, in plain JAX: the reference that every backend can run. Shape suffixes: `model/layers.py`."""
 
 import jax
 import jax.numpy as jnp
