@@ -210,7 +210,7 @@ def knob(forecast: Forecast) -> str:
             f"ComputeConfig.offload_optimizer = True takes {memory.optimizer:.1f} GiB of Adam's moments off the chip."
         )
     if compute.remat == "full" and not compute.offload_activations:
-        return "ComputeConfig.offload_activations = ('layer_input',) moves the layers' inputs to host memory until the backward pass."
+        return "ComputeConfig.offload_activations = ('layer_input',) keeps the layers' inputs in host memory."
     if compute.expert_capacity_factor > 1.1 and job.config.mesh.expert > 1:
         return f"ComputeConfig.expert_capacity_factor = 1.1 leaves less room than {compute.expert_capacity_factor}."
     return "More chips are what is left: a larger MeshConfig.fsdp."

@@ -1,4 +1,4 @@
-"""Twenty conversations as transformers renders and tokenises them, kept in chat.json for tests/test_data_chat.py.
+"""Twenty conversations as transformers renders and tokenises them, kept in chat.json for tests/data/test_chat.py.
 
     python -m tests.golden.make_chat      # needs transformers, see requirements-dev.txt
 

@@ -1,4 +1,4 @@
-"""Makes the golden files of tests/test_parity.py: what transformers' `Dots1ForCausalLM` computes, in float32.
+"""Makes the golden files of tests/model/test_parity.py: what transformers' `Dots1ForCausalLM` computes, in float32.
 
     python tests/parity/make_golden.py        (needs torch and transformers, see requirements-dev.txt; about a minute)
 

@@ -22,7 +22,7 @@ from dots_jax.planning.forecast_picture import draw
 from dots_jax.planning.forecast_text import forecast_text
 from dots_jax.planning.search import candidates, diverse, gin_lines
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HAS_COMPILER = importlib.util.find_spec("libtpu") is not None
 STAGE = Stage(
     name="stable", tokens=10**13, mixture="m", seq_len=8192, batch_tokens=((0, 2**26),), learning_rate_start=3e-4,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOTS = ("gin/models/dots_llm1.gin", "gin/schedules/dots142b.gin", "gin/data/public.gin")
 RUN = """
 import runpy, sys

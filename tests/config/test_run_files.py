@@ -12,7 +12,7 @@ from dots_jax.config import TrainConfig, UserError, dots_llm1
 from dots_jax.curriculum.table import plan
 from dots_jax.model.flops import count_parameters
 
-GIN = Path(__file__).parents[1] / "gin"
+GIN = Path(__file__).parents[2] / "gin"
 DOTS = GIN / "dots142b.gin"
 MESHES = sorted(path.stem for path in (GIN / "meshes").glob("*.gin"))
 

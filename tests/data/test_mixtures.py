@@ -18,7 +18,7 @@ from dots_jax.data.registry import get_rates, import_tasks
 from dots_jax.data.sequences.mixture_sequences import MixtureSequences
 from dots_jax.data.sequences.order import MixtureOrder
 
-GIN = Path(__file__).parents[1] / "gin"
+GIN = Path(__file__).parents[2] / "gin"
 LIBRARY = Source(name="library", tfds="python_stdlib")
 TESTED = Source(name="tested", tfds="python_stdlib", splits=(("train", "validation"),), where=("name", r"[a-d].*"))
 BOTH = Mixture(name="both", rates=(("library", 0.7), ("tested", 0.3)))

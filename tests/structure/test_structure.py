@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "dots_jax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 ALL_PYTHON = SOURCES + sorted(path for name in ("tests", "benchmarks") for path in (ROOT / name).rglob("*.py"))

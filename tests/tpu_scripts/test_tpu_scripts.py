@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[1] / "tpu_scripts"
+SCRIPTS = Path(__file__).parents[2] / "tpu_scripts"
 STARTUP = SCRIPTS / "startup.sh"
 
 
@@ -52,7 +52,7 @@ class Cloud:
         self.folder, self.config = folder, folder / "pod.env"
         (folder / "bin").mkdir()
         gcloud = folder / "bin" / "gcloud"
-        gcloud.write_text(f'#!/bin/sh\nexec {sys.executable} -S {Path(__file__).with_name("fake_gcloud.py")} "$@"\n')
+        gcloud.write_text(f'#!/bin/sh\nexec {sys.executable} -S {Path(__file__).parents[1] / "fake_gcloud.py"} "$@"\n')
         gcloud.chmod(0o755)
         self.now(state="ABSENT", nodes={"dots": ["READY", 2]})
         self.repo = folder / "repo"

@@ -165,7 +165,7 @@ def pod(workdir, tmp_path, repo_root):
         workers = [
             Worker(tmp_path / f"machine{number}", {
                 **workdir._env, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "CUDA_VISIBLE_DEVICES": "",
-                "PYTHONPATH": str(Path(__file__).parent), "DOTS_DISTRIBUTED": f"{address},{process},2",
+                "PYTHONPATH": str(Path(__file__).parents[1]), "DOTS_DISTRIBUTED": f"{address},{process},2",
             }, {
                 "REPO": repo_root, "PYTHON": sys.executable, "DEVICES": "8", "WORKDIR": workdir.path,
                 "GIN_FILES": f"({workdir.gin})",
