@@ -1,4 +1,4 @@
-"""Offline tokenisation beside a bare loop over the tokenizer, on one core of this machine.
+"""Offline tokenisation against a bare loop over the tokenizer, on one core of this machine.
 
     python -m benchmarks.cache [--tokenizer=tokenizer.json] [--megabytes=32] [--json=FILE]
 

@@ -1,4 +1,4 @@
-"""Conversion from and to Hugging Face beside a plain copy of the same files, on this machine's disk.
+"""Conversion from and to Hugging Face against a plain copy of the same files, on this machine's disk.
 
     python -m benchmarks.convert [--gigabytes=4] [--dir=FOLDER] [--json=FILE]
 

@@ -7,7 +7,7 @@ Prefill: 16 prompts of 256 tokens, to the first new token of each. Decoding: gre
 attention and each way it has of computing experts, with its default cache and with a static one.
 
 Every rival is a process of its own, so that its peak memory is its own. They take turns, one measurement each and a
-pause, so that whatever else this machine does meets all alike. Needs requirements-dev.txt for the rivals.
+pause, so that other load on the machine affects all alike. Needs requirements-dev.txt for the rivals.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""The grouped matmul at the eight shapes of the report's table 1, forward and backward, beside torch on the same machine.
+"""The grouped matmul at the eight shapes of the report's table 1, forward and backward, against torch on the same machine.
 
     python -m benchmarks.grouped_matmul [--json=FILE] [--rounds=N] [--scale=N]
 
 A shape is (g, m, n, k): g experts with m rows each (tokens spread evenly), [m, k] times [k, n]. Forward is 2 g m n k floating-point
-operations, backward, both gradients, twice that. On a GPU: bfloat16, beside `torch._grouped_mm` if a torch with CUDA is
-there, and beside the report's own columns, measured on an H800. On a CPU: float32, the same shapes with every axis but g
-divided by --scale (8), beside a loop of torch.mm, if torch is there.
+operations, backward, both gradients, twice that. On a GPU: bfloat16, against `torch._grouped_mm` if a torch with CUDA is
+there, and the report's own columns, measured on an H800. On a CPU: float32, the same shapes with every axis but g
+divided by --scale (8), against a loop of torch.mm, if torch is there.
 
-Both rivals are in this process and take turns, one burst of calls each, so that whatever else this machine does meets both.
+Both rivals are in this process and take turns, one burst of calls each, so that other load on the machine affects both.
 A figure is the median over the rounds. That m counts an expert's rows, not all rows, is our reading of the report.
 """
 

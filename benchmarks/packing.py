@@ -1,4 +1,4 @@
-"""Packed sequences a second of ours beside stock seqio's packing, on the same documents of the Python library.
+"""Packed sequences a second, against stock seqio's packing, on the same documents of the Python library.
 
     python -m benchmarks.packing [--json=FILE] [--seconds=N] [--lengths=8192,32768] [--rivals=dots_jax]
 

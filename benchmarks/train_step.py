@@ -1,4 +1,4 @@
-"""A training step of the 1B sibling on one GPU or TPU; on a CPU, of a small model. Tokens/s, MFU and memory, beside a floor.
+"""A training step of the 1B sibling on one GPU or TPU; on a CPU, of a small model. Tokens/s, MFU and memory, against a roofline.
 
     python -m benchmarks.train_step [--json=FILE] [--steps=N] [--sequences=N] [--microbatches=N] [--remat=NAME]
 

@@ -6,7 +6,7 @@ A step is forward, backward, clipping to norm 1 and AdamW, on 4 sequences of 512
 attention, torch's fused AdamW (the fastest there is), and each way it has of computing experts.
 
 Every rival is a process of its own, so that its peak memory and its seconds from start to first step are its own. After
-their first steps they take turns, one step each and a pause, so that whatever else this machine does meets all alike.
+their first steps they take turns, one step each and a pause, so that other load on the machine affects all alike.
 Needs torch and transformers (requirements-dev.txt) for the rivals; ours alone runs without.
 """
 

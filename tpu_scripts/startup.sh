@@ -237,7 +237,7 @@ run() {
       say "the run is finished"
       exit 0
     elif ((status == 2)); then
-      die "exit status 2: starting it again would not help; the last line above says what to mend, then: pod launch"
+      die "exit status 2: starting it again would not help; the last line above says what to fix; then run: pod launch"
     elif ((status == 75)); then # another worker got SIGTERM; all saved together. Wait for the others at the next start.
       failures=0
       pause=$RETRY_SECONDS

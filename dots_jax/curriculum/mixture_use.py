@@ -25,7 +25,7 @@ class Size:
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-    """What one stage reads of one source. `tokens` count the whole sequences that hold the source, as the schedule
+    """What one stage reads of one source. `tokens` count complete sequences that hold the source, as the schedule
     does; `read` only the source's own tokens (fewer where untie inserts some). epochs: None if the size is unknown."""
 
     stage: str

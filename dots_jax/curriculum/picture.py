@@ -11,7 +11,7 @@ from dots_jax.human import human
 _HUES = ("#332288", "#117733", "#DDCC77", "#CC6677", "#88CCEE", "#AA4499", "#44AA99", "#999933", "#882255", "#661100")
 _UNKNOWN = "#BBBBBB"
 _SUFFIXES = (".png", ".svg", ".pdf")
-# Of the width, shared equally; the rest follows the stages' tokens. So 128B tokens can be seen beside 10T.
+# Of the width, shared equally; the rest follows the stages' tokens. So 128B tokens stay visible next to 10T.
 _EQUAL_PART = 0.55
 _POINTS = 200  # of a learning-rate curve in one segment
 

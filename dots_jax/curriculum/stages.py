@@ -49,12 +49,12 @@ class StepPlan:
 
 
 class Schedule:
-    """The whole run, step by step, without storing the steps."""
+    """The run, step by step, without storing the steps."""
 
     def __init__(self, stages: tuple[Stage, ...]):
         self.stages = stages
         self.segments: list[Segment] = []
-        self.stage_tokens: list[int] = []  # of each stage, whole batches
+        self.stage_tokens: list[int] = []  # of each stage, in complete batches
         step = sequence = token = 0
         for index, stage in enumerate(stages):
             stage_step = stage_sequence = stage_token = 0

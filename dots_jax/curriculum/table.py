@@ -13,7 +13,7 @@ from dots_jax.human import human
 
 
 def plan(config: TrainConfig, picture: str | None = None) -> str:
-    """The whole plan as text; `picture`: a file to draw it into."""
+    """The plan as text; `picture`: a file to draw it into."""
     schedule, rates, sizes = Schedule(config.stages), declared_rates(config.data), known_sizes(config.data)
     if picture:
         from dots_jax.curriculum.picture import draw

@@ -19,7 +19,7 @@ class Sequences(Protocol):
 class TokenLedger:
     """The ledger of a run. Nothing is added up along the way, so a resumed run shows what an unbroken one does.
 
-    Tokens are those of whole sequences, so that those of all sources sum to the tokens of the schedule; a pass over a
+    Tokens are those of complete sequences, so that those of all sources sum to the tokens of the schedule; a pass over a
     source is every one of its windows once.
     """
 
@@ -42,7 +42,7 @@ class TokenLedger:
         return ledger
 
     def total(self, step: int) -> dict[str, dict[str, float]]:
-        """After `step` steps: source -> {tokens, epochs} of the whole run."""
+        """After `step` steps: source -> {tokens, epochs} of the run."""
         return total(self.stages(step))
 
 

@@ -76,7 +76,7 @@ class Interconnect:
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """One collective. bytes: the whole array of one group. seconds: alone on its links. links: the ones that it uses."""
+    """One collective. bytes: of the complete array of one group. seconds: alone on its links. links: those that it uses."""
 
     kind: str
     axes: str

@@ -19,13 +19,13 @@ _FORWARD, _DQ, _DKV, _FUSED_BACKWARD = 2, 3, 4, 5
 
 @dataclasses.dataclass(frozen=True)
 class Expectation:
-    """rows: of experts that a device works on in a layer, at balanced load: tokens x choices. buffer: room over rows."""
+    """What a device expects of its experts: rows of a layer at balanced load (tokens x choices), and the capacity factor."""
 
     rows: float = 0.0
     buffer: float = 1.0
 
     def share(self, room: int) -> float:
-        """Of a buffer with room for so many rows, the part in use; tokens may come in several pieces, each with one."""
+        """The share of a buffer of `room` rows that is in use. Tokens may come in several pieces, each with its own buffer."""
         if not self.rows or not room:
             return 1.0
         pieces = max(1, round(self.rows * self.buffer / room))

@@ -147,7 +147,7 @@ class Reader:
             roots = [inner.operations[name] for name in inner.root.operands]
         total = 0.0
         for root in roots:
-            whole, origin = root.bytes, root
+            all_bytes, origin = root.bytes, root
             while origin.opcode in _PASSES_ON and origin.operands:
                 origin = inner.operations[origin.operands[0]]
             if origin.opcode == "dynamic-update-slice":
@@ -155,11 +155,11 @@ class Reader:
             elif origin.opcode == "scatter":
                 total += 2 * inner.operations[origin.operands[-1]].bytes
             elif origin.opcode == "fusion":
-                total += min(whole, self._written(self.module.computations[origin.called("calls")]))
+                total += min(all_bytes, self._written(self.module.computations[origin.called("calls")]))
             elif origin.opcode == "parameter":
-                total += 0 if root is origin else whole
+                total += 0 if root is origin else all_bytes
             else:
-                total += whole
+                total += all_bytes
         return total
 
     def _computation_flops(self, inner: Computation) -> float:
@@ -194,7 +194,7 @@ def _index_rows(op: Operation, computation: Computation) -> int:
 
 
 def _convolution_flops(op: Operation, computation: Computation) -> float:
-    """Two for each multiplication of a convolution or dot that meets no padding. TPUs write dots as convolutions."""
+    """Two for each multiplication of a convolution or dot, without those on padding. TPUs write dots as convolutions."""
     left, right = (computation.operations[name].arrays[0].dims for name in op.operands[:2])
     out = op.arrays[0].dims
     if op.opcode == "dot":
@@ -233,7 +233,7 @@ def _window(attributes: str) -> dict[str, list]:
 
 @functools.cache
 def _valid_pairs(size: int, kernel: int, out: int, stride: int, pad: tuple, lhs_dilate: int, rhs_dilate: int) -> int:
-    """Pairs of (output place, kernel place) of one spatial dimension that meet a real input element."""
+    """Pairs of (output place, kernel place) of one spatial dimension whose input element is real."""
     count = 0
     for k in range(kernel):
         offset = k * rhs_dilate - pad[0]

@@ -27,7 +27,7 @@ _NAME = re.compile(r"%([\w.\-]+)")
 class Array:
     """dtype, dimensions and memory space of one array: 0 is HBM, 1 the chip's vector memory, 5 the host.
 
-    layout: axes from the innermost on; tile: of the innermost axes, which are padded to whole tiles in memory.
+    layout: axes from the innermost on; tile: of the innermost axes, which are padded to complete tiles in memory.
     """
 
     dtype: str
@@ -258,7 +258,7 @@ def parse_operation(line: str) -> Operation:
 
 
 def parse(text: str) -> Module:
-    """The whole module."""
+    """The module of this text."""
     header, computations, entry, current, name = "", {}, "", None, ""
     for line in text.splitlines():
         if line.startswith("HloModule"):

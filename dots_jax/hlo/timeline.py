@@ -5,9 +5,9 @@ with a matrix product, and for all others the bytes that must move over the HBM 
 three times that. Pallas kernels have no cycles: they take the longer of FLOPs at the peak and bytes at the bandwidth, those
 without a matrix product three times their bytes by the first estimate.
 
-A synchronous collective stands alone. An asynchronous one runs from its start, after what its links carry already, and only
-what is left of it at its done counts as exposed. Loops are walked once and count as often as they run: one whose trips depend
-on data as at balanced load, a conditional as its longest branch.
+A synchronous collective runs alone. An asynchronous one runs from its start, after the transfers already on its links; the time
+that its done still waits counts as exposed. A loop is walked once and counts as often as it runs. A loop whose trips depend on
+data counts as at balanced load, a conditional as its longest branch.
 """
 
 import collections
@@ -26,6 +26,14 @@ COPY = "copy"
 # The compiler's estimates of work without a matrix product are 2.7 to 3.8 times its bytes; a kernel's without one as well.
 ELEMENTWISE = 3.0
 COPIES = ("copy-start", "slice-start", "dynamic-slice-start", "dynamic-update-slice-start")
+
+
+@dataclasses.dataclass
+class InFlight:
+    """A transfer between its start and its done. done_at: by estimate, the time at which it is done, or its chain."""
+
+    step: "Step"
+    done_at: "dict[str, float | _Chain]" = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -110,7 +118,8 @@ class ScheduleSimulator:
         return Timeline(self._computation(self.module.entry, 1.0, clocks))
 
     def _computation(self, name: str, trips: float, clocks: dict[str, "_Clock"]) -> list[Step]:
-        computation, steps, pending = self.module.computations[name], [], {}
+        computation, steps = self.module.computations[name], []
+        pending: dict[str, InFlight] = {}
         for op in computation:
             if op.opcode == "while":
                 count = self.module.trip_count(op, computation)
@@ -123,7 +132,7 @@ class ScheduleSimulator:
                 self._finish(op, computation, pending, clocks)
             elif op.opcode in COPIES or op.opcode == "recv":
                 pending[op.name] = self._move(op, computation, trips, clocks)
-                steps.append(pending[op.name][0])
+                steps.append(pending[op.name].step)
             elif op.opcode not in FREE:
                 steps += self._operation(op, computation, trips, clocks, pending)
         for start in list(pending):  # a start whose done is elsewhere: nothing is known to hide it
@@ -151,7 +160,12 @@ class ScheduleSimulator:
     # --- one operation ---
 
     def _operation(
-        self, op: Operation, computation: Computation, trips: float, clocks: dict, pending: dict
+        self,
+        op: Operation,
+        computation: Computation,
+        trips: float,
+        clocks: dict[str, "_Clock"],
+        pending: dict[str, InFlight],
     ) -> list[Step]:
         found = self.finder.find(op, computation)
         steps = [
@@ -161,7 +175,7 @@ class ScheduleSimulator:
         if carried or not found:
             step = self._compute(op, computation, trips)
             for name, clock in clocks.items():
-                clock.run(step.seconds[name], [pending[c][1][name] for c in carried if c in pending])
+                clock.run(step.seconds[name], [pending[c].done_at[name] for c in carried if c in pending])
             steps.append(step)
         for collective in found:
             if collective.role == DONE and collective.chain in pending:
@@ -180,14 +194,12 @@ class ScheduleSimulator:
             if found.role == SYNC:
                 step.exposed[name] = clock.wait(clock.send(moved))
             elif found.chain:
-                pending.setdefault(found.chain, (step, {}))[1][name] = _Chain(moved.links, moved.seconds)
+                pending.setdefault(found.chain, InFlight(step)).done_at[name] = _Chain(moved.links, moved.seconds)
             else:
-                pending.setdefault(op.name, (step, {}))[1][name] = clock.send(moved)
+                pending.setdefault(op.name, InFlight(step)).done_at[name] = clock.send(moved)
         return step
 
-    def _move(
-        self, op: Operation, computation: Computation, trips: float, clocks: dict
-    ) -> tuple[Step, dict[str, float]]:
+    def _move(self, op: Operation, computation: Computation, trips: float, clocks: dict) -> InFlight:
         """An asynchronous copy between HBM, the chip's vector memory and the host, or what comes from other slices: it hides
         like a collective."""
         moved = between_slices(op, self.pod) if op.opcode == "recv" else self._copied(op)
@@ -196,11 +208,11 @@ class ScheduleSimulator:
             dict.fromkeys(ESTIMATES, moved.seconds), moved.bytes, transfer=moved, asynchronous=True,
             exposed=dict.fromkeys(ESTIMATES, 0.0),
         )  # fmt: skip
-        return step, {name: clock.send(moved) for name, clock in clocks.items()}
+        return InFlight(step, {name: clock.send(moved) for name, clock in clocks.items()})
 
     def _copied(self, op: Operation) -> Transfer:
         host = any(array.space == HOST for array in op.arrays)
-        # Of a slice of an array the slice moves: (the whole, the slice, where).
+        # The result of a slice copy is (array, slice, index): only the slice moves.
         copied = min(array.bytes for array in op.arrays if array.dims)
         bandwidth = (self.chip.pcie if host else self.chip.hbm) / self.chip.devices
         return Transfer(
@@ -233,18 +245,15 @@ class ScheduleSimulator:
             if op.opcode.endswith("-done") and place.name in pending:
                 self._wait(pending.pop(place.name), clocks)
 
-    def _wait(self, entry: tuple[Step, dict], clocks: dict) -> None:
-        step, ready = entry
+    def _wait(self, transfer: InFlight, clocks: dict[str, "_Clock"]) -> None:
         for name, clock in clocks.items():
-            if isinstance(ready[name], _Chain):
-                step.exposed[name] = clock.finish(ready[name])
-            else:
-                step.exposed[name] = clock.wait(ready[name])
+            done = transfer.done_at[name]
+            transfer.step.exposed[name] = clock.finish(done) if isinstance(done, _Chain) else clock.wait(done)
 
 
 @dataclasses.dataclass
 class _Chain:
-    """A collective that is brought on in steps: seconds are what is left of it."""
+    """A collective that other operations carry on in steps. seconds: of the part that is still to do."""
 
     links: tuple[str, ...]
     seconds: float
@@ -283,7 +292,7 @@ class _Clock:
         self.now = end
 
     def finish(self, chain: _Chain) -> float:
-        """Waits for what is left of a chain."""
+        """Waits for the rest of a chain."""
         return self.wait(self.send(chain)) if chain.seconds else 0.0
 
     def wait(self, until: float) -> float:

@@ -23,7 +23,7 @@ def main() -> None:
         "--buffer", type=float, default=1.25, help="ComputeConfig.expert_capacity_factor: room over those rows"
     )
     parser.add_argument("--flops", type=float, default=0, help="model FLOPs of a device's step, for the MFU")
-    parser.add_argument("--top", type=int, default=30, help="so many of the largest operations")
+    parser.add_argument("--top", type=int, default=30, help="number of the largest operations to print")
     options = parser.parse_args()
 
     from dots_jax.planning.pod import network_of_mesh_sizes

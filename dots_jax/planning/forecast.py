@@ -18,7 +18,7 @@ REPORT_HOURS_PER_TRILLION = 130_000  # of H800 GPUs (report, abstract and table 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """GiB of one chip. batch: the tokens of a step. temporaries: all that a step needs beside its arguments, program and
+    """GiB of one chip. batch: the tokens of a step. temporaries: all that a step needs besides its arguments: program and
     new outputs included. peak: arguments and the fullest moment, by the compiler; the rest are gaps between buffers. host: what
     waits in the host's memory, and host_limit what may, each for one chip."""
 
@@ -213,4 +213,4 @@ def knob(forecast: Forecast) -> str:
         return "ComputeConfig.offload_activations = ('layer_input',) keeps the layers' inputs in host memory."
     if compute.expert_capacity_factor > 1.1 and job.config.mesh.expert > 1:
         return f"ComputeConfig.expert_capacity_factor = 1.1 leaves less room than {compute.expert_capacity_factor}."
-    return "More chips are what is left: a larger MeshConfig.fsdp."
+    return "Only more chips help: a larger MeshConfig.fsdp."

@@ -9,7 +9,7 @@ METHOD = """\
 How: the step that `train` runs, compiled ahead of time by the TPU compiler; nothing was run, and no chip was asked.
   compiler     the compiler's own cycles of every operation x loop trips at {clock:.2f} GHz; the cautious figure
   floor        the same, but operations without a matrix product by the bytes that they must move at {hbm:.2f} TB/s
-  overlapped   the floor, if every collective were hidden: what is left to gain
+  overlapped   the floor, if every collective were hidden: the best that scheduling can reach
   Pallas kernels by FLOPs at the peak ({peak:.0f} TFLOP/s a chip) or bytes, whichever is longer, and those without a matrix
   product by their bytes, three times over in the cautious figure; rows of experts at balanced
   load, causal attention half. Collectives: bytes x (g-1)/g over {ici:.0f} GB/s a link and direction, twice on a ring, summed over
@@ -91,7 +91,7 @@ def _run(forecast: Forecast) -> list[str]:
     return [
         *lines,
         f"                all stages at the MFU of {forecast.job.stage.name}",
-        f"                beside the report's {REPORT_HOURS_PER_TRILLION:,} H800 hours for 1T tokens",
+        f"                the report: {REPORT_HOURS_PER_TRILLION:,} H800 hours for 1T tokens",
         f"checkpoint      {forecast.checkpoint_gib:,.0f} GiB: parameters and both moments in float32",
     ]
 

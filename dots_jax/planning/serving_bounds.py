@@ -18,7 +18,7 @@ SLICES = (("v5e", 8, "v5e-8"), ("v6e", 8, "v6e-8"), ("v5p", 4, "v5p, one host"),
 
 @dataclasses.dataclass(frozen=True)
 class Serving:
-    """Sizes in bytes, of all chips together. spare: what is left of the chips' usable memory; below 0 it does not fit.
+    """Sizes in bytes, of all chips together. spare: the unused part of the chips' usable memory; below 0 it does not fit.
     max_batch: rows of that context for which there is room. decode, prefill: upper bounds in tokens/s, of all rows."""
 
     weights: float
@@ -57,7 +57,7 @@ def plan_serving(c: ModelConfig, chip: Chip, chips: int, batch: int, context: in
     routed, embedding = count.parts["routed experts"], count.parts["embedding"]
     read = count.total - routed - embedding + batch * c.hidden_size + routed * distinct / c.num_experts
     step_bytes = item * read + batch * row
-    # Forward is a third of training. Of a decode step every token sees the whole context: attention counts twice.
+    # Forward is a third of training. Of a decode step every token sees the entire context: attention counts twice.
     attention = c.num_layers * 2 * context * c.num_heads * c.head_dim
     forward = flops_per_token(c, context) / 3
     step_seconds = max(step_bytes / (chips * chip.hbm), batch * (forward + attention) / (chips * chip.flops))
@@ -93,6 +93,6 @@ def serving_table(c: ModelConfig, batches=(1, 16, 64), contexts=(8192, 32768), d
                 )
     lines.append(
         "experts: of each layer that a step reads, if all are chosen alike. rows: for which there is room at that context. "
-        "Where it does not fit,\nthe tokens/s are what the bandwidth of so many chips would allow."
+        "Where it does not fit,\nthe tokens/s are those that the bandwidth of these chips would allow."
     )
     return "\n".join(lines)

@@ -188,7 +188,7 @@ def test_grouped_matmul_costs_the_expected_rows():
 
 
 def test_a_kernel_without_a_matrix_product_takes_its_bytes_or_three_times_them():
-    """As the compiler's own estimates of element-wise work do, beside their floor; not what attention would take."""
+    """As the compiler's own estimates of element-wise work do, against their floor; not what attention would take."""
     module = module_of(
         "%x = bf16[1024,512]{1,0} parameter(0)",
         'ROOT %k = bf16[1024,512]{1,0} custom-call(%x), custom_call_target="tpu_custom_call", '
