@@ -56,6 +56,7 @@ load_config() {
     try 30 10 metadata dots-pod-env >"$ROOT/pod.env.new" || die "the metadata has no dots-pod-env: was this pod made by tpu_scripts/pod?"
     mv "$ROOT/pod.env.new" "$ROOT/pod.env"
   fi
+  sed -i -e $'1s/^\xef\xbb\xbf//' -e $'s/\r$//' "$ROOT/pod.env" # an editor of Windows
   set -a # LIBTPU_INIT_ARGS and the like are for the training's environment
   # shellcheck disable=SC1091
   source "$ROOT/pod.env"

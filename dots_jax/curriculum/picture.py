@@ -1,5 +1,6 @@
 """The curriculum as a picture: what the run reads, and with which learning rate and batch, over its tokens."""
 
+import os
 from pathlib import Path
 
 from dots_jax.config import TrainConfig, UserError
@@ -22,16 +23,25 @@ def check_suffix(path: str) -> None:
         raise UserError(f"--picture={path}: the name must end with one of {', '.join(_SUFFIXES)}.")
 
 
+def file_pyplot():
+    """matplotlib's pyplot, for files alone. A command that a notebook starts inherits MPLBACKEND, which may name a module that
+    only the notebook has: matplotlib then cannot even be imported."""
+    os.environ["MPLBACKEND"] = "Agg"
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
 def draw(config: TrainConfig, schedule: Schedule, rates: Rates, path: str) -> None:
     """Writes the picture. Every stage has a panel of its own, whose axis is linear in tokens within the stage.
 
     Raises UserError for a file that cannot be written or is of no known kind.
     """
     check_suffix(path)
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    pyplot = file_pyplot()
 
     tokens = schedule.stage_tokens
     widths = [_EQUAL_PART / len(tokens) + (1 - _EQUAL_PART) * n / sum(tokens) for n in tokens]

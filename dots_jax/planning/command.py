@@ -1,15 +1,13 @@
 """`python -m dots_jax.plan --topology=...`: compiles, reads, prints, writes files."""
 
-import contextlib
 import json
-import logging
-import os
 import sys
 import time
 from pathlib import Path
 
 from dots_jax.config import TrainConfig, UserError
 from dots_jax.curriculum.picture import check_suffix
+from dots_jax.planning.child_process import run_in_child
 from dots_jax.planning.pod import prepare_runtime
 
 
@@ -18,7 +16,7 @@ def plan_pod(config: TrainConfig, options) -> int:
     max_trials, debug; as `dots_jax.plan` describes them.
 
     Raises:
-      UserError: what is asked for does not exist or cannot be written.
+      UserError: what is asked for does not exist or cannot be written, or the TPU compiler ended without a result.
     """
     for name in ("json", "hlo", "picture"):
         _check_writable(name, getattr(options, name))
@@ -29,19 +27,22 @@ def plan_pod(config: TrainConfig, options) -> int:
     if options.picture:
         check_suffix(options.picture)
     prepare_runtime()
+    return _plan(config, options) if options.debug else run_in_child(_plan, config, options)
+
+
+def _plan(config: TrainConfig, options) -> int:
     from dots_jax.planning.compile import compile_step, make_job
     from dots_jax.planning.forecast import Forecast
     from dots_jax.planning.forecast_text import forecast_text
 
-    with quiet(not options.debug):
-        job = make_job(config, options.topology, options.slices, options.stage)
-        if options.search:
-            from dots_jax.planning.search import search
+    job = make_job(config, options.topology, options.slices, options.stage)
+    if options.search:
+        from dots_jax.planning.search import search
 
-            return search(job, options)
-        print(f"compiling for {options.topology}; the full model takes some minutes on two cores ...", file=sys.stderr)
-        start = time.monotonic()
-        compiled = compile_step(job)
+        return search(job, options)
+    print(f"compiling for {options.topology}; the full model takes some minutes on two cores ...", file=sys.stderr)
+    start = time.monotonic()
+    compiled = compile_step(job)
     print(f"compiled in {time.monotonic() - start:.0f} s", file=sys.stderr)
     forecast = Forecast(compiled)
     if options.hlo and compiled.text:
@@ -62,24 +63,3 @@ def _check_writable(flag: str, path: str | None) -> None:
         raise UserError(f"--{flag}={path} cannot be written: it is a folder.")
     if path and not Path(path).absolute().parent.is_dir():
         raise UserError(f"--{flag}={path} cannot be written: there is no folder {Path(path).parent}.")
-
-
-@contextlib.contextmanager
-def quiet(active: bool):
-    """Keeps what the TPU runtime says while it compiles for chips that are not here off the terminal."""
-    if not active:
-        yield
-        return
-    logging.getLogger("jax").setLevel(logging.ERROR)
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    previous, sys.stderr = sys.stderr, os.fdopen(os.dup(kept), "w", buffering=1)
-    try:
-        yield
-    finally:
-        sys.stderr.close()
-        sys.stderr = previous
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

@@ -1,7 +1,7 @@
 """A forecast as a picture: what fills a chip's memory, and where the time of a step goes."""
 
 from dots_jax.config import UserError
-from dots_jax.curriculum.picture import check_suffix
+from dots_jax.curriculum.picture import check_suffix, file_pyplot
 from dots_jax.hlo.tables import part_seconds
 from dots_jax.planning.compile import GIB
 from dots_jax.planning.forecast import Forecast
@@ -18,10 +18,7 @@ _PASSES = (("forward", 1.0), ("recomputed", 0.4), ("backward", 0.7))
 def draw(forecast: Forecast, path: str) -> None:
     """Writes the picture. Raises UserError for a file that cannot be written or is of no known kind."""
     check_suffix(path)
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    pyplot = file_pyplot()
 
     with pyplot.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure, (memory_axis, time_axis) = pyplot.subplots(

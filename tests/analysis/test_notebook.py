@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -41,6 +42,26 @@ def test_cells_are_short_python(notebook):
             source = "".join(cell["source"])
             ast.parse(source)  # no shell lines: the cells run anywhere
             assert len(source.splitlines()) <= 20 and max(map(len, source.splitlines())) <= 120
+
+
+def test_the_first_cell_runs_again(notebook, tmp_path):
+    """After a restart of the session its folder is there already; the code is then the newest of the revision."""
+    repository, cells = tmp_path / "repository", tmp_path / "session"
+    (repository / "dots_jax").mkdir(parents=True)
+    cells.mkdir()
+    git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "--quiet", "--initial-branch=main"], check=True)
+    code = next("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+    code = code.replace('REPOSITORY = ""', f"REPOSITORY = {str(repository)!r}").replace('"HEAD"', '"main"')
+    code = code.replace('"pip", "install"', '"pip", "--version"').replace('"-r", pinned', "")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for version in ("one", "two"):
+        (repository / "dots_jax" / "__init__.py").write_text(f"VERSION = {version!r}")
+        subprocess.run([*git, "add", "."], check=True)
+        subprocess.run([*git, "commit", "--quiet", "-m", version], check=True)
+        command = [sys.executable, "-c", code + "\nimport dots_jax; print(dots_jax.VERSION)"]
+        done = subprocess.run(command, cwd=cells, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.split()[-1] == version, done.stderr
 
 
 def test_pins_are_those_of_the_project(repo_root):

@@ -271,13 +271,58 @@ def test_dry_run_calls_nothing(cloud, arguments):
 @pytest.mark.parametrize("values, words", [
     ({"WORKDIR": "runs/tiny"}, "WORKDIR must be in a bucket"), ({"RESERVED": "true"}, "spot or reserved, not both"),
     ({"ACCELERATOR_TYPE": "tpu7x-128"}, "needs GKE"), ({"ACCELERATOR_TYPE": "v9-8"}, "set DEVICES"), ({"SLICES": "two"}, "SLICES"),
-    ({"GIN_FILES": "()"}, "GIN_FILES is empty"), ({"PROJECT": ""}, "PROJECT is empty"), ({"BRANCH": "none"}, "git finds no none"),
+    ({"GIN_FILES": "()"}, "GIN_FILES is empty"), ({"PROJECT": ""}, "PROJECT is"), ({"BRANCH": "none"}, "no branch or tag none"),
 ])  # fmt: skip
 def test_a_config_that_cannot_be(cloud, values, words):
     cloud.configure(**values)
     done = cloud.pod("create")
     assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: ") and words in done.stderr
     assert cloud.calls() == []
+
+
+def git(repo, *arguments: str) -> str:
+    done = run("git", "-C", repo, "-c", "user.name=a", "-c", "user.email=a@b", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def sent_revision(cloud, branch: str) -> str:
+    cloud.now(state="ABSENT", nodes={"dots": ["READY", 2]})
+    cloud.configure(BRANCH=branch)
+    done = cloud.pod("create")
+    assert done.returncode == 0, done.stderr
+    return (cloud.folder / "sent.env").read_text().rsplit("REVISION=", 1)[1].strip()
+
+
+def test_a_branch_or_tag_becomes_the_commit_that_a_person_means(cloud):
+    """Names are compared in full, an annotated tag stands for its commit, a short commit is refused."""
+    first = cloud.commit
+    git(cloud.repo, "branch", "a/main")  # sorts before main, and ends in it
+    git(cloud.repo, "tag", "--annotate", "v1", "-m", "one")
+    second = commit(cloud.repo, "more")
+    assert sent_revision(cloud, "main") == second
+    assert sent_revision(cloud, "a/main") == first
+    assert sent_revision(cloud, "v1") == first
+    assert sent_revision(cloud, "refs/tags/v1") == first
+    assert sent_revision(cloud, first.upper()) == first
+    git(cloud.repo, "branch", "v1")
+    for branch, words in [
+        ("v1", "a branch and a tag v1"), (first[:9], "all of its 40 digits"), ("-x", "must be a branch"), ("''", "must be"),
+    ]:  # fmt: skip
+        cloud.now(state="ABSENT", nodes={"dots": ["READY", 2]})
+        cloud.configure(BRANCH=branch)
+        done = cloud.pod("create")
+        assert done.returncode == 2 and words in done.stderr, done.stderr
+        assert cloud.calls() == []
+
+
+def test_a_config_from_an_editor_of_windows(cloud):
+    cloud.config.write_bytes(b"\xef\xbb\xbf" + cloud.config.read_bytes().replace(b"\n", b"\r\n"))
+    done = cloud.pod("create")
+    assert done.returncode == 0, done.stderr
+    sent = (cloud.folder / "sent.env").read_bytes()
+    assert b"\r" not in sent and not sent.startswith(b"\xef") and b"\nPROJECT=my-project\n" in sent
+    assert all("\r" not in word for word in cloud.call("create"))
 
 
 def test_a_command_line_that_cannot_be(cloud):
