@@ -1,17 +1,52 @@
-"""Where a run lives: a folder of this machine, or of a bucket (`gs://bucket/runs/one`)."""
+"""Files on this machine and in buckets (`gs://bucket/runs/one`): where a run lives, and the files that a glob names.
 
+Every path of the project that may be in a bucket comes from here. TensorFlow reads it where TensorFlow is installed, else
+gcsfs does, as etils decides; listings and sources go through gcsfs always, which knows `**` and the sizes in one listing.
+"""
+
+import glob
 import os
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from etils import epath
 
+from dots_jax.config import UserError
+
+if TYPE_CHECKING:
+    import fsspec
+
+BUCKET = "gs://"
+
 
 def folder(workdir: str) -> epath.Path:
-    """The absolute path of a workdir; it has pathlib's methods, in a bucket too."""
-    return epath.Path(workdir if in_bucket(workdir) else os.path.abspath(workdir))
+    """The absolute path of a workdir; it has pathlib's methods, in a bucket too.
+
+    Raises UserError for storage of another kind than gs://.
+    """
+    if not in_bucket(workdir):
+        return epath.Path(os.path.abspath(workdir))
+    filesystem(workdir)
+    return epath.Path(workdir)
 
 
-def in_bucket(workdir: str) -> bool:
-    return "://" in str(workdir)
+def in_bucket(path: str) -> bool:
+    return "://" in str(path)
+
+
+def filesystem(path: str) -> "fsspec.AbstractFileSystem":
+    """The client of a gs:// path, with its settings, which are those of etils' too.
+
+    Raises UserError for other kinds of storage.
+    """
+    if not str(path).startswith(BUCKET):
+        raise UserError(f"{path}: of storage with ://, only buckets of Google Cloud Storage (gs://) can be used.")
+    # Without this gcsfs asks another service at every call what kind of bucket it is, and complains where it may not.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    import fsspec
+
+    # Listings are not kept: a run writes while a notebook looks on.
+    fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
+    return fsspec.filesystem("gcs")
 
 
 def tokenizer_beside(workdir: epath.Path) -> epath.Path | None:
@@ -22,6 +57,79 @@ def tokenizer_beside(workdir: epath.Path) -> epath.Path | None:
 
 def write_whole(path: epath.Path, text: str) -> None:
     """The file is there with all of the text, or as it was before."""
+    if in_bucket(path):  # an object is
+        path.write_text(text)
+        return
     new = path.parent / f"{path.name}.new"
     new.write_text(text)
     new.replace(path)
+
+
+# --- the files that a glob names --------------------------------------------------------------------------------------
+
+
+class FoundFile(NamedTuple):
+    """size: in bytes. modified: seconds, to compare."""
+
+    path: str
+    size: int
+    modified: float
+
+
+def find_files(pattern: str) -> list[FoundFile]:
+    """The files that match, by path. `**` is any depth; names that begin with a dot match only a dot, as in a shell.
+
+    Raises UserError for a bucket that cannot be listed.
+    """
+    if not in_bucket(pattern):
+        stats = [
+            (path, os.stat(path)) for path in sorted(set(glob.glob(pattern, recursive=True))) if os.path.isfile(path)
+        ]
+        return [FoundFile(path, stat.st_size, stat.st_mtime) for path, stat in stats]
+    client = filesystem(pattern)
+    try:
+        # One listing, which has the sizes too: a request for each file would take hours for a large corpus.
+        found = client.glob(pattern, detail=True)
+    except Exception as error:  # noqa: BLE001  credentials, network and the bucket each have errors of their own
+        raise UserError(
+            f"{fixed_folder(pattern)} cannot be listed ({first_line(error)}): is there such a bucket, and may this "
+            "machine's account read it?"
+        ) from error
+    return [
+        FoundFile(BUCKET + name, entry["size"], entry["mtime"].timestamp())
+        for name, entry in sorted(found.items())
+        if entry["type"] == "file" and not _is_hidden(BUCKET + name, pattern)
+    ]
+
+
+def _is_hidden(path: str, pattern: str) -> bool:
+    names = relative_name(path, fixed_folder(pattern)).split("/")
+    return "/." not in pattern and any(name.startswith(".") for name in names)
+
+
+def fixed_folder(pattern: str) -> str:
+    """The folder before the first wildcard."""
+    found = os.path.dirname(pattern)
+    while glob.has_magic(found):
+        found = os.path.dirname(found)
+    return found or os.curdir
+
+
+def relative_name(path: str, start: str) -> str:
+    """The path as seen from a folder that it lies in, with slashes."""
+    return os.path.relpath(path, start).replace(os.sep, "/")
+
+
+def open_file(path: str) -> BinaryIO:
+    """The bytes of a file. Raises UserError for one that is missing or forbidden."""
+    try:
+        return filesystem(path).open(path, "rb") if in_bucket(path) else open(path, "rb")
+    except FileNotFoundError:
+        raise UserError(f"{path} cannot be read: No such file or directory.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or first_line(error)}.") from error
+
+
+def first_line(error: Exception) -> str:
+    """The beginning of an error's text, for a sentence of one's own."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -59,7 +59,7 @@ LIBRARIES = {
     "gin_check": set(),
     "human": set(),
     "moved": set(),
-    "storage": {"etils"},
+    "storage": {"etils", "fsspec"},
     "parallel": MATH,
     "curriculum": set(),
     "curriculum.picture": {"matplotlib"},
@@ -88,6 +88,7 @@ ONLY_IN = {
     "apache_beam": {"data.cache.job", "curation"},  # importing it takes seconds, and training needs none of it
     "pyarrow": {"data.sources.record_files", "curation"},
     "zstandard": {"data.sources.record_files", "curation"},
+    "fsspec": {"storage"},
     "orbax": {"checkpoint", "huggingface", "analysis"},
     "tensorstore": {"checkpoint", "huggingface"},
 }

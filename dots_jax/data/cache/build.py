@@ -37,6 +37,7 @@ from dots_jax.data.sources.documents import Document, documents_of
 from dots_jax.data.sources.file_source import FileSource
 from dots_jax.data.sources.record_files import Malformed
 from dots_jax.data.tokenizers import vocabulary as vocabularies
+from dots_jax.storage import open_file
 
 RUN_TOKENS = 1 << 25  # tokenised documents in memory at a time; some 0.4 GB a worker
 
@@ -121,7 +122,7 @@ def _byte_lengths(vocabulary: seqio.Vocabulary) -> np.ndarray | None:
 def _source_checksum(task: seqio.Task, split: str, index: int) -> str | None:
     if not isinstance(task.source, FileSource):
         return None  # TFDS has a version
-    with open(task.source.files(split)[index].path, "rb") as file:
+    with open_file(task.source.files(split)[index].path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -1,9 +1,7 @@
 """The user's own files as a seqio.DataSource."""
 
 import functools
-import glob
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,6 +10,7 @@ import tensorflow as tf
 
 from dots_jax.config import UserError
 from dots_jax.data.sources.record_files import Malformed, check_format, read_texts
+from dots_jax.storage import find_files, fixed_folder, relative_name
 
 
 class SourceFile(NamedTuple):
@@ -25,7 +24,7 @@ class SourceFile(NamedTuple):
 class FileSource(seqio.DataSource):
     """Records of files as examples {"text": UTF-8}, in the order of the files' names. Formats: record_files.py.
 
-    splits: split -> glob pattern (`**` is any depth). field: of a record, where its text is.
+    splits: split -> glob pattern (`**` is any depth), here or in a bucket (gs://). field: of a record, where its text is.
     Nothing is looked for before it is needed, so a token cache works where the files themselves are not.
     """
 
@@ -45,16 +44,15 @@ class FileSource(seqio.DataSource):
     def files(self, split: str) -> tuple[SourceFile, ...]:
         """The split's files by name. Raises UserError if there are none, or one is of no known format."""
         pattern = self.globs[split]
-        folder = _fixed_folder(pattern)
-        paths = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
-        if not paths:
+        found = find_files(pattern)
+        if not found:
             raise UserError(
                 f"No file matches {pattern!r}, where split {split!r} should be: check the path and the folder it starts from."
             )
-        for path in paths:
-            check_format(path)
-        names = {os.path.relpath(path, folder).replace(os.sep, "/"): path for path in paths}
-        return tuple(SourceFile(name, names[name], os.path.getsize(names[name])) for name in sorted(names))
+        for file in found:
+            check_format(file.path)
+        folder = fixed_folder(pattern)
+        return tuple(sorted(SourceFile(relative_name(file.path, folder), file.path, file.size) for file in found))
 
     def fingerprint(self, split: str) -> str | None:
         """Of the names and sizes of the files; None where there are none to see."""
@@ -101,11 +99,3 @@ class FileSource(seqio.DataSource):
             return self.dataset(files)
         order = tf.data.Dataset.range(len(files)).shuffle(max(1, len(files)), seed=seed)
         return self.dataset([files[i] for i in order.as_numpy_iterator()])
-
-
-def _fixed_folder(pattern: str) -> str:
-    """The folder before the first wildcard."""
-    folder = os.path.dirname(pattern)
-    while glob.has_magic(folder):
-        folder = os.path.dirname(folder)
-    return folder or os.curdir

@@ -23,6 +23,7 @@ import zstandard
 from array_record.python import array_record_module
 
 from dots_jax.config import UserError
+from dots_jax.storage import BUCKET, filesystem, in_bucket, open_file
 
 _BATCH = 1024  # records read at once
 _SHOWN = 200  # characters of a malformed record that are kept
@@ -47,10 +48,7 @@ def read_texts(path: str | Path, field: str) -> Iterator[bytes | Malformed]:
     A file that breaks off or is damaged ends with a Malformed "damaged file". Raises UserError for one that cannot be opened.
     """
     reader = next(read for ending, read in _READERS.items() if str(path).endswith(ending))
-    try:
-        open(path, "rb").close()
-    except OSError as error:  # is missing or forbidden, which is no damage
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    open_file(str(path)).close()  # is missing or forbidden, which is no damage
     try:
         yield from reader(str(path), field)
     except (
@@ -82,7 +80,7 @@ def _text(value, field: str, record) -> bytes | Malformed:
 
 
 def _json_lines(path: str, field: str) -> Iterator[bytes | Malformed]:
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         if path.endswith(".gz"):
             lines = gzip.GzipFile(fileobj=file)
         elif path.endswith(".zst"):
@@ -136,7 +134,9 @@ def _json_text(line: bytes, field: str) -> bytes | Malformed:
 
 
 def _parquet(path: str, field: str) -> Iterator[bytes | Malformed]:
-    with pyarrow.parquet.ParquetFile(path) as file:
+    # A local path as it is, which pyarrow reads without Python. A bucket through the one client that this project has for them.
+    client = filesystem(path) if in_bucket(path) else None
+    with pyarrow.parquet.ParquetFile(path.removeprefix(BUCKET), filesystem=client) as file:
         names = file.schema_arrow.names
         if field not in names:
             shown = "columns: " + ", ".join(names)

@@ -4,7 +4,7 @@ Everything but the merges is Qwen2's: NFC, its way of cutting text into words (e
 bytes, the merges, then the special tokens. The same text gives the same file, byte for byte.
 """
 
-import glob
+import io
 import json
 import os
 import sys
@@ -14,6 +14,7 @@ import tokenizers
 import tqdm
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from dots_jax import storage
 from dots_jax.config import UserError
 from dots_jax.data.registry import check_split, get_task, import_tasks, task_vocabulary
 from dots_jax.data.tokenizers.tokenizer import SPECIAL_TOKENS, TokenizerVocabulary
@@ -70,7 +71,7 @@ def find_files(patterns: str) -> list[str]:
     """The files of comma-separated globs, sorted, each once."""
     found = set()
     for pattern in filter(None, patterns.split(",")):
-        files = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+        files = [file.path for file in storage.find_files(pattern)]
         if not files:
             raise UserError(f"No file fits --files={pattern}.")
         found.update(files)
@@ -81,7 +82,7 @@ def file_texts(paths: Sequence[str]) -> Iterator[str]:
     """Blocks of whole lines of text files in UTF-8; of *.jsonl, the field `text` of each line."""
     for path in paths:
         try:
-            with open(path, encoding="utf-8", newline="") as file:
+            with io.TextIOWrapper(storage.open_file(path), encoding="utf-8", newline="") as file:
                 if path.endswith(".jsonl"):
                     yield from (_text_of(line, f"{path}:{number}") for number, line in enumerate(file, start=1))
                 else:
