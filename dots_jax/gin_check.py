@@ -9,22 +9,12 @@ import difflib
 import typing
 
 from dots_jax import config as config_module
-from dots_jax.config import UserError
+from dots_jax.config import UserError, renamed
 
 CLASSES = {
     name: value
     for name, value in vars(config_module).items()
     if isinstance(value, type) and dataclasses.is_dataclass(value)
-}
-
-# Settings that had another name until 0.1.
-RENAMED = {
-    "ComputeConfig.exchange": "ComputeConfig.expert_strategy, with 'gather_weights' for 'weights'",
-    "ComputeConfig.expert_buffer": "ComputeConfig.expert_capacity_factor",
-    "ComputeConfig.moments_on_host": "ComputeConfig.offload_optimizer",
-    "ComputeConfig.kept_on_host": "ComputeConfig.offload_activations, a tuple, with 'layer_input' for 'inputs'",
-    "BalanceConfig.bias_rate": "BalanceConfig.expert_bias_update_rate",
-    "BalanceConfig.sequence_loss": "BalanceConfig.sequence_aux_loss_coef",
 }
 
 MACRO = "macro"  # A macro is, as in gin, a function of this name with one parameter `value`, in the macro's scope.
@@ -77,9 +67,9 @@ def check_names(bindings: list[Binding]) -> None:
         if binding.name != MACRO:
             _check_class(binding.name, binding.place)
             fields = [field.name for field in dataclasses.fields(CLASSES[binding.name])]
-            new = RENAMED.get(f"{binding.name}.{binding.parameter}")
+            new = renamed.SETTINGS.get(f"{binding.name}.{binding.parameter}")
             if new:
-                raise UserError(f"{binding.place}: {binding.name}.{binding.parameter} is now {new}.")
+                raise UserError(_renamed(binding, new))
             if binding.parameter not in fields:
                 suggestion = did_you_mean(binding.parameter, fields) or f"; it has {', '.join(fields)}."
                 raise UserError(f"{binding.place}: {binding.name} has no setting {binding.parameter}{suggestion}")
@@ -96,6 +86,15 @@ def check_names(bindings: list[Binding]) -> None:
                     raise UserError(
                         f"{binding.place}: @{reference.name} needs parentheses: @{reference.name}() is the value."
                     )
+
+
+def _renamed(binding: Binding, new: str) -> str:
+    """The line to write, where it can be told from this one."""
+    sentence = f"{binding.place}: {binding.name}.{binding.parameter} is now {binding.name}.{new}"
+    if any(_references(binding.value)):
+        return f"{sentence}."
+    line = f"{'/'.join((*binding.scope, binding.name))}.{new} = {renamed.new_value(new, binding.value)!r}"
+    return f"{sentence}: write `{line}`."
 
 
 def _check_class(name: str, place: str) -> None:

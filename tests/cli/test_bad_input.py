@@ -72,10 +72,10 @@ def odd_tasks():
         (["MeshConfig.fsdp = 8", "stable/Stage.microbatch_tokens = 128"], "4 sequences of 32, which cannot be split over"),
         # shapes
         (["long/Stage.seq_len = 128"], "seq_len 128 is longer than ModelConfig.max_seq_len 64"),
-        (["stable/Stage.batch_tokens = ((0, 100),)"], "a batch of 100 tokens is not a whole number of sequences of 32."),
+        (["stable/Stage.batch_tokens = ((0, 100),)"], "a batch of 100 tokens is not a multiple of seq_len (32)."),
         (["stable/Stage.tokens = 0"], "must be above 0, but is 0."),
-        (["stable/Stage.warmup_steps = 2000.5"], "must be a whole number, but is 2000.5"),
-        (["ModelConfig.num_layers = 'three'"], "must be a whole number, but is 'three'"),
+        (["stable/Stage.warmup_steps = 2000.5"], "must be an integer, but is 2000.5"),
+        (["ModelConfig.num_layers = 'three'"], "must be an integer, but is 'three'"),
         (["TrainConfig.stages = ()"], "must hold at least one Stage."),
     ],
 )  # fmt: skip
@@ -189,7 +189,7 @@ def test_a_bug_is_one_line_too_and_debug_shows_where(workdir, capfd, monkeypatch
         ([], "There are no checkpoints in"),
         (["EvalConfig.checkpoint = 'newest'"], "must be 'latest', 'all' or a step number, but is 'newest'."),
         (["EvalConfig.tasks = ()"], "must name at least one task."),
-        (["EvalConfig.batch_tokens = 100"], "is not a whole number of sequences of 32."),
+        (["EvalConfig.batch_tokens = 100"], "is not a multiple of seq_len (32)."),
     ],
 )
 def test_eval_without_a_run(refusal, workdir, bindings, words):

@@ -16,6 +16,7 @@ from dots_jax.config import (
     MeshConfig,
     ModelConfig,
     OptimizerConfig,
+    Source,
     Stage,
     TrainConfig,
     UserError,
@@ -64,12 +65,12 @@ def test_a_model_survives_json():
 
 BAD = {
     # wrong types
-    "text for int": (lambda: ModelConfig(num_layers="sixty-two"), "num_layers must be a whole number, but is 'sixty-two' (str)."),
-    "float for int": (lambda: ModelConfig(num_layers=62.0), "ModelConfig.num_layers must be a whole number, but is 62.0 (float)."),
-    "float for steps": (lambda: stage(warmup_steps=2000.5), "Stage.warmup_steps must be a whole number, but is 2000.5 (float)"),
-    "float for tokens": (lambda: stage(tokens=1e6), "Stage.tokens must be a whole number, but is 1000000.0"),
-    "bool for int": (lambda: train(seed=True), "TrainConfig.seed must be a whole number, but is True (bool)."),
-    "None for int": (lambda: train(log_every=None), "TrainConfig.log_every must be a whole number, but is None"),
+    "text for int": (lambda: ModelConfig(num_layers="sixty-two"), "num_layers must be an integer, but is 'sixty-two' (str)."),
+    "float for int": (lambda: ModelConfig(num_layers=62.0), "ModelConfig.num_layers must be an integer, but is 62.0 (float)."),
+    "float for steps": (lambda: stage(warmup_steps=2000.5), "Stage.warmup_steps must be an integer, but is 2000.5 (float)"),
+    "float for tokens": (lambda: stage(tokens=1e6), "Stage.tokens must be an integer, but is 1000000.0"),
+    "bool for int": (lambda: train(seed=True), "TrainConfig.seed must be an integer, but is True (bool)."),
+    "None for int": (lambda: train(log_every=None), "TrainConfig.log_every must be an integer, but is None"),
     "text for float": (lambda: OptimizerConfig(epsilon="1e-8"), "OptimizerConfig.epsilon must be a number, but is '1e-8'"),
     "bool for float": (lambda: OptimizerConfig(clip_norm=True), "OptimizerConfig.clip_norm must be a number"),
     "nan": (lambda: OptimizerConfig(clip_norm=float("nan")), "OptimizerConfig.clip_norm must be a number"),
@@ -94,6 +95,22 @@ BAD = {
     "strategy": (lambda: ComputeConfig(expert_strategy="pigeon"), "expert_strategy must be one of all_gather, all_to_all, gather_"),
     "buffer": (lambda: ComputeConfig(expert_capacity_factor=0.9), "expert_capacity_factor must be at least 1, but is 0.9."),
     "chunk": (lambda: ComputeConfig(loss_chunk_tokens=-1), "ComputeConfig.loss_chunk_tokens must not be negative"),
+    # values of older versions
+    "old strategy": (
+        lambda: ComputeConfig(expert_strategy="weights"),
+        "ComputeConfig.expert_strategy = 'weights' is now written 'gather_weights'.",
+    ),
+    "old remat": (
+        lambda: ComputeConfig(remat="attention+qkv"),
+        "ComputeConfig.remat = 'attention+qkv' is now written ('attention', 'qkv').",
+    ),
+    "old remat, one": (lambda: ComputeConfig(remat="hidden"), "remat = 'hidden' is now written ('expert_ffn_hidden',)."),
+    "old remat in a tuple": (lambda: ComputeConfig(remat=["attended", "qkv"]), "is now written ('attn_out', 'qkv')."),
+    "old offload": (
+        lambda: ComputeConfig(offload_activations="inputs+attention"),
+        "ComputeConfig.offload_activations = 'inputs+attention' is now written ('layer_input', 'attention').",
+    ),
+    "old offload, nothing": (lambda: ComputeConfig(offload_activations=""), "offload_activations = '' is now written ()."),
     # mesh
     "context of zero": (lambda: MeshConfig(context=0), "MeshConfig.context must be above 0, or -1 for the rest, but is 0."),
     "mesh of zero": (lambda: MeshConfig(data=0), "MeshConfig.data must be above 0, or -1 for the rest, but is 0."),
@@ -113,16 +130,17 @@ BAD = {
     "ramp start": (lambda: stage(batch_tokens=((5, 1024),)), "batch_tokens must be ((0, size), (from, size), ...)"),
     "ramp order": (lambda: stage(batch_tokens=((0, 1024), (9, 1024), (9, 2048))), "with rising `from`"),
     "ramp end": (lambda: stage(batch_tokens=((0, 1024), (40_960, 2048))), "inside the stage"),
-    "batch": (lambda: stage(batch_tokens=((0, 1000),)), "a batch of 1000 tokens is not a whole number of sequences of 128"),
+    "batch": (lambda: stage(batch_tokens=((0, 1000),)), "a batch of 1000 tokens is not a multiple of seq_len (128)"),
     "batch of none": (lambda: stage(batch_tokens=((0, 0),)), "a batch of 0 tokens"),
     "microbatch": (lambda: stage(microbatch_tokens=384), "microbatch_tokens (384) must divide the batch (1024)"),
-    "microbatch part": (lambda: stage(microbatch_tokens=64), "hold whole sequences of 128"),
+    "microbatch part": (lambda: stage(microbatch_tokens=64), "and be a multiple of seq_len (128)"),
     # the rest
     "beta": (lambda: OptimizerConfig(beta2=1.0), "OptimizerConfig.beta2 must be in [0, 1), but is 1.0."),
     "decay": (lambda: OptimizerConfig(weight_decay=-0.1), "OptimizerConfig.weight_decay must not be negative"),
     "bias rate": (lambda: BalanceConfig(expert_bias_update_rate=-1.0), "expert_bias_update_rate must not be negative"),
     "guard": (lambda: GuardConfig(max_nonfinite=0), "GuardConfig.max_nonfinite must be above 0"),
     "cache": (lambda: DataConfig(cache_dir=""), "DataConfig.cache_dir must name a folder"),
+    "no such home": (lambda: DataConfig(cache_dir="~nowhere-user/x"), "there is no home folder ~nowhere-user; a folder of"),
     "never save": (lambda: CheckpointConfig(every_steps=0), "CheckpointConfig.every_steps must be above 0"),
     "milestone": (lambda: CheckpointConfig(milestone_tokens=-1), "CheckpointConfig.milestone_tokens must not be negative"),
     # the run
@@ -171,7 +189,7 @@ BAD = {
     "no tasks": (lambda: evaluation(tasks=()), "EvalConfig.tasks must name at least one task"),
     "which": (lambda: evaluation(checkpoint="newest"), "EvalConfig.checkpoint must be 'latest', 'all' or a step number"),
     "step as a number": (lambda: evaluation(checkpoint=300), "EvalConfig.checkpoint must be a string, but is 300"),
-    "eval batch": (lambda: evaluation(batch_tokens=1000), "EvalConfig.batch_tokens (1000) is not a whole number of sequences"),
+    "eval batch": (lambda: evaluation(batch_tokens=1000), "EvalConfig.batch_tokens (1000) is not a multiple of seq_len (128)"),
     "eval long": (
         lambda: evaluation(seq_len=1024).for_devices(config.tiny(), 1),
         "EvalConfig: seq_len 1024 is longer than ModelConfig.max_seq_len 256",
@@ -208,3 +226,12 @@ def test_good_configs_resolve():
     assert long.mesh == MeshConfig(fsdp=2, context=4) and str(long.mesh) == "data 1 x fsdp 2 x expert 1 x context 4"
     assert ComputeConfig(remat=["attention", "qkv"]).remat == ("attention", "qkv")
     assert train(seed=0, validation=["text"]).validation == ("text",)
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    source = Source(name="mine", files=(("train", "~/corpus/*.jsonl"), ("validation", "gs://b/~/x")))
+    assert source.files == (("train", "/home/me/corpus/*.jsonl"), ("validation", "gs://b/~/x"))
+    data = DataConfig(cache_dir="~/cache", tokenizer="~/tokenizer.json")
+    assert (data.cache_dir, data.tokenizer) == ("/home/me/cache", "/home/me/tokenizer.json")
+    assert train(initial_checkpoint="~").initial_checkpoint == "/home/me"
