@@ -16,17 +16,19 @@ def put_batch(
     size: int,
     seq_len: int,
     sharding: NamedSharding,
+    keys: Sequence[str] = BATCH_KEYS,
 ) -> dict[str, jax.Array]:
     """Rows first .. first + size as global arrays [size, seq_len].
 
     Each process reads the rows of its own devices and no others: which rows those are follows from the mesh alone, so
     hosts need not talk, and any number of them reads the same global batch.
     """
-    shape = (size, seq_len)
-    pieces: dict[str, list[jax.Array]] = {}
-    read = functools.cache(lambda start, stop: read_rows(range(first + start, first + stop)))  # devices may share rows
-    for device, index in sharding.addressable_devices_indices_map(shape).items():
+    # Devices along the context axis share rows, and so do the keys: each range is read once.
+    read = functools.cache(lambda start, stop: read_rows(range(first + start, first + stop)))
+
+    def shard(key: str, index: tuple[slice, slice]) -> np.ndarray:
         start, stop, _ = index[0].indices(size)
-        for name, rows in read(start, stop).items():
-            pieces.setdefault(name, []).append(jax.device_put(rows[:, index[1]], device))
-    return {name: jax.make_array_from_single_device_arrays(shape, sharding, arrays) for name, arrays in pieces.items()}
+        return read(start, stop)[key][:, index[1]]
+
+    shape = (size, seq_len)
+    return {key: jax.make_array_from_callback(shape, sharding, functools.partial(shard, key)) for key in keys}

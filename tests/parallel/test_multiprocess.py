@@ -110,23 +110,22 @@ def test_each_process_reads_only_its_rows(monkeypatch, mesh, rows_of):
     """Each reads them once, and puts them on its own devices; together the devices hold every token once."""
     placed = {}
 
-    def collect(shape, sharding, arrays):
-        assert shape == (16, 8)
-        return arrays
+    def on_devices(shape, sharding, shard):
+        return {device: shard(index) for device, index in sharding.addressable_devices_indices_map(shape).items()}
 
-    monkeypatch.setattr(jax, "make_array_from_single_device_arrays", collect)
+    monkeypatch.setattr(jax, "make_array_from_callback", on_devices)
     token = lambda rows: 10 * np.array(list(rows), np.int32)[:, None] + np.arange(8, dtype=np.int32)
     for process, (first, last) in enumerate(rows_of):
         read = []
 
         def rows(indices, read=read):
             read += indices
-            return {"tokens": token(indices)}
+            return dict.fromkeys(("tokens", "targets"), token(indices))
 
-        arrays = put_batch(rows, 100, 16, 8, _Devices(process, mesh))["tokens"]
+        arrays = put_batch(rows, 100, 16, 8, _Devices(process, mesh), keys=("tokens", "targets"))
         assert read == list(range(100 + first, 100 + last))
-        assert len(arrays) == 4
-        placed |= {array.device: np.asarray(array) for array in arrays}
+        assert len(arrays["tokens"]) == 4
+        placed |= arrays["tokens"]
     everything = token(range(100, 116))
     assert sorted(np.concatenate([a.ravel() for a in placed.values()])) == sorted(everything.ravel())
     for device, index in _Devices(0, mesh).whole.devices_indices_map((16, 8)).items():
@@ -142,7 +141,8 @@ def test_a_batch_is_the_same_on_any_mesh(mesh, size):
     sharding = batch_sharding(make_mesh(mesh))
     rng = np.random.default_rng(0)
     everything = {"tokens": rng.integers(9, size=(64, 8)), "weights": rng.random((64, 8), np.float32)}
-    batch = put_batch(lambda rows: {k: v[list(rows)] for k, v in everything.items()}, 24, size, 8, sharding)
+    read = lambda rows: {k: v[list(rows)] for k, v in everything.items()}
+    batch = put_batch(read, 24, size, 8, sharding, keys=tuple(everything))
     for name, array in batch.items():
         assert array.sharding.is_equivalent_to(sharding, 2)
         np.testing.assert_array_equal(array, everything[name][24 : 24 + size])
