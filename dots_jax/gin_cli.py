@@ -119,8 +119,8 @@ def execute(
             traceback.print_exc()
         print("error: " + _sentence(error), file=sys.stderr, flush=True)
         # Whatever starts the run again needs to know whether that can help; a person reads the sentence.
-        can_pass = getattr(error, "can_pass", not isinstance(error, UserError))
-        return 1 if can_pass and any(argument in _SUPERVISED for argument in argv[1:]) else 2
+        retryable = getattr(error, "retryable", not isinstance(error, UserError))
+        return 1 if retryable and any(argument in _SUPERVISED for argument in argv[1:]) else 2
 
 
 def _load_tensorflow_quietly() -> None:

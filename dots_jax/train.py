@@ -15,8 +15,9 @@ def main(config: TrainConfig, options) -> int:
     initialize(options.distributed)
     require_devices(options.devices)
     from dots_jax.training.loop import train
+    from dots_jax.training.options import RunOptions
 
-    return train(config, options)
+    return train(config, RunOptions.from_flags(options))
 
 
 if __name__ == "__main__":

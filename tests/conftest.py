@@ -71,7 +71,7 @@ def workdir(tmp_path, small_cache, process_env, monkeypatch):
     from small_run import Workdir
 
     monkeypatch.setattr(
-        "dots_jax.training.loop.peak_flops", lambda device: (1e10, "assumed")
+        "dots_jax.training.preflight.peak_flops", lambda device: (1e10, "assumed")
     )  # measuring takes a second
     with quick_compilation(process_env["JAX_COMPILATION_CACHE_DIR"]):
         yield Workdir(tmp_path, small_cache, {**process_env, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"})

@@ -13,7 +13,14 @@ from dots_jax.config.data import DataConfig, Mixture, Source
 from dots_jax.config.fit import check_batch, check_experts, check_ids, check_seq_len
 from dots_jax.config.mesh import MeshConfig
 from dots_jax.config.model import ModelConfig, dots_llm1, model_from_dict, tiny, to_dict
-from dots_jax.config.training import BalanceConfig, CheckpointConfig, GuardConfig, OptimizerConfig, TrainConfig
+from dots_jax.config.training import (
+    BalanceConfig,
+    CheckpointConfig,
+    GuardConfig,
+    OptimizerConfig,
+    ProfileConfig,
+    TrainConfig,
+)
 
 __all__ = [
     "EXPERT_STRATEGIES",
@@ -31,6 +38,7 @@ __all__ = [
     "Mixture",
     "ModelConfig",
     "OptimizerConfig",
+    "ProfileConfig",
     "Source",
     "Stage",
     "TrainConfig",

@@ -77,6 +77,19 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ProfileConfig:
+    """A window of steps that jax.profiler traces into WORKDIR/profile, for TensorBoard's profile plugin (XProf)."""
+
+    first_step: int = 10  # the first traced step, counted from 1 as in metrics.jsonl; a process compiles in its first
+    num_steps: int = 0  # traced steps, a few: a trace grows by some MB a step; 0: off
+
+    def __post_init__(self):
+        check_types(self)
+        require_positive(self, "first_step")
+        require_not_negative(self, "num_steps")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything that `dots train` needs."""
 
@@ -89,7 +102,9 @@ class TrainConfig:
     guard: GuardConfig = GuardConfig()
     data: DataConfig = DataConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    profile: ProfileConfig = ProfileConfig()
     validation: tuple[str, ...] = ()  # seqio tasks that are scored when the run ends
+    validate_every: int = 0  # and after every N steps; 0: only at the end
     validation_sequences: int = 0  # of each task at most; 0: all
     log_every: int = 10  # steps between rows of metrics
     seed: int = 0  # of the initial weights and the data order
@@ -104,7 +119,12 @@ class TrainConfig:
         require(len(set(names)) == len(names), f"TrainConfig.stages: names must differ, but are {names}.")
         require_positive(self, "log_every")
         require(0 <= self.seed < 2**31, f"TrainConfig.seed must be in [0, 2**31), but is {self.seed}.")
-        require_not_negative(self, "validation_sequences")
+        require_not_negative(self, "validation_sequences", "validate_every")
+        require(
+            self.validate_every == 0 or self.validation != (),
+            f"TrainConfig.validate_every is {self.validate_every}, but TrainConfig.validation names no task: name one, or "
+            "set it to 0.",
+        )
         expand_home(self, "initial_checkpoint")
         for stage in self.stages:
             check_seq_len(f"Stage {stage.name!r}", stage.seq_len, self.model)

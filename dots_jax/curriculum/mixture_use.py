@@ -37,14 +37,19 @@ class Use:
     exact: bool
 
 
+def exact_shares(rates: Mapping[str, float]) -> dict[str, Fraction]:
+    """Rates as shares that sum to 1. A rate counts as its shortest decimal: 0.1 is one tenth, not the nearest binary
+    fraction."""
+    exact = {name: Fraction(repr(float(rate))) for name, rate in rates.items()}
+    total = sum(exact.values())
+    return {name: rate / total for name, rate in exact.items()}
+
+
 def declared_rates(data: DataConfig) -> dict[str, dict[str, Fraction]]:
-    """The shares of each mixture that a gin file declares, and of each source that a stage may name by itself."""
+    """The shares of each mixture that a gin file declares, and of each source that a stage names directly: what a plan
+    knows without seqio. A run takes them from the registry (data/corpus.py)."""
     rates = {source.name: {source.name: Fraction(1)} for source in data.sources}
-    for mixture in data.mixtures:
-        # Through the shortest decimal, as data/registry.py does: 0.1 is one tenth.
-        exact = {name: Fraction(repr(float(rate))) for name, rate in mixture.rates}
-        rates[mixture.name] = {name: rate / sum(exact.values()) for name, rate in exact.items()}
-    return rates
+    return rates | {mixture.name: exact_shares(dict(mixture.rates)) for mixture in data.mixtures}
 
 
 def known_sizes(data: DataConfig) -> dict[str, Size]:

@@ -1,13 +1,15 @@
 """From the names in a config to seqio Tasks and exact rates."""
 
+import dataclasses
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import seqio
 
 from dots_jax.config import UserError
+from dots_jax.curriculum.mixture_use import exact_shares
 from dots_jax.data.tokenizers import vocabulary as vocabularies
 
 
@@ -28,34 +30,40 @@ def get_task(name: str) -> seqio.Task:
     return seqio.TaskRegistry.get(name)
 
 
-def get_rates(mixture_or_task: str) -> dict[str, Fraction]:
-    """Task name -> share of the mixture's sequences, summing to 1. Raises UserError for what cannot be mixed."""
-    if mixture_or_task in seqio.MixtureRegistry.names():
-        mixture = seqio.MixtureRegistry.get(mixture_or_task)
-        rates = {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}
-    elif mixture_or_task in seqio.TaskRegistry.names():
-        rates = {mixture_or_task: 1.0}
+@dataclasses.dataclass(frozen=True)
+class TaskMixture:
+    """What the name of a mixture, or of a task alone, stands for."""
+
+    name: str
+    rates: Mapping[str, Fraction]  # task -> share of the sequences; they sum to 1
+    vocabulary: seqio.Vocabulary  # the same for all tasks
+
+
+def find_mixture(name: str) -> TaskMixture:
+    """The registered mixture or task of that name. Raises UserError for a name that is not there or cannot be mixed."""
+    if name in seqio.MixtureRegistry.names():
+        mixture = seqio.MixtureRegistry.get(name)
+        tasks, rates = mixture.tasks, {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}
+    elif name in seqio.TaskRegistry.names():
+        tasks, rates = [seqio.TaskRegistry.get(name)], {name: 1.0}
     else:
         raise UserError(
-            f"No seqio mixture or task is named {mixture_or_task!r}: known mixtures are "
+            f"No seqio mixture or task is named {name!r}: known mixtures are "
             f"{_listed(seqio.MixtureRegistry)}; known tasks are {_listed(seqio.TaskRegistry)}."
         )
-    for name, rate in rates.items():
+    for task, rate in rates.items():
         if not 0 < rate < math.inf:
-            raise UserError(f"Mixture {mixture_or_task!r}: the rate of {name!r} must be above 0, but is {rate}.")
-    known = {vocabularies.identity(task_vocabulary(get_task(name))): name for name in rates}
+            raise UserError(f"Mixture {name!r}: the rate of {task!r} must be above 0, but is {rate}.")
+    vocabulary_of = {task.name: task_vocabulary(task) for task in tasks}
+    known = {vocabularies.identity(vocabulary): task for task, vocabulary in vocabulary_of.items()}
     if len(known) > 1:
-        raise UserError(f"Mixture {mixture_or_task!r} mixes vocabularies ({known}): give its tasks the same one.")
-    # Through the shortest decimal, so that a rate of 0.1 is one tenth and not the nearest binary fraction.
-    exact = {name: Fraction(repr(rate)) for name, rate in rates.items()}
-    total = sum(exact.values())
-    return {name: rate / total for name, rate in exact.items()}
+        raise UserError(f"Mixture {name!r} mixes vocabularies ({known}): give its tasks the same one.")
+    return TaskMixture(name, exact_shares(rates), vocabulary_of[min(vocabulary_of)])
 
 
-def registered_rates(names: Sequence[str]) -> dict[str, dict[str, Fraction]]:
-    """get_rates of those of the names that are registered."""
-    known = {*seqio.MixtureRegistry.names(), *seqio.TaskRegistry.names()}
-    return {name: get_rates(name) for name in names if name in known}
+def get_rates(name: str) -> Mapping[str, Fraction]:
+    """The rates of `find_mixture`."""
+    return find_mixture(name).rates
 
 
 def task_vocabulary(task: seqio.Task) -> seqio.Vocabulary:

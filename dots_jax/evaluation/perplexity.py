@@ -1,10 +1,13 @@
 """Loss, perplexity and bits per byte of a model on seqio tasks."""
 
+import functools
+
 import jax
 import numpy as np
 
-from dots_jax.config import ComputeConfig, ModelConfig, UserError
+from dots_jax.config import ComputeConfig, ModelConfig
 from dots_jax.data.cache.token_cache import open_stream
+from dots_jax.data.corpus import VALIDATION_SPLIT, check_vocabulary
 from dots_jax.data.evaluation import byte_baselines, evaluate_task
 from dots_jax.data.registry import get_task, task_vocabulary
 from dots_jax.evaluation.score_step import jit_score_step
@@ -12,20 +15,19 @@ from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel.batches import put_batch
 from dots_jax.parallel.sharding import batch_sharding
 
-SPLIT = "validation"
-
 
 class Scorer:
-    """Scores tasks with any parameters of one definition; compiled once for each shape of batch."""
+    """Scores tasks with any parameters of one model; compiled once for each shape of batch."""
 
-    def __init__(self, definition: ModelDef, compute: ComputeConfig):
-        self._sharding = batch_sharding(definition.mesh)
-        self._step = jit_score_step(definition, compute)
+    def __init__(self, model_def: ModelDef, compute: ComputeConfig):
+        self._sharding = batch_sharding(model_def.mesh)
+        self._step = jit_score_step(model_def, compute)
+        self._baselines = functools.cache(byte_baselines)  # of the text alone: the same at every validation of a run
 
     def evaluate(
         self, params: dict, router_bias: jax.Array, task: str, seq_len: int, batch_size: int, cache_dir: str, max_sequences: int
     ) -> dict[str, float]:  # fmt: skip
-        """The task's own metrics on its validation split, beside two baselines of the same text in nats per byte."""
+        """The task's own metrics on its validation split, and two baselines of the same text in nats per byte."""
 
         def score(batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
             placed = put_batch(
@@ -34,21 +36,14 @@ class Scorer:
             nll_BT, _ = self._step(params, router_bias, placed)
             return np.asarray(nll_BT, np.float64).sum(axis=1), batch["weights"].sum(axis=1)
 
-        metrics = evaluate_task(task, SPLIT, seq_len, batch_size, cache_dir, score, max_sequences)
-        return metrics | byte_baselines(task, SPLIT, seq_len, cache_dir, max_sequences)
+        metrics = evaluate_task(task, VALIDATION_SPLIT, seq_len, batch_size, cache_dir, score, max_sequences)
+        return metrics | self._baselines(task, VALIDATION_SPLIT, seq_len, cache_dir, max_sequences)
 
 
 def check_task(task: str, model: ModelConfig, cache_dir: str) -> None:
-    """Refuses a task that `Scorer.evaluate` could not score, and makes its token cache."""
-    check_vocabulary(task, model)
-    open_stream(task, SPLIT, cache_dir)
-
-
-def check_vocabulary(task: str, model: ModelConfig) -> None:
-    """Refuses a task that does not exist, or whose vocabulary is larger than the model's."""
-    size = task_vocabulary(get_task(task)).vocab_size
-    if size > model.vocab_size:
-        raise UserError(f"The vocabulary of {task} has {size} ids, but ModelConfig.vocab_size is {model.vocab_size}.")
+    """Refuses a task that `Scorer.evaluate` cannot score, and makes its token cache."""
+    check_vocabulary("EvalConfig.tasks", task, task_vocabulary(get_task(task)), model)
+    open_stream(task, VALIDATION_SPLIT, cache_dir)
 
 
 def table(results: dict[str, dict[str, float]]) -> str:

@@ -12,23 +12,23 @@ from dots_jax.parallel.sharding import batch_sharding, replicated
 
 
 def score_step(
-    params: dict, router_bias: jax.Array, batch: dict[str, jax.Array], *, definition: ModelDef, compute: ComputeConfig
+    params: dict, router_bias: jax.Array, batch: dict[str, jax.Array], *, model_def: ModelDef, compute: ComputeConfig
 ) -> tuple[jax.Array, jax.Array]:
     """What the model gives to each target: weighted negative log-likelihood, float32 [B, T] in nats, and the load of
     the routers, int32 [L, E]."""
-    model = definition.bind(params, router_bias)
-    batch = along_context(batch, definition.mesh)
+    model = model_def.bind(params, router_bias)
+    batch = along_context(batch, model_def.mesh)
     x_BTD, stats = model(batch["tokens"], batch["positions"], batch["segments"])
     nll_BT = batch["weights"] * model.head.token_nll(x_BTD, batch["targets"], compute.loss_chunk_tokens)
-    return along_context({"nll": nll_BT}, definition.mesh, back=True)["nll"], stats.load_E
+    return along_context({"nll": nll_BT}, model_def.mesh, back=True)["nll"], stats.load_E
 
 
-def jit_score_step(definition: ModelDef, compute: ComputeConfig):
-    """`score_step` for the definition's mesh: (params, router_bias, batch) -> (nll, load), on every device, so that
+def jit_score_step(model_def: ModelDef, compute: ComputeConfig):
+    """`score_step` for the model's mesh: (params, router_bias, batch) -> (nll, load), on every device, so that
     every process can read them."""
-    params, bias = definition.shardings()
+    params, bias = model_def.shardings()
     return jax.jit(
-        functools.partial(score_step, definition=definition, compute=compute),
-        in_shardings=(params, bias, dict.fromkeys(BATCH_KEYS, batch_sharding(definition.mesh))),
-        out_shardings=replicated(definition.mesh),
+        functools.partial(score_step, model_def=model_def, compute=compute),
+        in_shardings=(params, bias, dict.fromkeys(BATCH_KEYS, batch_sharding(model_def.mesh))),
+        out_shardings=replicated(model_def.mesh),
     )

@@ -1,17 +1,20 @@
 """Several processes as one run."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 from jax.experimental import multihost_utils
 
 from dots_jax.config import UserError
 
+T = TypeVar("T")
+
 
 class NotTogetherError(UserError):
     """The processes did not find each other: the same command may well succeed a minute later."""
 
-    can_pass = True
+    retryable = True
 
 
 def initialize(distributed: str | None) -> None:
@@ -65,11 +68,10 @@ def require_devices(devices: str | None) -> None:
         )
 
 
-def once_per_process(make: Callable[[], None]) -> None:
-    """Process 0 first, the others when it is done: for caches on a disk that they share."""
-    if jax.process_count() == 1 or jax.process_index() == 0:
-        make()
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("process 0 is done")
-        if jax.process_index() != 0:
-            make()
+def once_per_process(make: Callable[[], T]) -> T:
+    """Process 0 first, the others when it is done: for caches on a disk that they share. Returns what `make` returns."""
+    if jax.process_count() == 1:
+        return make()
+    made = make() if jax.process_index() == 0 else None
+    multihost_utils.sync_global_devices("process 0 is done")
+    return made if jax.process_index() == 0 else make()

@@ -13,12 +13,12 @@ from dots_jax.training.state import TrainState, init_state
 
 
 def first_state(
-    config: TrainConfig, definition: ModelDef, optimizer: optax.GradientTransformation, abstract: TrainState
+    config: TrainConfig, model_def: ModelDef, optimizer: optax.GradientTransformation, abstract: TrainState
 ) -> TrainState:
     """The state before the first step, in the shardings of `abstract`."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     if not config.initial_checkpoint:
-        return jax.jit(lambda: init_state(definition, optimizer, config.seed), out_shardings=shardings)()
+        return jax.jit(lambda: init_state(model_def, optimizer, config.seed), out_shardings=shardings)()
     checkpoints, step = _newest(config.initial_checkpoint)
     model = checkpoints.restore_model(step, {"params": abstract.params, "router_bias": abstract.router_bias})
     checkpoints.close()
@@ -26,7 +26,7 @@ def first_state(
         print(f"starts      with the weights of {checkpoints.folder / str(step)}", flush=True)
     # All but the parameters, which are not even drawn: nothing of what is left depends on them.
     rest = jax.jit(
-        lambda: dataclasses.replace(init_state(definition, optimizer, config.seed), params=None, router_bias=None),
+        lambda: dataclasses.replace(init_state(model_def, optimizer, config.seed), params=None, router_bias=None),
         out_shardings=dataclasses.replace(shardings, params=None, router_bias=None),
     )()
     return dataclasses.replace(rest, params=model["params"], router_bias=model["router_bias"])

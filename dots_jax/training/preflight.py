@@ -1,46 +1,72 @@
-"""What a run checks of its names, its workdir and its data before anything is compiled."""
+"""From a config to a run that can take its first step: `prepare` checks, `open_run` opens."""
 
 import contextlib
+import dataclasses
+from collections.abc import Iterator
 
-from dots_jax.checkpoint.store import Checkpoints, check_same_model
-from dots_jax.config import TrainConfig, UserError, check_ids
-from dots_jax.data.registry import get_rates, get_task, task_vocabulary
-from dots_jax.data.sequences.mixture_sequences import MixtureSequences
-from dots_jax.evaluation.perplexity import check_task, check_vocabulary
+import jax
+
+from dots_jax.checkpoint.store import Checkpoints, check_disk, check_same_model, disk_errors
+from dots_jax.config import TrainConfig, UserError
+from dots_jax.curriculum.stages import Schedule
+from dots_jax.data.corpus import resolve
+from dots_jax.model.model_def import ModelDef
+from dots_jax.parallel.distributed import once_per_process
+from dots_jax.parallel.mesh import make_mesh
+from dots_jax.parallel.topology import peak_flops
 from dots_jax.storage import folder
+from dots_jax.training.initial import check_initial
+from dots_jax.training.optimizer import make_optimizer
+from dots_jax.training.options import RunOptions
+from dots_jax.training.report import say
+from dots_jax.training.run import Run
+from dots_jax.training.state import abstract_state
 
 
-def check_names(config: TrainConfig) -> None:
-    """Refuses mixtures and tasks that do not exist or do not fit the model, without touching their data."""
-    for stage in config.stages:
-        size = task_vocabulary(get_task(next(iter(get_rates(stage.mixture))))).vocab_size
-        if size > config.model.vocab_size:
-            raise UserError(
-                f"Stage {stage.name!r}: the vocabulary of {stage.mixture} has {size} ids, but ModelConfig.vocab_size is "
-                f"{config.model.vocab_size}: raise it."
-            )
-        if stage.untie:
-            check_ids(f"Stage {stage.name!r}", stage.untie, size, config.model)
-    for task in config.validation:
-        check_vocabulary(task, config.model)
+def prepare(config: TrainConfig, options: RunOptions) -> Run:
+    """Checks everything that can be checked before anything is written, opened or compiled.
+
+    Raises UserError for a mesh that these devices cannot form, for names that do not exist or do not fit the model, for an
+    initial checkpoint of another model, and for a profile window behind the end of the run.
+    """
+    config = config.for_devices(jax.device_count())
+    schedule = Schedule(config.stages)
+    if config.profile.num_steps and config.profile.first_step > schedule.num_steps:
+        raise UserError(
+            f"ProfileConfig.first_step is {config.profile.first_step:,}, but the run has {schedule.num_steps:,} steps: "
+            "choose an earlier one."
+        )
+    mesh = make_mesh(config.mesh)
+    model_def = ModelDef(config.model, config.compute, mesh, config.optimizer.init_std)
+    optimizer = make_optimizer(config.optimizer)
+    abstract = abstract_state(model_def, optimizer)
+    last_step = min(options.max_steps or schedule.num_steps, schedule.num_steps)
+    corpus = resolve(config)
+    check_initial(config, options.workdir)
+    peak = peak_flops(mesh.devices.flat[0])
+    return Run(config, options, schedule, corpus, model_def, optimizer, abstract, last_step, *peak)
 
 
-def check_workdir(config: TrainConfig, workdir: str | None) -> None:
-    """For a dry run: whether what the workdir holds is of this model."""
+def check_workdir(run: Run) -> None:
+    """For a dry run: refuses a workdir that holds another model."""
+    workdir = run.options.workdir
     if workdir and (folder(workdir) / "checkpoints").is_dir():
         with contextlib.closing(Checkpoints(workdir)) as checkpoints:
             if record := checkpoints.newest_record():
-                check_same_model(record["model"], config.model, f"The workdir {workdir}")
+                check_same_model(record["model"], run.config.model, f"The workdir {workdir}")
 
 
-def open_stages(config: TrainConfig) -> list[MixtureSequences]:
-    """The sequences of every stage, whose token caches, and those of the validation, are made where they are missing."""
-    opened = [
-        MixtureSequences(
-            stage.mixture, stage.seq_len, config.seed, config.data.cache_dir, salt=stage.name, untie=stage.untie
-        )
-        for stage in config.stages
-    ]
-    for task in config.validation:
-        check_task(task, config.model, config.data.cache_dir)
-    return opened
+@contextlib.contextmanager
+def open_run(run: Run) -> Iterator[tuple[Run, Checkpoints]]:
+    """The run with the data of all its stages, and its checkpoints.
+
+    Raises UserError for a workdir without room, for data that cannot be read, and for a disk that fails later on.
+    """
+    workdir = run.options.workdir
+    state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run.abstract))
+    check_disk(workdir, state_bytes // jax.process_count())
+    run = dataclasses.replace(run, corpus=once_per_process(run.corpus.open))
+    say(*run.repeats())
+    checkpoints = Checkpoints(workdir, run.config.checkpoint, run.is_milestone)
+    with disk_errors(workdir), contextlib.closing(checkpoints):
+        yield run, checkpoints

@@ -54,9 +54,9 @@ def from_items(items: dict[str, dict]) -> TrainState:
     return TrainState(**items["model"], **items["training"])
 
 
-def init_state(definition: ModelDef, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+def init_state(model_def: ModelDef, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """The state before the first step. Jit it with `state_shardings` as out_shardings: straight into the shards."""
-    params, router_bias = definition.init(seed)
+    params, router_bias = model_def.init(seed)
     zero = jnp.zeros((), jnp.int32)
     return TrainState(
         step=zero,
@@ -67,23 +67,23 @@ def init_state(definition: ModelDef, optimizer: optax.GradientTransformation, se
     )
 
 
-def abstract_state(definition: ModelDef, optimizer: optax.GradientTransformation) -> TrainState:
+def abstract_state(model_def: ModelDef, optimizer: optax.GradientTransformation) -> TrainState:
     """Shapes, dtypes and shardings of the state, without memory."""
-    shapes = jax.eval_shape(lambda: init_state(definition, optimizer, 0))
+    shapes = jax.eval_shape(lambda: init_state(model_def, optimizer, 0))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
-        state_shardings(definition, optimizer),
+        state_shardings(model_def, optimizer),
     )
 
 
-def state_shardings(definition: ModelDef, optimizer: optax.GradientTransformation) -> TrainState:
+def state_shardings(model_def: ModelDef, optimizer: optax.GradientTransformation) -> TrainState:
     """The moments of a parameter lie where the parameter lies, or in the memory of those devices' hosts; scalars and router
     biases are on every device."""
-    everywhere = replicated(definition.mesh)
-    kind = "pinned_host" if definition.offload_optimizer else None
-    params, bias = definition.shardings()
-    shapes, _ = definition.abstract()
+    everywhere = replicated(model_def.mesh)
+    kind = "pinned_host" if model_def.offload_optimizer else None
+    params, bias = model_def.shardings()
+    shapes, _ = model_def.abstract()
     opt_state = optax.tree_utils.tree_map_params(
         optimizer,
         lambda _leaf, sharding: sharding.with_memory_kind(kind) if kind else sharding,

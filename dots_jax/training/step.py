@@ -18,10 +18,10 @@ from dots_jax.training.state import StepHealth, TrainState, state_shardings
 LOSS_AVERAGE_DECAY = 0.98
 
 
-def _batch_loss(params, router_bias, batch, scale, *, definition: ModelDef, compute: ComputeConfig, alpha: float):
+def _batch_loss(params, router_bias, batch, scale, *, model_def: ModelDef, compute: ComputeConfig, alpha: float):
     """The share of one (micro)batch in the step's loss; `scale` = (1 / real tokens, 1 / sequences) of the whole step."""
-    model = definition.bind(params, router_bias)
-    batch = along_context(batch, definition.mesh)
+    model = model_def.bind(params, router_bias)
+    batch = along_context(batch, model_def.mesh)
     x_BTD, stats = model(batch["tokens"], batch["positions"], batch["segments"])
     per_token, per_sequence = scale
     nll = per_token * model.head.loss_sum(x_BTD, batch["targets"], batch["weights"], compute.loss_chunk_tokens)
@@ -69,7 +69,7 @@ def compute_copy(params: dict, dtype: str) -> dict:
 
 def train_step(
     state: TrainState, batch: dict[str, jax.Array], learning_rate: jax.Array, *,
-    definition: ModelDef, optimizer: optax.GradientTransformation,
+    model_def: ModelDef, optimizer: optax.GradientTransformation,
     compute: ComputeConfig, balance: BalanceConfig, guard: GuardConfig, microbatches: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:  # fmt: skip
     """One step on the global batch: loss, gradients, clipped AdamW, then the router biases.
@@ -82,9 +82,7 @@ def train_step(
     Returns:
       The next state, and the step's metrics: float32 scalars, counters, load_LE int32.
     """
-    loss_fn = functools.partial(
-        _batch_loss, definition=definition, compute=compute, alpha=balance.sequence_aux_loss_coef
-    )
+    loss_fn = functools.partial(_batch_loss, model_def=model_def, compute=compute, alpha=balance.sequence_aux_loss_coef)
     (nll, balance_loss, load_LE, (overflow_rounds, dropped)), grads = _gradients(
         compute_copy(state.params, compute.dtype), state.router_bias, batch, microbatches, loss_fn
     )
@@ -93,11 +91,11 @@ def train_step(
 
     def update(_, before):
         params, router_bias, moments = before
-        moments = _move(moments, jax.memory.Space.Device, definition)
+        moments = _move(moments, jax.memory.Space.Device, model_def)
         updates, moments = optimizer.update(grads, moments, params)
         params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
         router_bias = update_bias(router_bias, load_LE, balance.expert_bias_update_rate)
-        return params, router_bias, _move(moments, jax.memory.Space.Host, definition)
+        return params, router_bias, _move(moments, jax.memory.Space.Host, model_def)
 
     # A loop of one turn or none, not a selection: the state changes where it lies, and moments that are on the host come
     # when the gradients are there, not before.
@@ -124,9 +122,9 @@ def train_step(
     return TrainState(state.step + 1, params, router_bias, opt_state, next_guard), metrics
 
 
-def _move(opt_state, space: jax.memory.Space, definition: ModelDef):
+def _move(opt_state, space: jax.memory.Space, model_def: ModelDef):
     """The moments in the devices' or in the host's memory, where `offload_optimizer` asks for it; the step count stays."""
-    if not definition.offload_optimizer:
+    if not model_def.offload_optimizer:
         return opt_state
     return jax.tree.map(lambda a: jax.device_put(a, space) if a.ndim else a, opt_state)
 
@@ -146,14 +144,14 @@ def update_health(
     ), spike
 
 
-def jit_train_step(definition: ModelDef, optimizer: optax.GradientTransformation, **static):
-    """`train_step` for the definition's mesh: (state, batch, learning_rate) -> (state, metrics), where the memory of the
+def jit_train_step(model_def: ModelDef, optimizer: optax.GradientTransformation, **static):
+    """`train_step` for the model's mesh: (state, batch, learning_rate) -> (state, metrics), where the memory of the
     given state is reused for the new one. `static`: compute, balance, guard, microbatches. The planner compiles this."""
-    state, everywhere = state_shardings(definition, optimizer), replicated(definition.mesh)
+    state, everywhere = state_shardings(model_def, optimizer), replicated(model_def.mesh)
     return jax.jit(
-        functools.partial(train_step, definition=definition, optimizer=optimizer, **static),
-        in_shardings=(state, dict.fromkeys(BATCH_KEYS, batch_sharding(definition.mesh)), everywhere),
+        functools.partial(train_step, model_def=model_def, optimizer=optimizer, **static),
+        in_shardings=(state, dict.fromkeys(BATCH_KEYS, batch_sharding(model_def.mesh)), everywhere),
         out_shardings=(state, everywhere),
         donate_argnums=0,
-        compiler_options=compiler_options(definition.mesh),
+        compiler_options=compiler_options(model_def.mesh),
     )

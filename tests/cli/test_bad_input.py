@@ -10,7 +10,7 @@ import seqio
 from small_run import NUM_STEPS
 
 from dots_jax.data.sources.text_task import register_text_task
-from dots_jax.training import loop
+from dots_jax.training import loop, preflight, resume
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def refusal(workdir, capfd, monkeypatch):
         raise AssertionError("it came to a compilation")
 
     monkeypatch.setattr(loop, "jit_train_step", must_not_compile)
-    monkeypatch.setattr(loop, "first_state", must_not_compile)
+    monkeypatch.setattr(resume, "first_state", must_not_compile)
 
     def run(*bindings, flags=(), command=workdir.train):
         capfd.readouterr()
@@ -57,10 +57,10 @@ def odd_tasks():
         (["stable/Stage.mixture = 'small_empty'"], "Task 'small_empty' has no documents in its split 'train'"),
         (["stable/Stage.mixture = 'small_blank'"], "has only empty documents in its split 'train'"),
         (["long/Stage.mixture = 'small_with_empty'"], "Task 'small_empty' has no documents"),
-        (["stable/Stage.mixture = 'small_wide'"], "has 359 ids, but ModelConfig.vocab_size is 259: raise it."),
+        (["stable/Stage.mixture = 'small_wide'"], "has 359 ids, but ModelConfig.vocab_size is 259: raise it,"),
         (["TrainConfig.validation = ('small_pros',)"], "No seqio task is named 'small_pros'"),
         (["TrainConfig.validation = ('small_blank',)"], "has no documents in its split 'validation'"),
-        (["TrainConfig.validation = ('small_wide',)"], "has 359 ids, but ModelConfig.vocab_size is 259."),
+        (["TrainConfig.validation = ('small_wide',)"], "TrainConfig.validation: the vocabulary of small_wide has 359 ids"),
         (["DataConfig.tasks_modules = ('no_such_module',)"], "names 'no_such_module', which is no Python module here."),
         (["DataConfig.cache_dir = '/dev/null/cache'"], "cannot be written under /dev/null/cache"),
         # devices
@@ -137,7 +137,7 @@ def test_nothing_in_the_workdir_is_lost(workdir, monkeypatch, capfd):
 
 
 def test_dry_run_says_all_and_writes_nothing(workdir, capfd, monkeypatch):
-    monkeypatch.setattr(loop, "Checkpoints", None)
+    monkeypatch.setattr(preflight, "Checkpoints", None)
     assert workdir.train(flags=("--dry_run",)) == 0
     out, err = capfd.readouterr()
     assert err == ""
@@ -170,7 +170,7 @@ def test_a_bug_is_one_line_too_and_debug_shows_where(workdir, capfd, monkeypatch
     def broken(*_):
         raise ZeroDivisionError("a bug\nof ours")
 
-    monkeypatch.setattr(loop, "check_disk", broken)
+    monkeypatch.setattr(preflight, "check_disk", broken)
     assert workdir.train() == 2
     assert capfd.readouterr().err.splitlines() == ["error: ZeroDivisionError: a bug of ours (add --debug to see where)"]
     assert workdir.train(flags=("--debug",)) == 2

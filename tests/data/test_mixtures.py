@@ -51,7 +51,7 @@ def test_a_run_on_declared_sources(tmp_path):
         e["name"].decode() for e in seqio.TaskRegistry.get("tested").source.get_dataset("train").as_numpy_iterator()
     ]
     assert not all(name[0] in "abcd" for name in names)  # the source holds all, the task keeps what `where` says
-    stream = sequences._sources["tested"].stream("train")
+    stream = sequences._streams["tested"]
     assert 0 < stream.num_documents == sum(name[0] in "abcd" for name in names)
     # the plan knows the sizes from the caches
     data = config(LIBRARY, TESTED, mixtures=(BOTH,), cache_dir=str(tmp_path))

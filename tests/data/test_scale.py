@@ -120,7 +120,7 @@ counts = sequences.counts(1_000_000_000)
 seconds = time.perf_counter() - start
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps({"seconds": seconds, "opening_mb": (after - before) / 1024, "process_mb": after / 1024,
-                  "files": sum(len(s.stream("train").manifest.files) for s in sequences._sources.values()),
+                  "files": sum(len(stream.manifest.files) for stream in sequences._streams.values()),
                   "counts": counts, "places": places, "windows": sequences.windows}))
 """
 

@@ -6,7 +6,7 @@ import pytest
 from small_run import NUM_STEPS
 
 from dots_jax.checkpoint.store import Checkpoints
-from dots_jax.training.loop import Run
+from dots_jax.training.run import Run
 
 UNTIE = (
     "ModelConfig.vocab_size = 268",
@@ -47,7 +47,7 @@ def test_ledger_warnings_and_a_resumed_knotted_stage(workdir, capfd):
     assert other.history() == workdir.history()
     capfd.readouterr()
     assert workdir.train(*UNTIE, "Untie.probability = 0.5") == 2  # the stage has begun
-    assert "has begun stage 'long', whose untie was" in capfd.readouterr().err
+    assert "has already started stage 'long', whose untie was" in capfd.readouterr().err
 
 
 def test_ids_that_do_not_fit_are_refused(workdir, capfd):

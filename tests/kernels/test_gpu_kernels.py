@@ -74,7 +74,7 @@ def test_the_train_step_lowers_for_cuda(cuda, monkeypatch):
     batch = {key: jax.ShapeDtypeStruct((4, 256), jnp.int32) for key in step.BATCH_KEYS}
     batch["weights"] = jax.ShapeDtypeStruct((4, 256), jnp.float32)
     train = functools.partial(
-        step.train_step, definition=definition, optimizer=optimizer, compute=compute, balance=BalanceConfig(),
+        step.train_step, model_def=definition, optimizer=optimizer, compute=compute, balance=BalanceConfig(),
         guard=GuardConfig(), microbatches=2,
     )  # fmt: skip
     text = lowered(train, shapes, batch, jax.ShapeDtypeStruct((), jnp.float32))

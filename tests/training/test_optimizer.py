@@ -101,7 +101,7 @@ def toy(curve, p=1.0):
     guard = StepHealth(zero, zero, zero, jnp.float32(jnp.inf))
     state = TrainState(zero, params, jnp.zeros((1, 2)), optimizer.init(params), guard)
     step = functools.partial(
-        train_step, definition=ToyDefinition(curve), optimizer=optimizer, compute=ComputeConfig(dtype="float32"),
+        train_step, model_def=ToyDefinition(curve), optimizer=optimizer, compute=ComputeConfig(dtype="float32"),
         balance=BalanceConfig(expert_bias_update_rate=0.25), guard=GuardConfig(spike_nats=1.0), microbatches=1,
     )  # fmt: skip
 

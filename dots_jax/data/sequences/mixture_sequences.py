@@ -1,11 +1,13 @@
 """A mixture, or one split of a task, as an indexable list of packed sequences: what the training loop reads."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dots_jax.config import Untie, UserError
-from dots_jax.data.registry import get_rates, get_task, task_vocabulary
+from dots_jax.data.cache.token_cache import open_stream
+from dots_jax.data.cache.token_stream import TokenStream
+from dots_jax.data.registry import TaskMixture, find_mixture
 from dots_jax.data.sequences.order import MixtureOrder
 from dots_jax.data.sequences.packing import Batch, stack
 from dots_jax.data.sequences.token_source import TokenSource
@@ -18,9 +20,10 @@ class MixtureSequences:
     Opening makes the token caches that are missing. Safe to read from several threads.
 
     Args:
-      mixture_or_task: name of a registered seqio mixture or task.
+      mixture: a registered seqio mixture or task, by name or as the registry found it.
       seed: of the run. salt: of the stage (its name), so that two stages of one mixture differ in order.
       untie: how documents are knotted (untie.py); a sequence then takes fewer tokens of its task.
+      open_task: (task, split, cache_dir) -> TokenStream; stages that share tasks can share the streams.
 
     Attributes:
       tasks: names, sorted. rates: task -> exact share of the sequences.
@@ -30,20 +33,19 @@ class MixtureSequences:
     """
 
     def __init__(
-        self, mixture_or_task: str, seq_len: int, seed: int, cache_dir: str | Path, salt: str = "", split: str = "train",
-        untie: Untie | None = None,
+        self, mixture: str | TaskMixture, seq_len: int, seed: int, cache_dir: str | Path, salt: str = "", split: str = "train",
+        untie: Untie | None = None, open_task: Callable[[str, str, str | Path], TokenStream] = open_stream,
     ):  # fmt: skip
+        mixture = find_mixture(mixture) if isinstance(mixture, str) else mixture
         if seq_len < 1:
-            raise UserError(f"Mixture {mixture_or_task!r}: seq_len must be above 0, but is {seq_len}.")
-        self.name, self.seq_len, self.split = mixture_or_task, seq_len, split
-        self.rates = get_rates(mixture_or_task)
+            raise UserError(f"Mixture {mixture.name!r}: seq_len must be above 0, but is {seq_len}.")
+        self.name, self.seq_len, self.split, self.rates = mixture.name, seq_len, split, mixture.rates
         self.tasks = tuple(sorted(self.rates))
-        window = untie.window(seq_len) if untie else seq_len
-        self._sources = {task: TokenSource(task, window, cache_dir) for task in self.tasks}
-        streams = {task: source.stream(split) for task, source in self._sources.items()}
+        self._window = window = untie.window(seq_len) if untie else seq_len
+        self._streams = streams = {task: open_task(task, split, cache_dir) for task in self.tasks}
         self.windows = {task: stream.num_sequences(window) for task, stream in streams.items()}
         self.tokens = {task: stream.num_tokens for task, stream in streams.items()}
-        vocabulary = task_vocabulary(get_task(self.tasks[0]))
+        vocabulary = mixture.vocabulary
         self.vocab_size, self.eos_id = vocabulary.vocab_size, vocabulary.eos_id
         self._untier = Untier(untie, seq_len, vocabulary, seed, salt) if untie else None
         files = [[file["sha256"] for file in streams[task].manifest.files] for task in self.tasks]
@@ -56,7 +58,7 @@ class MixtureSequences:
 
     def _row(self, index: int) -> Batch:
         task, _, window = self._order.place(index)
-        row = self._sources[task].sequence(self.split, window)
+        row = self._streams[task].sequence(window, self._window)
         return self._untier.row(row, index) if self._untier else row
 
     def counts(self, index: int) -> dict[str, int]:

@@ -1,0 +1,103 @@
+"""The data of a run as one object: `resolve` looks every name of the config up once, `open` makes it readable.
+
+corpus = resolve(config)    # names -> tasks, rates, vocabularies; reads no text
+corpus = corpus.open()      # token caches, made where they are missing
+corpus.sequences[0].rows(range(8))
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from fractions import Fraction
+
+import seqio
+
+from dots_jax.config import ModelConfig, Stage, TrainConfig, UserError, check_ids
+from dots_jax.curriculum.mixture_use import Rates, Size, known_sizes
+from dots_jax.data.cache.token_cache import open_stream
+from dots_jax.data.mixtures import register
+from dots_jax.data.registry import TaskMixture, find_mixture, get_task, task_vocabulary
+from dots_jax.data.sequences.mixture_sequences import MixtureSequences
+
+VALIDATION_SPLIT = "validation"
+
+
+@dataclasses.dataclass(frozen=True)
+class StageData:
+    """What the names of one stage stand for."""
+
+    stage: Stage
+    mixture: TaskMixture
+
+    @property
+    def rates(self) -> Mapping[str, Fraction]:
+        """Task -> share of the stage's sequences."""
+        return self.mixture.rates
+
+    @property
+    def vocab_size(self) -> int:
+        return self.mixture.vocabulary.vocab_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Everything that a run reads. `sequences` is empty until `open`."""
+
+    stages: tuple[StageData, ...]
+    validation: tuple[str, ...]  # tasks
+    seed: int
+    cache_dir: str
+    sizes: Mapping[str, Size]  # task -> tokens in one pass, as far as they are known
+    sequences: tuple[MixtureSequences, ...] = ()  # of each stage
+
+    @property
+    def rates(self) -> Rates:
+        """Mixture -> task -> share."""
+        return {data.mixture.name: data.rates for data in self.stages}
+
+    def open(self) -> "Corpus":
+        """The same corpus with the sequences of every stage and with exact sizes.
+
+        Makes the token caches that are missing, those of the validation tasks included: an error in the last stage must
+        not wait for a month. Stages that share a task share its stream.
+
+        Raises UserError as `open_stream` does.
+        """
+        open_once = functools.cache(open_stream)
+        sequences = tuple(
+            MixtureSequences(
+                data.mixture, data.stage.seq_len, self.seed, self.cache_dir, salt=data.stage.name,
+                untie=data.stage.untie, open_task=open_once,
+            )
+            for data in self.stages
+        )  # fmt: skip
+        for task in self.validation:
+            open_stream(task, VALIDATION_SPLIT, self.cache_dir)
+        sizes = {task: Size(tokens) for stage in sequences for task, tokens in stage.tokens.items()}
+        return dataclasses.replace(self, sizes=sizes, sequences=sequences)
+
+
+def resolve(config: TrainConfig) -> Corpus:
+    """Registers config.data and looks up every mixture and task that the run names. Reads manifests of caches, no text.
+
+    Raises UserError for a name that is not registered, and for a vocabulary or reserved ids that the model has no room for.
+    """
+    register(config.data)
+    stages = tuple(StageData(stage, find_mixture(stage.mixture)) for stage in config.stages)
+    for data in stages:
+        where = f"Stage {data.stage.name!r}"
+        check_vocabulary(where, data.mixture.name, data.mixture.vocabulary, config.model)
+        if data.stage.untie:
+            check_ids(where, data.stage.untie, data.vocab_size, config.model)
+    for task in config.validation:
+        check_vocabulary("TrainConfig.validation", task, task_vocabulary(get_task(task)), config.model)
+    return Corpus(stages, config.validation, config.seed, config.data.cache_dir, known_sizes(config.data))
+
+
+def check_vocabulary(where: str, name: str, vocabulary: seqio.Vocabulary, model: ModelConfig) -> None:
+    """Refuses a vocabulary with more ids than the model embeds."""
+    if vocabulary.vocab_size > model.vocab_size:
+        raise UserError(
+            f"{where}: the vocabulary of {name} has {vocabulary.vocab_size} ids, but ModelConfig.vocab_size is "
+            f"{model.vocab_size}: raise it, or choose data with the tokenizer of the model."
+        )
