@@ -69,7 +69,7 @@ def our_generate(path: str, dtype: str):
 
     mesh = serving_mesh(CONFIG)
     params, bias = from_hf(load_file(os.path.join(path, "model.safetensors")), CONFIG)
-    weights = shard_weights(define(CONFIG, dtype), params, bias, dtype, mesh)
+    weights = shard_weights(define(CONFIG, dtype), params, bias, mesh)
     del params
     generator = Generator(CONFIG, dtype, mesh, weights)
 

@@ -122,7 +122,7 @@ def measure(config: TrainConfig, sequences: int, microbatches: int, steps: int) 
     config = config.for_devices(len(devices) if config.mesh.fsdp == -1 else config.mesh.size)
     mesh = make_mesh(config.mesh)
     definition = ModelDef(config.model, config.compute, mesh, config.optimizer.init_std)
-    optimizer = make_optimizer(config.optimizer)
+    optimizer = make_optimizer(config.optimizer, definition.weight_decays())
     state = jax.jit(
         lambda: init_state(definition, optimizer, config.seed), out_shardings=state_shardings(definition, optimizer)
     )()

@@ -72,7 +72,7 @@ def our_step():
 
     compute = ComputeConfig(dtype="float32", remat="matmuls")
     definition = ModelDef(CONFIG, compute, make_mesh(MeshConfig(fsdp=1)), INIT_STD)
-    optimizer = make_optimizer(OptimizerConfig())
+    optimizer = make_optimizer(OptimizerConfig(), definition.weight_decays())
     start = jax.jit(lambda: init_state(definition, optimizer, 0), out_shardings=state_shardings(definition, optimizer))
     step = jit_train_step(
         definition, optimizer, compute=compute, balance=BalanceConfig(), guard=GuardConfig(), microbatches=1

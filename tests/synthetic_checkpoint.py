@@ -33,9 +33,10 @@ def write_small(workdir, config: ModelConfig, *steps: int) -> dict[int, TrainSta
     """Checkpoints of random parameters, one seed a step."""
     checkpoints = Checkpoints(str(workdir), CheckpointConfig(keep_last=len(steps)), lambda step: False)
     states = {step: small_state(config, step) for step in steps}
+    stack_axes = ModelDef(config, ComputeConfig(), None, 1.0).stack_axes()
     for step, state in states.items():
         record = {"step": step, "tokens": 1000 * step, "model": to_dict(config), "gin": "TrainConfig.seed = 0\n"}
-        checkpoints.save(step, to_items(state), record)
+        checkpoints.save(step, to_items(state), record, stack_axes)
     checkpoints.wait()
     checkpoints.close()
     return states
@@ -52,13 +53,13 @@ def write_large(workdir, fsdp: int = 16, expert: int = 8) -> dict[str, np.ndarra
     (model.parent / "record" / "metadata").write_text(json.dumps(record))
 
     tree, written = {}, {}
-    for path, leaf in _abstract_model(config, mesh):
+    for path, leaf, stack_axes in _abstract_model(config, mesh):
         names = [key.key for key in path]
         tree[str(tuple(names))] = {
             "key_metadata": [{"key": name, "key_type": 2} for name in names],
             "value_metadata": {"value_type": "jax.Array", "skip_deserialize": False, "write_shape": list(leaf.shape)},
         }
-        store = _create(model, ".".join(names), leaf, save_args(path, leaf).shard_axes)
+        store = _create(model, ".".join(names), leaf, save_args(leaf, stack_axes).shard_axes)
         written.update(_fill(store, "/".join(names).removeprefix("params/")))
     metadata = {"tree_metadata": tree, "use_ocdbt": True, "use_zarr3": False, "custom_metadata": None}
     (model / "_METADATA").write_text(json.dumps(metadata))
@@ -68,19 +69,16 @@ def write_large(workdir, fsdp: int = 16, expert: int = 8) -> dict[str, np.ndarra
 def _abstract_model(config: ModelConfig, mesh: AbstractMesh):
     definition = ModelDef(config, ComputeConfig(), None, 1.0)
     params, bias = definition.abstract()
-    logical = jax.tree_util.tree_leaves(
-        jax.tree.map(
-            lambda v: v.get_metadata("logical"), definition._params, is_leaf=lambda v: hasattr(v, "get_metadata")
-        ),
-        is_leaf=lambda names: isinstance(names, tuple),
-    )
-    for (path, leaf), names in zip(jax.tree_util.tree_leaves_with_path({"params": params}), logical, strict=True):
-        sharding = NamedSharding(mesh, parameter_spec(names, leaf.shape, mesh.shape))
-        yield path, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    declarations = jax.tree.leaves(definition.declarations())
+    leaves = jax.tree_util.tree_leaves_with_path({"params": params})
+    for (path, leaf), declared in zip(leaves, declarations, strict=True):
+        sharding = NamedSharding(mesh, parameter_spec(declared.logical, leaf.shape, mesh.shape))
+        yield path, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), len(declared.stack)
     whole = NamedSharding(mesh, jax.sharding.PartitionSpec())
     yield (
         (jax.tree_util.DictKey("router_bias"),),
         jax.ShapeDtypeStruct(bias.shape, bias.dtype, sharding=whole),
+        0,
     )
 
 

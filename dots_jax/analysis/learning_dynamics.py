@@ -12,18 +12,8 @@ import numpy as np
 from dots_jax.analysis.expert_load import DomainScore, score_domains, specialisation
 from dots_jax.analysis.opened import OpenCheckpoint
 from dots_jax.config import UserError
+from dots_jax.model.parameters import PARTS
 
-# Part of the model -> how the names of its arrays begin or what they hold; the first that fits.
-PARTS = {
-    "embedding": "embed/",
-    "head": "head/",
-    "routers": "/router/",
-    "experts": "/experts/",
-    "shared experts": "/shared/",
-    "dense layer": "/ffn/",
-    "norms": "norm/",
-    "attention": "/attention/",
-}
 PIECE_BYTES = 256 * 2**20  # of an array that is compared, at a time
 
 
@@ -63,17 +53,13 @@ def drift(opened: OpenCheckpoint, steps: Sequence[int] | None = None, layers=Non
         sums, pair = {part: [0.0, 0.0] for part in PARTS}, [opened.at(step) for step in (before, after)]
         for name, piece in _pieces(opened, layers):
             a, b = (one.load(name, dtype="float32", **piece)[name] for one in pair)
-            part = sums[part_of(name)]
+            part = sums[opened.declarations[name].part]
             part[0] += float(np.sum(np.square(b - a), dtype=np.float64))
             part[1] += float(np.sum(np.square(a), dtype=np.float64))
         for part, (difference, size) in sums.items():
             if size:
                 moved.setdefault(part, []).append((difference / size) ** 0.5)
     return moved
-
-
-def part_of(name: str) -> str:
-    return next(part for part, mark in PARTS.items() if mark in name)
 
 
 def _steps(opened: OpenCheckpoint, steps: Sequence[int] | None) -> list[int]:
@@ -85,17 +71,18 @@ def _pieces(opened: OpenCheckpoint, layers) -> Iterator[tuple[str, dict]]:
     chosen = range(opened.model.num_layers)[layers] if isinstance(layers, slice) else layers
     chosen = [chosen] if isinstance(chosen, int) else chosen
     for name, array in opened.arrays.items():
+        declared = opened.declarations[name]
         if name == "router_bias":
             continue
-        if not name.startswith("moe_blocks/"):
-            if chosen is None or (name.startswith("dense_block/") and 0 in chosen):
+        if not declared.stacked:
+            if chosen is None or declared.first_layer in chosen:
                 yield name, {}
             continue
         for layer in chosen if chosen is not None else range(opened.model.num_layers):
-            if layer == 0:
+            if layer < declared.first_layer:
                 continue
             bytes_of_layer = array.nbytes // array.shape[0]
-            if "/experts/" not in name or bytes_of_layer <= PIECE_BYTES:
+            if "experts" not in declared.stack or bytes_of_layer <= PIECE_BYTES:
                 yield name, {"layers": layer}
                 continue
             size = max(1, PIECE_BYTES * opened.model.num_experts // bytes_of_layer)

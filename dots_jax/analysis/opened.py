@@ -24,6 +24,7 @@ from dots_jax.storage import folder, tokenizer_beside
 
 if TYPE_CHECKING:
     from dots_jax.analysis.restored_model import RestoredModel
+    from dots_jax.model.parameters import Declaration
 
 Places = int | slice | Iterable[int] | None
 DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float32": np.dtype(np.float32), "float16": np.dtype(np.float16)}
@@ -89,6 +90,20 @@ class OpenCheckpoint:
         if self._checkpoints and (beside := tokenizer_beside(self._checkpoints.parent)):
             return str(beside)
         return ((self._record.get("config") or {}).get("data") or {}).get("tokenizer", "")
+
+    @functools.cached_property
+    def declarations(self) -> "dict[str, Declaration]":
+        """What the model declares each array to be, by name: its layers, its experts, its part of the model.
+
+        Raises:
+          UserError: an array is none of the model's.
+        """
+        from dots_jax.model.model_def import declared_parameters  # imports jax, which reading arrays does without
+
+        declared = declared_parameters(self.model)
+        if unknown := sorted(self.arrays.keys() - declared.keys()):
+            raise UserError(f"{self.path} holds arrays that its model does not have: {_listed(unknown)}.")
+        return {name: declared[name] for name in self.arrays}
 
     @functools.cached_property
     def steps(self) -> list[int]:
@@ -240,18 +255,19 @@ class OpenCheckpoint:
         """The leading axes' places in one array; None if it belongs to none of the layers."""
         layers = _places(layers, self.model.num_layers, "layers")
         experts = _places(experts, self.model.num_experts, "experts")
-        stacked = name.startswith("moe_blocks/") or name == "router_bias"
+        if layers is None and experts is None:
+            return ()
+        declared = self.declarations[name]
+        first = declared.first_layer
         index: tuple[Index, ...] = ()
-        if layers is not None and not stacked:
-            here = 0 in ([layers] if isinstance(layers, int) else layers)
-            return () if here and name.startswith("dense_block/") else None
+        if layers is not None and not declared.stacked:
+            return () if first in ([layers] if isinstance(layers, int) else layers) else None
         if layers is not None:
-            # The stack begins with layer 1: layer 0 is the dense block.
-            place = layers - 1 if isinstance(layers, int) else [layer - 1 for layer in layers if layer]
+            place = layers - first if isinstance(layers, int) else [layer - first for layer in layers if layer >= first]
             if place in (-1, []):
                 return None
             index = (place,)
-        if experts is not None and "/experts/" in name:
+        if experts is not None and "experts" in declared.stack:
             index = (index[0] if index else list(range(self.model.num_moe_layers)), experts)
         return index
 

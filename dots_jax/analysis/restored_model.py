@@ -46,7 +46,7 @@ class RestoredModel:
             return []
         mesh, dtype = serving_mesh(self.config, 1), self.compute.dtype
         params = jax.tree.map(lambda array: array, self.params)  # dicts of its own, since they are emptied
-        weights = shard_weights(define(self.config, dtype), params, self.router_bias, dtype, mesh)
+        weights = shard_weights(define(self.config, dtype), params, self.router_bias, mesh)
         generator = Generator(self.config, dtype, mesh, weights, Sampling(**sampling))
         new: list[list[int]] = [[] for _ in prompts]
         for parts in generator.generate(prompts, range(len(prompts)), max_new_tokens, stop_ids):

@@ -45,7 +45,7 @@ def generate(options: SimpleNamespace) -> None:
 
     def start() -> Generator:
         mesh, dtype = serving.serving_mesh(config), _dtype(options.dtype, checkpoint)
-        weights = serving.load_weights(checkpoint, serving.define(config, dtype), dtype, mesh)
+        weights = serving.load_weights(checkpoint, serving.define(config, dtype), mesh)
         return Generator(config, dtype, mesh, weights, sampling)
 
     if options.input:
@@ -70,7 +70,7 @@ def score(options: SimpleNamespace) -> None:
     rows = read_rows(options.score, "text", _prompt_encoder(vocabulary, as_chat=False), config, room=0)
     with whole_file(options.output) as file:
         mesh, dtype = serving.serving_mesh(config), _dtype(options.dtype, checkpoint)
-        weights = serving.load_weights(checkpoint, serving.define(config, dtype), dtype, mesh)
+        weights = serving.load_weights(checkpoint, serving.define(config, dtype), mesh)
         scorer = Scorer(config, dtype, mesh, weights)
         for batch in _batches(rows, options.batch_size):
             for row, logprobs in zip(batch, scorer.logprobs([row.tokens for row in batch])):

@@ -84,34 +84,26 @@ def define(config: ModelConfig, dtype: str) -> ModelDef:
     return ModelDef(config, ComputeConfig(dtype=dtype, remat="none"), None, INIT_STD)
 
 
-def stored_dtype(path: tuple, dtype: str) -> jnp.dtype:
-    """Matrices are held in the dtype of the computation; what computes in float32 always (norms, routers) in that."""
-    name = jax.tree_util.keystr(path)
-    return jnp.dtype("float32" if "norm" in name or "router" in name else dtype)
-
-
-def shard_weights(definition: ModelDef, params: dict, router_bias: jax.Array, dtype: str, mesh: Mesh) -> Weights:
-    """Parameters in the layout of training as `Weights` on the mesh.
+def shard_weights(definition: ModelDef, params: dict, router_bias: jax.Array, mesh: Mesh) -> Weights:
+    """Parameters in the layout of training as `Weights` on the mesh, each in the dtype that its layer computes with.
 
     Empties `params`: each array is freed when its successor is made, so that at most one stack exists twice.
     """
     shardings = _shardings(definition, mesh)
     outer, layers, experts = {}, [{} for _ in range(definition.config.num_moe_layers)], {}
 
-    def place(array, sharding, path):
-        return jax.device_put(array.astype(stored_dtype(path, dtype)), sharding)
-
-    for path, sharding in jax.tree_util.tree_leaves_with_path(shardings):
+    declarations = jax.tree_util.tree_leaves_with_path(definition.declarations())
+    for (path, declared), sharding in zip(declarations, jax.tree.leaves(shardings), strict=True):
         names = [key.key for key in path]
-        array = _pop(params, names)
-        if names[0] != "moe_blocks":
-            _set(outer, names, place(array, sharding, path))
-        elif "experts" in names:
-            experts[names[-1]] = place(array, sharding, path)
-        else:
+        array, dtype = _pop(params, names), declared.compute_dtype
+        if "experts" in declared.stack:
+            experts[names[-1]] = jax.device_put(array.astype(dtype), sharding)
+        elif declared.stacked:
             one = NamedSharding(mesh, PartitionSpec(*sharding.spec[1:]))
             for layer, tree in enumerate(layers):
-                _set(tree, names[1:], place(array[layer], one, path))
+                _set(tree, names[1:], jax.device_put(array[layer].astype(dtype), one))
+        else:
+            _set(outer, names, jax.device_put(array.astype(dtype), sharding))
     biases = tuple(jax.device_put(jnp.asarray(bias, jnp.float32), replicated(mesh)) for bias in router_bias)
     return Weights(outer, tuple(layers), experts, biases)
 
@@ -191,7 +183,7 @@ def open_checkpoint(path: str, step: int | None = None) -> Checkpoint:
     return Checkpoint(model_from_dict(record["model"]), record, step, checkpoints)
 
 
-def load_weights(checkpoint: Checkpoint, definition: ModelDef, dtype: str, mesh: Mesh) -> Weights:
+def load_weights(checkpoint: Checkpoint, definition: ModelDef, mesh: Mesh) -> Weights:
     """The weights of a checkpoint, straight into their shards; read in the dtype in which they were saved, which their
     checksums need, and then cast."""
     shapes, bias = definition.abstract()
@@ -207,4 +199,4 @@ def load_weights(checkpoint: Checkpoint, definition: ModelDef, dtype: str, mesh:
         {"params": _shardings(definition, mesh), "router_bias": replicated(mesh)},
     )
     model = checkpoint.checkpoints.restore_model(checkpoint.step, abstract)
-    return shard_weights(definition, model["params"], model["router_bias"], dtype, mesh)
+    return shard_weights(definition, model["params"], model["router_bias"], mesh)

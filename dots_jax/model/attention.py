@@ -1,5 +1,6 @@
 """Multi-head attention with QK norm and rotary positions (report, section 2). Shape suffixes as in `model/layers.py`."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -8,7 +9,8 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from dots_jax.kernels.select import Kernels
-from dots_jax.model.layers import RMSNorm, matmul, weight, whole
+from dots_jax.model.layers import RMSNorm, matmul, whole
+from dots_jax.model.parameters import weight
 from dots_jax.parallel.collectives import axis_sizes
 from dots_jax.parallel.context import context_order
 from dots_jax.parallel.mesh import CONTEXT
@@ -54,14 +56,14 @@ class Attention(nnx.Module):
         self, hidden_size: int, num_heads: int, head_dim: int, *,
         norm_epsilon: float, init_std: float, dtype: jnp.dtype, kernels: Kernels, rngs: nnx.Rngs,
     ):  # fmt: skip
-        inwards, outwards = (hidden_size, num_heads, head_dim), (num_heads, head_dim, hidden_size)
-        self.wq_DNH = weight(rngs, inwards, ("embed", "heads", "head_dim"), init_std)
-        self.wk_DNH = weight(rngs, inwards, ("embed", "heads", "head_dim"), init_std)
-        self.wv_DNH = weight(rngs, inwards, ("embed", "heads", "head_dim"), init_std)
-        self.wo_NHD = weight(rngs, outwards, ("heads", "head_dim", "embed"), init_std)
+        declare = functools.partial(weight, rngs, std=init_std, part="attention", compute_dtype=dtype)
+        self.wq_DNH = declare((hidden_size, num_heads, head_dim), ("embed", "heads", "head_dim"))
+        self.wk_DNH = declare((hidden_size, num_heads, head_dim), ("embed", "heads", "head_dim"))
+        self.wv_DNH = declare((hidden_size, num_heads, head_dim), ("embed", "heads", "head_dim"))
+        self.wo_NHD = declare((num_heads, head_dim, hidden_size), ("heads", "head_dim", "embed"))
         self.q_norm = RMSNorm(head_dim, epsilon=norm_epsilon)
         self.k_norm = RMSNorm(head_dim, epsilon=norm_epsilon)
-        self.head_dim, self.dtype, self.kernels = head_dim, dtype, kernels
+        self.head_dim, self.kernels = head_dim, kernels
 
     def __call__(self, x_BTD: jax.Array, rope: tuple[jax.Array, jax.Array], segments_BT: jax.Array) -> jax.Array:
         q_BTNH, k_BTNH, v_BTNH = self.inwards(x_BTD, rope)
@@ -73,18 +75,18 @@ class Attention(nnx.Module):
 
     def inwards(self, x_BTD: jax.Array, rope: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
         """q, k and v of each token, [B, T, N, H], q and k normalised and rotated."""
-        weights = (whole(w, self.dtype) for w in (self.wq_DNH, self.wk_DNH, self.wv_DNH))
+        weights = (whole(w) for w in (self.wq_DNH, self.wk_DNH, self.wv_DNH))
         # All heads side by side: as [B, T, N, H] a matmul's result would be laid out anew.
         projected = [matmul(x_BTD, w_DNH.reshape(w_DNH.shape[0], -1)) for w_DNH in weights]
         q_BTNH, k_BTNH, v_BTNH = (a.reshape(*a.shape[:2], -1, self.head_dim) for a in checkpoint_name(projected, "qkv"))
         q_BTNH, k_BTNH = (
-            self.kernels.norm_rope(a, whole(norm.scale, jnp.float32), rope, epsilon=norm.epsilon)
+            self.kernels.norm_rope(a, whole(norm.scale), rope, epsilon=norm.epsilon)
             for a, norm in ((q_BTNH, self.q_norm), (k_BTNH, self.k_norm))
         )
         return q_BTNH, k_BTNH, v_BTNH
 
     def outwards(self, y_BTNH: jax.Array) -> jax.Array:
         """What the heads found, back in the residual stream: [B, T, D]."""
-        w_NHD = whole(self.wo_NHD, self.dtype)
+        w_NHD = whole(self.wo_NHD)
         y_BTD = matmul(y_BTNH.reshape(*y_BTNH.shape[:2], -1), w_NHD.reshape(-1, w_NHD.shape[2]))
         return checkpoint_name(y_BTD, "attn_out")

@@ -19,12 +19,12 @@ class ParameterCount:
 
 
 def count_parameters(c: ModelConfig) -> ParameterCount:
-    """Trainable parameters of the model, by part."""
+    """Trainable parameters of the model, by part (`parameters.PARTS`)."""
     expert = 3 * c.hidden_size * c.expert_ffn_size
     parts = {
         "embedding": c.vocab_size * c.hidden_size,
-        "attention": c.num_layers * (4 * c.hidden_size * c.num_heads * c.head_dim + 2 * c.head_dim),
-        "norms": (2 * c.num_layers + 1) * c.hidden_size,
+        "attention": c.num_layers * 4 * c.hidden_size * c.num_heads * c.head_dim,
+        "norms": (2 * c.num_layers + 1) * c.hidden_size + 2 * c.num_layers * c.head_dim,
         "dense feed-forward": 3 * c.hidden_size * c.dense_ffn_size,
         "routers": c.num_moe_layers * c.hidden_size * c.num_experts,
         "routed experts": c.num_moe_layers * c.num_experts * expert,
@@ -42,6 +42,6 @@ def flops_per_token(c: ModelConfig, seq_len: int) -> float:
     attention, of which half the square is counted: 2 matmuls, forward once and backward twice. dots.llm1: 92.8e9 at 8K.
     """
     count = count_parameters(c)
-    matrices = count.active - count.parts["embedding"] - count.parts["norms"] - 2 * c.num_layers * c.head_dim
+    matrices = count.active - count.parts["embedding"] - count.parts["norms"]
     attention = c.num_layers * 2 * seq_len * c.num_heads * c.head_dim
     return 6.0 * matrices + 3.0 * attention

@@ -8,7 +8,8 @@ from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 from dots_jax.kernels.reference.cross_entropy import cross_entropy, token_nll
-from dots_jax.model.layers import gathering, over_mesh, weight, whole
+from dots_jax.model.layers import gathering, over_mesh, whole
+from dots_jax.model.parameters import weight
 from dots_jax.parallel.collectives import axis_sizes
 from dots_jax.parallel.mesh import AXES
 from dots_jax.parallel.sharding import TOKENS
@@ -20,12 +21,14 @@ class Head(nnx.Module):
     def __init__(
         self, hidden_size: int, vocab_size: int, *, init_std: float, dtype: jnp.dtype, mesh: Mesh | None, rngs: nnx.Rngs
     ):
-        self.w_DV = weight(rngs, (hidden_size, vocab_size), ("embed", "vocab"), init_std)
-        self.dtype, self.mesh = dtype, mesh
+        self.w_DV = weight(
+            rngs, (hidden_size, vocab_size), ("embed", "vocab"), std=init_std, part="head", compute_dtype=dtype
+        )
+        self.mesh = mesh
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         """float32 logits [B, T, V]: for a few tokens. Training and scoring never form them all, see `loss_sum`."""
-        return jnp.matmul(x_BTD, self.w_DV[...].astype(self.dtype), preferred_element_type=jnp.float32)
+        return jnp.matmul(x_BTD, whole(self.w_DV), preferred_element_type=jnp.float32)
 
     def loss_sum(self, x_BTD: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array, chunk_tokens: int) -> jax.Array:
         """Sum over the batch of weight * negative log-likelihood: a float32 scalar in nats.
@@ -37,7 +40,7 @@ class Head(nnx.Module):
         def local(head, x_BTD, targets_BT, weights_BT):
             with jax.named_scope("head"):
                 chunk, x, targets, weights = _rows(chunk_tokens, x_BTD, targets_BT, weights_BT)
-                total = cross_entropy(x, head.w_DV[...], targets, weights, chunk, gathering(head.w_DV, head.dtype))
+                total = cross_entropy(x, head.w_DV[...], targets, weights, chunk, gathering(head.w_DV))
                 return jax.lax.psum(total, AXES) if axis_sizes() else total
 
         return self._everywhere(local, x_BTD, targets_BT, weights_BT, out_specs=PartitionSpec())
@@ -47,7 +50,7 @@ class Head(nnx.Module):
 
         def local(head, x_BTD, targets_BT):
             chunk, x, targets = _rows(chunk_tokens, x_BTD, targets_BT)
-            nll = token_nll(x, whole(head.w_DV, head.dtype), targets, chunk)
+            nll = token_nll(x, whole(head.w_DV), targets, chunk)
             return nll[: targets_BT.size].reshape(targets_BT.shape)
 
         return self._everywhere(local, x_BTD, targets_BT, out_specs=TOKENS)

@@ -5,6 +5,7 @@ D hidden size, N heads, H head size, F feed-forward width, E experts, K experts 
 L mixture-of-experts layers, R rows (copies of tokens sorted by expert).
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -14,36 +15,27 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
 from dots_jax.kernels.reference.norm_rope import rms_norm
+from dots_jax.model.parameters import declaration, is_variable, norm_scale, weight
 from dots_jax.parallel.collectives import axis_sizes, gather_at_once, gather_parameter
 from dots_jax.parallel.sharding import TOKENS, parameter_spec
 
 
-class RouterBias(nnx.Variable):
-    """The correction bias of a router: state, but no gradient parameter."""
-
-
-def weight(rngs: nnx.Rngs, shape: tuple[int, ...], logical: tuple[str, ...], std: float) -> nnx.Param:
-    """A float32 matrix drawn from normal(0, std). `logical` names each axis; `parallel.mesh` says where names land."""
-    return nnx.Param(std * jax.random.normal(rngs.params(), shape, jnp.float32), logical=logical, whole_shape=shape)
-
-
-def whole(param: nnx.Param, dtype: jnp.dtype, keep: str = "", *, at_once: bool = False) -> jax.Array:
-    """The parameter in the compute dtype; inside shard_map gathered from all its shards, but for the mesh axis `keep`.
+def whole(param: nnx.Param, keep: str = "", *, at_once: bool = False) -> jax.Array:
+    """The parameter in its compute dtype; inside shard_map gathered from all its shards, but for the mesh axis `keep`.
 
     Cast before the gather: half the bytes on the wire in bfloat16. Its gradient is scattered back in that dtype.
     at_once: in one collective over all mesh axes, not one for each.
     """
-    return gathering(param, dtype, keep, at_once=at_once)(param[...])
+    return gathering(param, keep, at_once=at_once)(param[...])
 
 
-def gathering(
-    param: nnx.Param, dtype: jnp.dtype, keep: str = "", *, at_once: bool = False
-) -> Callable[[jax.Array], jax.Array]:
+def gathering(param: nnx.Param, keep: str = "", *, at_once: bool = False) -> Callable[[jax.Array], jax.Array]:
     """`whole` as a function of the parameter's array."""
-    sizes = axis_sizes()
+    declared, sizes = declaration(param), axis_sizes()
+    dtype = declared.compute_dtype
     if not sizes:
         return lambda w: w.astype(dtype)
-    spec = parameter_spec(param.get_metadata("logical"), param.get_metadata("whole_shape"), sizes)
+    spec = parameter_spec(declared.logical, declared.shape, sizes)
     if at_once:
         return lambda w: gather_at_once(w.astype(dtype), spec)
     return lambda w: gather_parameter(w.astype(dtype), spec, keep)
@@ -77,25 +69,27 @@ class RMSNorm(nnx.Module):
     """`rms_norm` with a scale of its own."""
 
     def __init__(self, size: int, *, epsilon: float):
-        self.scale = nnx.Param(jnp.ones((size,), jnp.float32), logical=("norm",), whole_shape=(size,))
+        self.scale = norm_scale(size)
         self.epsilon = epsilon
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return rms_norm(x, whole(self.scale, jnp.float32), self.epsilon)
+        return rms_norm(x, whole(self.scale), self.epsilon)
 
 
 class FeedForward(nnx.Module):
     """SwiGLU: down(silu(gate(x)) * up(x)). Gate and up are one matrix, so that one wide matmul serves both."""
 
-    def __init__(self, hidden_size: int, ffn_size: int, *, init_std: float, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.w_gate_up_DF = weight(rngs, (hidden_size, 2 * ffn_size), ("embed", "ffn"), init_std)
-        self.w_down_FD = weight(rngs, (ffn_size, hidden_size), ("ffn", "embed"), init_std)
-        self.dtype = dtype
+    def __init__(
+        self, hidden_size: int, ffn_size: int, *, part: str, init_std: float, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        declare = functools.partial(weight, rngs, std=init_std, part=part, compute_dtype=dtype)
+        self.w_gate_up_DF = declare((hidden_size, 2 * ffn_size), ("embed", "ffn"))
+        self.w_down_FD = declare((ffn_size, hidden_size), ("ffn", "embed"))
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        h_BTF = checkpoint_name(matmul(x_BTD, whole(self.w_gate_up_DF, self.dtype)), "dense_ffn_hidden")
+        h_BTF = checkpoint_name(matmul(x_BTD, whole(self.w_gate_up_DF)), "dense_ffn_hidden")
         gate_BTF, up_BTF = jnp.split(h_BTF, 2, axis=-1)
-        return matmul(jax.nn.silu(gate_BTF) * up_BTF, whole(self.w_down_FD, self.dtype))
+        return matmul(jax.nn.silu(gate_BTF) * up_BTF, whole(self.w_down_FD))
 
 
 def over_mesh(
@@ -108,9 +102,9 @@ def over_mesh(
     graph, params = nnx.split(module)
 
     def spec(variable):
-        return variable.replace(parameter_spec(variable.get_metadata("logical"), variable.shape, mesh.shape))
+        return variable.replace(parameter_spec(declaration(variable).logical, variable.shape, mesh.shape))
 
-    specs = jax.tree.map(spec, params, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    specs = jax.tree.map(spec, params, is_leaf=is_variable)
     return jax.shard_map(
         lambda params, *arrays: function(nnx.merge(graph, params), *arrays),
         mesh=mesh, in_specs=(specs,) + (TOKENS,) * len(arrays), out_specs=out_specs, check_vma=check_vma,

@@ -4,12 +4,15 @@ The model is an NNX module; training wants pure functions of arrays. `ModelDef` 
 model's own scan, this is the only file that splits and merges NNX.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from dots_jax.config import ComputeConfig, ModelConfig
-from dots_jax.model.layers import RouterBias
+from dots_jax.model.parameters import Declaration, RouterBias, declaration, is_variable
 from dots_jax.model.transformer import Transformer
 from dots_jax.parallel.sharding import parameter_spec, replicated
 
@@ -48,13 +51,37 @@ class ModelDef:
     def shardings(self, mesh: Mesh | None = None, spec_of=parameter_spec) -> tuple[dict, NamedSharding]:
         """Where params and router_bias land on the mesh (default: its own); spec_of: by which rules."""
         mesh = mesh or self.mesh
-        is_variable = lambda leaf: isinstance(leaf, nnx.Variable)  # noqa: E731
-        specs = jax.tree.map(
-            lambda v: v.replace(NamedSharding(mesh, spec_of(v.get_metadata("logical"), v.shape, mesh.shape))),
-            self._params,
-            is_leaf=is_variable,
-        )
-        return nnx.to_pure_dict(specs), replicated(mesh)
+        sharding = lambda v: NamedSharding(mesh, spec_of(declaration(v).logical, v.shape, mesh.shape))
+        return self._of_each_parameter(sharding), replicated(mesh)
+
+    def declarations(self) -> dict:
+        """The `Declaration` of each parameter, as a tree like params."""
+        return self._of_each_parameter(declaration)
+
+    def weight_decays(self) -> dict:
+        """Whether weight decay applies, as a tree like params."""
+        return jax.tree.map(lambda declared: declared.decay, self.declarations())
+
+    def compute_dtypes(self) -> dict:
+        """The dtypes that the layers compute with, as a tree like params."""
+        return jax.tree.map(lambda declared: declared.compute_dtype, self.declarations())
+
+    def stack_axes(self) -> dict:
+        """How many leading axes of each array are layers and experts, as a tree like the item `model` of a checkpoint."""
+        return {"params": jax.tree.map(lambda declared: len(declared.stack), self.declarations()), "router_bias": 0}
+
+    def _of_each_parameter(self, function: Callable[[nnx.Variable], object]) -> dict:
+        values = jax.tree.map(lambda v: v.replace(function(v)), self._params, is_leaf=is_variable)
+        return nnx.to_pure_dict(values)
+
+
+@functools.lru_cache(maxsize=8)
+def declared_parameters(config: ModelConfig) -> dict[str, Declaration]:
+    """The `Declaration` of every array of a checkpoint's model by its name: `embed/w_VD`, ..., `router_bias`."""
+    definition = ModelDef(config, ComputeConfig(), None, init_std=1.0)
+    leaves = jax.tree_util.tree_leaves_with_path(definition.declarations())
+    (bias,) = jax.tree.leaves(definition._bias, is_leaf=is_variable)
+    return {"/".join(key.key for key in path): leaf for path, leaf in leaves} | {"router_bias": declaration(bias)}
 
 
 def _platform(mesh: Mesh) -> str:

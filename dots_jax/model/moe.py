@@ -18,7 +18,8 @@ from jax.ad_checkpoint import checkpoint_name
 
 from dots_jax.kernels.select import Kernels
 from dots_jax.model import router
-from dots_jax.model.layers import FeedForward, RouterBias, weight, whole
+from dots_jax.model.layers import FeedForward, whole
+from dots_jax.model.parameters import router_bias, weight
 from dots_jax.parallel.collectives import axis_sizes, vary
 from dots_jax.parallel.mesh import AXES, BATCH_AXES
 
@@ -305,21 +306,28 @@ class Experts(nnx.Module):
     """The weights of the routed experts. travel: they go to the tokens, and may be stored in any way."""
 
     def __init__(
-        self, num_experts: int, hidden_size: int, ffn_size: int, *, travel: bool, init_std: float, rngs: nnx.Rngs
-    ):
+        self, num_experts: int, hidden_size: int, ffn_size: int, *, travel: bool, init_std: float, dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):  # fmt: skip
         expert, embed, ffn = ("stored_expert", "embed", "ffn") if travel else ("expert", "expert_embed", "expert_ffn")
-        self.w_gate_up_EDF = weight(rngs, (num_experts, hidden_size, 2 * ffn_size), (expert, embed, ffn), init_std)
-        self.w_down_EFD = weight(rngs, (num_experts, ffn_size, hidden_size), (expert, ffn, embed), init_std)
+        declare = functools.partial(weight, rngs, std=init_std, part="routed experts", compute_dtype=dtype)
+        self.w_gate_up_EDF = declare((num_experts, hidden_size, 2 * ffn_size), (expert, embed, ffn))
+        self.w_down_EFD = declare((num_experts, ffn_size, hidden_size), (expert, ffn, embed))
 
 
 class Router(nnx.Module):
     """The router's matrix and its correction bias, both float32."""
 
     def __init__(self, hidden_size: int, num_experts: int, *, init_std: float, rngs: nnx.Rngs):
-        self.w_DE = weight(rngs, (hidden_size, num_experts), ("embed", "router"), init_std)
-        self.bias_E = RouterBias(
-            jnp.zeros((num_experts,), jnp.float32), logical=("router",), whole_shape=(num_experts,)
+        self.w_DE = weight(
+            rngs,
+            (hidden_size, num_experts),
+            ("embed", "router"),
+            std=init_std,
+            part="routers",
+            compute_dtype=jnp.float32,
         )
+        self.bias_E = router_bias(num_experts)
 
 
 class MoE(nnx.Module):
@@ -341,14 +349,17 @@ class MoE(nnx.Module):
             expert_ffn_size,
             travel=exchange in TRAVELLING_WEIGHTS,
             init_std=init_std,
+            dtype=dtype,
             rngs=rngs,
         )
-        self.shared = FeedForward(hidden_size, shared_ffn_size, init_std=init_std, dtype=dtype, rngs=rngs)
+        self.shared = FeedForward(
+            hidden_size, shared_ffn_size, part="shared experts", init_std=init_std, dtype=dtype, rngs=rngs
+        )
         self.num_experts = num_experts
         self.experts_per_token = experts_per_token
         self.scaling_factor = scaling_factor
         self.exchange, self.buffer = exchange, buffer
-        self.dtype, self.kernels = dtype, kernels
+        self.kernels = kernels
 
     def __call__(self, x_BTD: jax.Array, real_BT: jax.Array) -> tuple[jax.Array, RouterStats]:
         """x_BTD -> y_BTD and the router's statistics. real_BT is False on padding, which does not count as load.
@@ -358,7 +369,7 @@ class MoE(nnx.Module):
         B, T, D = x_BTD.shape
         K, sizes = self.experts_per_token, axis_sizes()
         with jax.named_scope("router"):
-            w_DE, bias_E = whole(self.router.w_DE, jnp.float32), self.router.bias_E[...]
+            w_DE, bias_E = whole(self.router.w_DE), self.router.bias_E[...]
             ids_BTK, gates_BTK, scores_BTE = router.route(
                 x_BTD, w_DE, vary(bias_E) if sizes else bias_E, experts_per_token=K, scaling_factor=self.scaling_factor
             )
@@ -371,10 +382,7 @@ class MoE(nnx.Module):
                 "" if self.exchange in TRAVELLING_WEIGHTS else "expert",
                 self.exchange == "gather_weights_fused",
             )
-            weights = [
-                whole(w, self.dtype, keep, at_once=at_once)
-                for w in (self.experts.w_gate_up_EDF, self.experts.w_down_EFD)
-            ]
+            weights = [whole(w, keep, at_once=at_once) for w in (self.experts.w_gate_up_EDF, self.experts.w_down_EFD)]
         exchange = EXCHANGES[self.exchange] if sizes.get("expert", 1) > 1 else exchange_weights
         if exchange is exchange_all_to_all:
             exchange = functools.partial(exchange, ragged=self.kernels.ragged)

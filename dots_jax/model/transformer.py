@@ -16,8 +16,9 @@ from dots_jax.config import ComputeConfig, ModelConfig
 from dots_jax.kernels.select import kernels_for
 from dots_jax.model.attention import Attention
 from dots_jax.model.head import Head
-from dots_jax.model.layers import FeedForward, RMSNorm, over_mesh, weight, whole
+from dots_jax.model.layers import FeedForward, RMSNorm, over_mesh, whole
 from dots_jax.model.moe import MoE, RouterStats, sum_statistics
+from dots_jax.model.parameters import in_layers, weight
 from dots_jax.model.rope import rope_table
 from dots_jax.parallel.collectives import axis_sizes
 from dots_jax.parallel.sharding import TOKENS
@@ -40,12 +41,13 @@ class Embedding(nnx.Module):
     """Token ids -> hidden states."""
 
     def __init__(self, vocab_size: int, hidden_size: int, *, init_std: float, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.w_VD = weight(rngs, (vocab_size, hidden_size), ("vocab", "embed"), init_std)
-        self.dtype = dtype
+        self.w_VD = weight(
+            rngs, (vocab_size, hidden_size), ("vocab", "embed"), std=init_std, part="embedding", compute_dtype=dtype
+        )
 
     def __call__(self, tokens_BT: jax.Array) -> jax.Array:
         with jax.named_scope("embed"):
-            return whole(self.w_VD, self.dtype)[tokens_BT]
+            return whole(self.w_VD)[tokens_BT]
 
 
 class DenseBlock(nnx.Module):
@@ -114,9 +116,12 @@ class Transformer(nnx.Module):
             return MoEBlock(attention(rngs), moe, D, norm_epsilon=c.norm_epsilon)
 
         self.embed = Embedding(c.vocab_size, D, init_std=init_std, dtype=kind, rngs=rngs)
-        dense_ffn = FeedForward(D, c.dense_ffn_size, init_std=init_std, dtype=kind, rngs=rngs)
-        self.dense_block = DenseBlock(attention(rngs), dense_ffn, D, norm_epsilon=c.norm_epsilon)
-        self.moe_blocks = stack(moe_block, rngs, c.num_moe_layers)
+        dense_ffn = FeedForward(
+            D, c.dense_ffn_size, part="dense feed-forward", init_std=init_std, dtype=kind, rngs=rngs
+        )
+        dense_block = DenseBlock(attention(rngs), dense_ffn, D, norm_epsilon=c.norm_epsilon)
+        self.dense_block = in_layers(dense_block, 0, stacked=False)
+        self.moe_blocks = in_layers(stack(moe_block, rngs, c.num_moe_layers), 1, stacked=True)
         self.final_norm = RMSNorm(D, epsilon=c.norm_epsilon)
         self.head = Head(D, c.vocab_size, init_std=init_std, dtype=kind, mesh=mesh, rngs=rngs)
         self.head_dim, self.rope_theta = c.head_dim, c.rope_theta

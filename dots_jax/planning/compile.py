@@ -101,7 +101,7 @@ def compile_step(job: Job) -> Compiled:
     config, devices = job.config, pod_devices(job.topology, job.slices)
     mesh = make_mesh(config.mesh, devices)
     definition = ModelDef(config.model, config.compute, mesh, config.optimizer.init_std)
-    optimizer = make_optimizer(config.optimizer)
+    optimizer = make_optimizer(config.optimizer, definition.weight_decays())
     step = jit_train_step(
         definition, optimizer, compute=config.compute, balance=config.balance, guard=config.guard,
         microbatches=job.microbatches,

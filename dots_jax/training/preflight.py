@@ -38,7 +38,7 @@ def prepare(config: TrainConfig, options: RunOptions) -> Run:
         )
     mesh = make_mesh(config.mesh)
     model_def = ModelDef(config.model, config.compute, mesh, config.optimizer.init_std)
-    optimizer = make_optimizer(config.optimizer)
+    optimizer = make_optimizer(config.optimizer, model_def.weight_decays())
     abstract = abstract_state(model_def, optimizer)
     last_step = min(options.max_steps or schedule.num_steps, schedule.num_steps)
     corpus = resolve(config)

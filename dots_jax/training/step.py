@@ -54,17 +54,12 @@ def _gradients(params, router_bias, batch, microbatches: int, loss_fn):
     return jax.lax.scan(add_one, zeros, pieces)[0]
 
 
-def compute_copy(params: dict, dtype: str) -> dict:
-    """The matrices in the compute dtype, cast once a step; router and norms stay float32.
+def compute_copy(params: dict, compute_dtypes: dict) -> dict:
+    """The parameters in the dtypes that the layers compute with (`ModelDef.compute_dtypes`), cast once a step.
 
-    Gradients in it come in that dtype, in which their shards travel anyway: half the memory of float32.
+    Their gradients have the same dtypes, in which the shards are exchanged in any case: half the memory of float32.
     """
-
-    def cast(path, leaf):
-        exact = {"scale", "router"} & {part.key for part in path}
-        return leaf if exact else leaf.astype(dtype)
-
-    return jax.tree_util.tree_map_with_path(cast, params)
+    return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), params, compute_dtypes)
 
 
 def train_step(
@@ -84,7 +79,7 @@ def train_step(
     """
     loss_fn = functools.partial(_batch_loss, model_def=model_def, compute=compute, alpha=balance.sequence_aux_loss_coef)
     (nll, balance_loss, load_LE, (overflow_rounds, dropped)), grads = _gradients(
-        compute_copy(state.params, compute.dtype), state.router_bias, batch, microbatches, loss_fn
+        compute_copy(state.params, definition.compute_dtypes()), state.router_bias, batch, microbatches, loss_fn
     )
     grad_norm = optax.tree.norm(grads)
     finite = jnp.isfinite(nll) & jnp.isfinite(balance_loss) & jnp.isfinite(grad_norm)

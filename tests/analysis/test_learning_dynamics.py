@@ -17,6 +17,7 @@ from dots_jax.analysis.expert_load import DomainScore, score_domains, specialisa
 from dots_jax.analysis.learning_dynamics import Milestone, drift, measure
 from dots_jax.analysis.text_ids import TextIds
 from dots_jax.config import CheckpointConfig, Stage, UserError, tiny, to_dict
+from dots_jax.model.model_def import declared_parameters
 
 TEXT = "The quick brown fox jumps over the lazy dog, 12 times: é."
 
@@ -123,7 +124,7 @@ def expected_drift(before, after, layers=None) -> dict[str, float]:
             a, b = a[places], b[places]
         elif layers is not None and not (name.startswith("dense_block/") and 0 in layers):
             continue
-        total = sums.setdefault(learning_dynamics.part_of(name), np.zeros(2))
+        total = sums.setdefault(declared_parameters(tiny())[name].part, np.zeros(2))
         total += np.square(b - a).sum(), np.square(a).sum()
     return {part: float(np.sqrt(d / s)) for part, (d, s) in sums.items() if s}
 

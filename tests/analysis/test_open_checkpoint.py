@@ -187,7 +187,8 @@ def test_a_sharded_model_is_cut_into_layers_and_experts(tmp_path, monkeypatch):
     item = {
         "moe_blocks": {"experts": {"w": experts}, "shared": {"w": experts}, "small": {"scale": experts[:, 0, :, 0]}}
     }
-    cut = jax.tree_util.tree_map_with_path(training_checkpoint.save_args, item)
+    stack_axes = {"moe_blocks": {"experts": {"w": 2}, "shared": {"w": 1}, "small": {"scale": 1}}}
+    cut = jax.tree.map(training_checkpoint.save_args, item, stack_axes)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "item", item, save_args=cut)
     written = json.loads((tmp_path / "item/array_metadatas/process_0").read_text())["array_metadatas"]

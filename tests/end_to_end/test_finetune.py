@@ -48,7 +48,7 @@ def test_the_first_state_is_the_source(converted):
     )  # fmt: skip
     config = TrainConfig(model=MODEL, stages=(stage,), initial_checkpoint=str(converted))
     definition = ModelDef(MODEL, config.compute, make_mesh(MeshConfig(data=2, fsdp=2, expert=2)), init_std=1.0)
-    optimizer = make_optimizer(config.optimizer)
+    optimizer = make_optimizer(config.optimizer, definition.weight_decays())
     abstract = abstract_state(definition, optimizer)
     state = first_state(config, definition, optimizer, abstract)
     placed = lambda tree: jax.tree.map(lambda leaf: (leaf.sharding, leaf.dtype), tree)

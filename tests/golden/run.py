@@ -85,7 +85,8 @@ def batches(seed: int):
 @functools.cache
 def programs(mesh: MeshConfig, microbatches: int):
     """Jitted: what makes the initial state, and the step."""
-    definition, optimizer = ModelDef(CONFIG, COMPUTE, make_mesh(mesh), OPTIMIZER.init_std), make_optimizer(OPTIMIZER)
+    definition = ModelDef(CONFIG, COMPUTE, make_mesh(mesh), OPTIMIZER.init_std)
+    optimizer = make_optimizer(OPTIMIZER, definition.weight_decays())
     initial = jax.jit(
         lambda: init_state(definition, optimizer, 0), out_shardings=state_shardings(definition, optimizer)
     )

@@ -39,7 +39,7 @@ def checkpoint(tmp_path_factory):
     """What a training run of a byte model leaves behind, but for the training."""
     workdir = tmp_path_factory.mktemp("run")
     definition = ModelDef(MODEL, ComputeConfig(), make_mesh(MeshConfig(fsdp=1)), 0.3)
-    optimizer = make_optimizer(OptimizerConfig())
+    optimizer = make_optimizer(OptimizerConfig(), definition.weight_decays())
     shardings = state_shardings(definition, optimizer)
     record = {
         "step": 3,
@@ -49,7 +49,7 @@ def checkpoint(tmp_path_factory):
     checkpoints = Checkpoints(str(workdir), is_milestone=lambda step: False)
     for step in (2, 3):
         state = jax.jit(lambda: init_state(definition, optimizer, step), out_shardings=shardings)()  # noqa: B023
-        checkpoints.save(step, to_items(state), record | {"step": step})
+        checkpoints.save(step, to_items(state), record | {"step": step}, definition.stack_axes())
     checkpoints.wait()
     checkpoints.close()
     return workdir
@@ -161,9 +161,8 @@ def test_scores_of_texts_and_tokens(checkpoint, tmp_path):
 
 def test_weights_are_held_in_the_dtype_of_the_computation(checkpoint):
     opened = serving.open_checkpoint(str(checkpoint))
-    weights = serving.load_weights(
-        opened, serving.define(opened.config, "bfloat16"), "bfloat16", serving.serving_mesh(opened.config)
-    )
+    definition = serving.define(opened.config, "bfloat16")
+    weights = serving.load_weights(opened, definition, serving.serving_mesh(opened.config))
     dtypes = {str(path[-2:]): leaf.dtype for path, leaf in jax.tree_util.tree_leaves_with_path(weights)}
     assert weights.experts["w_down_EFD"].dtype == weights.outer["head"]["w_DV"].dtype == "bfloat16"
     assert weights.outer["final_norm"]["scale"].dtype == weights.biases[0].dtype == "float32"

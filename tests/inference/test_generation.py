@@ -41,7 +41,7 @@ def plain() -> Golden:
 
 
 def make_weights(case, mesh, dtype="float32"):
-    return shard_weights(define(case.config, dtype), *hf.from_hf(case.tensors, case.config), dtype, mesh)
+    return shard_weights(define(case.config, dtype), *hf.from_hf(case.tensors, case.config), mesh)
 
 
 def make_generator(case, mesh=None, sampling=GREEDY, dtype="float32"):

@@ -68,8 +68,9 @@ def test_the_train_step_lowers_for_cuda(cuda, monkeypatch):
         vocab_size=259, num_layers=3, hidden_size=128, num_heads=2, head_dim=64, dense_ffn_size=64, num_experts=8,
         experts_per_token=2, expert_ffn_size=64, num_shared_experts=2, max_seq_len=256,
     )  # fmt: skip
-    compute, optimizer = ComputeConfig(dtype="bfloat16", remat="matmuls"), make_optimizer(OptimizerConfig())
+    compute = ComputeConfig(dtype="bfloat16", remat="matmuls")
     definition = state.ModelDef(model, compute, None, 0.02)
+    optimizer = make_optimizer(OptimizerConfig(), definition.weight_decays())
     shapes = jax.eval_shape(lambda: state.init_state(definition, optimizer, 0))
     batch = {key: jax.ShapeDtypeStruct((4, 256), jnp.int32) for key in step.BATCH_KEYS}
     batch["weights"] = jax.ShapeDtypeStruct((4, 256), jnp.float32)

@@ -11,6 +11,7 @@ import pytest
 from dots_jax.config import ComputeConfig, ModelConfig, OptimizerConfig, dots_llm1, tiny
 from dots_jax.model.flops import count_parameters, flops_per_token
 from dots_jax.model.model_def import ModelDef
+from dots_jax.model.parameters import PARTS
 from dots_jax.training.optimizer import make_optimizer
 from dots_jax.training.state import init_state
 
@@ -26,46 +27,32 @@ def random_config(seed: int) -> ModelConfig:
     )  # fmt: skip
 
 
-def abstract(config: ModelConfig):
-    return ModelDef(config, ComputeConfig(), mesh=None, init_std=0.006).abstract()
-
-
-def part_of(path: tuple) -> str:
-    """The part of the count that a parameter belongs to, from the modules on its way."""
-    modules = [entry.key for entry in path]
-    named = {
-        "embed": "embedding", "attention": "attention", "ffn": "dense feed-forward", "router": "routers",
-        "experts": "routed experts", "shared": "shared experts", "head": "head",
-        "attention_norm": "norms", "ffn_norm": "norms", "final_norm": "norms",
-    }  # fmt: skip
-    return next(named[module] for module in modules if module in named)
-
-
 CONFIGS = {"dots_llm1": dots_llm1(), "tiny": tiny(), **{f"random{seed}": random_config(seed) for seed in range(6)}}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_count_is_that_of_the_tree_part_by_part(name):
     config = CONFIGS[name]
-    params, router_bias = abstract(config)
+    definition = ModelDef(config, ComputeConfig(), mesh=None, init_std=0.006)
+    params, router_bias = definition.abstract()
     parts, idle = Counter(), 0
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        part = part_of(path)
+    for declared, leaf in zip(jax.tree.leaves(definition.declarations()), jax.tree.leaves(params), strict=True):
+        part = declared.part
         parts[part] += leaf.size
         if part == "routed experts":  # [layers, experts, ...]: a token meets K of them
             assert leaf.shape[:2] == (config.num_moe_layers, config.num_experts)
             idle += leaf.size // config.num_experts * (config.num_experts - config.experts_per_token)
     count = count_parameters(config)
-    assert count.parts == parts
+    assert count.parts == parts and tuple(count.parts) == PARTS
     assert count.total == sum(parts.values())
     assert count.active == count.total - idle
     assert count.router_biases == router_bias.size
 
 
 def test_dots_llm1_has_the_published_size_and_is_made_abstract_in_no_time_and_memory():
-    optimizer = make_optimizer(OptimizerConfig())
     arrays, memory, start = len(jax.live_arrays()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     definition = ModelDef(dots_llm1(), ComputeConfig(), mesh=None, init_std=0.006)
+    optimizer = make_optimizer(OptimizerConfig(), definition.weight_decays())
     state = jax.eval_shape(lambda: init_state(definition, optimizer, 0))
     assert time.monotonic() - start < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200_000  # KiB; the weights are 571 GB

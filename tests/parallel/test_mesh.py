@@ -145,7 +145,8 @@ def test_dots_llm1_over_512_devices(mesh, exchange):
     """Every parameter has a spec, all but the norms are split over all devices but the copies along `data`, and the
     state of a device is its share of 12 bytes a parameter."""
     definition = ModelDef(dots_llm1(), ComputeConfig(expert_strategy=exchange), mesh, 0.006)
-    state, shards = abstract_state(definition, make_optimizer(OptimizerConfig())), 512 // mesh.shape["data"]
+    optimizer = make_optimizer(OptimizerConfig(), definition.weight_decays())
+    state, shards = abstract_state(definition, optimizer), 512 // mesh.shape["data"]
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
         name = jax.tree_util.keystr(path)
         assert len(leaf.sharding.spec) == leaf.ndim, name
@@ -162,7 +163,7 @@ def test_dots_llm1_over_512_devices(mesh, exchange):
 
 def test_moments_lie_where_their_parameters_lie():
     definition = ModelDef(tiny(), ComputeConfig(), make_mesh(MeshConfig(fsdp=2, expert=4)), 0.006)
-    state = abstract_state(definition, make_optimizer(OptimizerConfig()))
+    state = abstract_state(definition, make_optimizer(OptimizerConfig(), definition.weight_decays()))
     (adam,) = [s for s in state.opt_state if hasattr(s, "mu")]
     where = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
     assert where(adam.mu) == where(adam.nu) == where(state.params)

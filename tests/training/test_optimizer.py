@@ -13,7 +13,7 @@ from numerics import assert_close, assert_same_bits
 from dots_jax.config import BalanceConfig, ComputeConfig, GuardConfig, OptimizerConfig, tiny
 from dots_jax.curriculum.learning_rate import decay, warmup
 from dots_jax.model.model_def import ModelDef
-from dots_jax.training.optimizer import decays, make_optimizer
+from dots_jax.training.optimizer import make_optimizer
 from dots_jax.training.state import StepHealth, TrainState
 from dots_jax.training.step import LOSS_AVERAGE_DECAY, train_step
 
@@ -37,7 +37,8 @@ def adamw(params, grads_of_steps, learning_rates, c: OptimizerConfig):
 
 def test_two_steps_are_adamw_as_published():
     """The first gradient is clipped (norm 5), the second is not (norm 0.5)."""
-    config, optimizer, rng = OptimizerConfig(), make_optimizer(OptimizerConfig()), np.random.default_rng(0)
+    config, rng = OptimizerConfig(), np.random.default_rng(0)
+    optimizer = make_optimizer(config, {"w_DF": True, "scale": False})
     assert (config.beta1, config.beta2, config.weight_decay, config.clip_norm) == (0.9, 0.95, 0.1, 1.0)
     params = {"w_DF": rng.normal(size=(3, 4)).astype(np.float32), "scale": np.ones(4, np.float32)}
     grads = []
@@ -59,12 +60,14 @@ def test_two_steps_are_adamw_as_published():
 
 
 def test_every_matrix_decays_and_no_norm_does():
-    params, _ = ModelDef(tiny(), ComputeConfig(), mesh=None, init_std=0.006).abstract()
+    definition = ModelDef(tiny(), ComputeConfig(), mesh=None, init_std=0.006)
+    params, _ = definition.abstract()
     names = {True: set(), False: set()}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    decays = jax.tree.leaves(definition.weight_decays())
+    for (path, leaf), decayed in zip(jax.tree_util.tree_leaves_with_path(params), decays, strict=True):
         stacked = path[0].key == "moe_blocks"
-        assert decays(path, leaf) == (leaf.ndim - stacked >= 2), jax.tree_util.keystr(path)
-        names[decays(path, leaf)].add(path[-2].key)
+        assert decayed == (leaf.ndim - stacked >= 2), jax.tree_util.keystr(path)
+        names[decayed].add(path[-2].key)
     assert names[False] == {"attention_norm", "ffn_norm", "final_norm", "q_norm", "k_norm"}
     assert names[True] == {"embed", "attention", "ffn", "router", "experts", "shared", "head"}
 
@@ -81,6 +84,9 @@ class ToyDefinition:
     def __init__(self, curve):
         self.curve = curve
 
+    def compute_dtypes(self):
+        return {"w": jnp.float32}
+
     def bind(self, params, router_bias):
         def model(tokens, positions, segments):
             zero = jnp.zeros(1, jnp.int32)
@@ -96,7 +102,7 @@ class ToyDefinition:
 
 def toy(curve, p=1.0):
     """A jitted step (state, x) -> (state, metrics), and the first state."""
-    optimizer, zero = make_optimizer(OptimizerConfig()), jnp.zeros((), jnp.int32)
+    optimizer, zero = make_optimizer(OptimizerConfig(), True), jnp.zeros((), jnp.int32)
     params = {"w": jnp.full((1, 1), p)}
     guard = StepHealth(zero, zero, zero, jnp.float32(jnp.inf))
     state = TrainState(zero, params, jnp.zeros((1, 2)), optimizer.init(params), guard)

@@ -49,7 +49,7 @@ def quick():
 
 
 def computing(exchange: str) -> ComputeConfig:
-    return dataclasses.replace(COMPUTE, exchange=exchange)
+    return dataclasses.replace(COMPUTE, expert_strategy=exchange)
 
 
 @functools.cache
@@ -58,14 +58,21 @@ def make_definition(mesh: str, exchange: str = "all_gather") -> ModelDef:
 
 
 @functools.cache
+def optimizer_of(definition: ModelDef):
+    return make_optimizer(OPTIMIZER, definition.weight_decays())
+
+
+@functools.cache
 def train_program(mesh: str, exchange: str, microbatches: int):
     static = dict(compute=computing(exchange), balance=BALANCE, guard=GuardConfig(), microbatches=microbatches)
-    return jit_train_step(make_definition(mesh, exchange), make_optimizer(OPTIMIZER), **static)
+    definition = make_definition(mesh, exchange)
+    return jit_train_step(definition, optimizer_of(definition), **static)
 
 
 @functools.cache
 def make_initial(mesh: str, exchange: str = "all_gather") -> TrainState:
-    definition, optimizer = make_definition(mesh, exchange), make_optimizer(OPTIMIZER)
+    definition = make_definition(mesh, exchange)
+    optimizer = optimizer_of(definition)
     return jax.jit(lambda: init_state(definition, optimizer, 0), out_shardings=state_shardings(definition, optimizer))()
 
 
@@ -83,7 +90,8 @@ def make_batch(seed: int) -> dict[str, np.ndarray]:
 
 def step(mesh: str, exchange: str, microbatches: int, state: TrainState, batch, learning_rate=3e-3):
     """One step from a state that may be on the host; the new one and the metrics, on the host."""
-    state = jax.device_put(state, state_shardings(make_definition(mesh, exchange), make_optimizer(OPTIMIZER)))
+    definition = make_definition(mesh, exchange)
+    state = jax.device_put(state, state_shardings(definition, optimizer_of(definition)))
     return jax.device_get(train_program(mesh, exchange, microbatches)(state, batch, jnp.float32(learning_rate)))
 
 
@@ -259,7 +267,8 @@ def test_scoring_gives_the_nll_of_every_token(reference, mesh):
 
 def test_no_logits_of_the_whole_batch():
     """In the whole step, gradients and all, nothing with the vocabulary as an axis is as large as half of all logits."""
-    definition, optimizer = make_definition("one device"), make_optimizer(OPTIMIZER)
+    definition = make_definition("one device")
+    optimizer = optimizer_of(definition)
     state = jax.eval_shape(lambda: init_state(definition, optimizer, 0))
     jaxpr = train_program("one device", "all_gather", 1).trace(state, make_batch(0), jnp.float32(0)).jaxpr
     shapes = [v.aval.shape for e in equations(jaxpr) for v in e.outvars if CONFIG.vocab_size in v.aval.shape]
@@ -273,9 +282,10 @@ def test_batches_are_split_over_the_devices(mesh, shape):
 
 
 def test_moments_on_the_host_change_no_bit():
-    mesh, optimizer = make_mesh(MESHES["fsdp 2 x expert 4"]), make_optimizer(OPTIMIZER)
+    mesh = make_mesh(MESHES["fsdp 2 x expert 4"])
     compute = dataclasses.replace(COMPUTE, offload_optimizer=True)
     definition = ModelDef(CONFIG, compute, mesh, OPTIMIZER.init_std)
+    optimizer = optimizer_of(definition)
     program = jit_train_step(
         definition, optimizer, compute=compute, balance=BALANCE, guard=GuardConfig(), microbatches=1
     )
@@ -290,11 +300,12 @@ def test_moments_on_the_host_change_no_bit():
 
 
 def test_inputs_on_the_host_change_no_bit_over_a_mesh():
-    mesh, optimizer = make_mesh(MESHES["fsdp 2 x expert 4"]), make_optimizer(OPTIMIZER)
+    mesh = make_mesh(MESHES["fsdp 2 x expert 4"])
     results = []
     for offloaded in ((), ("layer_input",)):
         compute = dataclasses.replace(COMPUTE, remat="full", offload_activations=offloaded)
         definition = ModelDef(CONFIG, compute, mesh, OPTIMIZER.init_std)
+        optimizer = optimizer_of(definition)
         program = jit_train_step(
             definition, optimizer, compute=compute, balance=BALANCE, guard=GuardConfig(), microbatches=2
         )
