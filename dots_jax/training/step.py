@@ -79,7 +79,7 @@ def train_step(
     """
     loss_fn = functools.partial(_batch_loss, model_def=model_def, compute=compute, alpha=balance.sequence_aux_loss_coef)
     (nll, balance_loss, load_LE, (overflow_rounds, dropped)), grads = _gradients(
-        compute_copy(state.params, definition.compute_dtypes()), state.router_bias, batch, microbatches, loss_fn
+        compute_copy(state.params, model_def.compute_dtypes()), state.router_bias, batch, microbatches, loss_fn
     )
     grad_norm = optax.tree.norm(grads)
     finite = jnp.isfinite(nll) & jnp.isfinite(balance_loss) & jnp.isfinite(grad_norm)
