@@ -61,11 +61,11 @@ class Decoder:
         """A chunk of the prompts, slots start .. start + T - 1: hidden states [B, T, D] before the head."""
         slot_T = start + jnp.arange(tokens_BT.shape[1])
         visible_TS = jnp.arange(cache.slots) <= slot_T[:, None]
-        real_BT = slot_T < lengths_B[:, None]
+        token_mask_BT = slot_T < lengths_B[:, None]
         # A token past the end of its row sees the row's own prompt, so that nothing is divided by zero.
         visible_BTS = visible_TS & (jnp.arange(cache.slots) < lengths_B[:, None])[:, None]
         positions_BT = jnp.broadcast_to(slot_T, tokens_BT.shape)
-        return self._forward(weights, cache, tokens_BT, positions_BT, start, visible_BTS, real_BT)
+        return self._forward(weights, cache, tokens_BT, positions_BT, start, visible_BTS, token_mask_BT)
 
     def step(self, weights: Weights, cache: Cache, tokens_B, lengths_B, prefilled, count, live_B):
         """The next token of each row, the one after `count` that were generated: float32 logits [B, V]."""
@@ -88,7 +88,7 @@ class Decoder:
         block = {**weights.layers[layer], "moe": {**weights.layers[layer]["moe"], "experts": weights.experts}}
         return self.definition.bind({**weights.outer, "moe_blocks": block}, weights.biases[layer])
 
-    def _forward(self, weights, cache, tokens_BT, positions_BT, slot, visible_BTS, real_BT):
+    def _forward(self, weights, cache, tokens_BT, positions_BT, slot, visible_BTS, token_mask_BT):
         c = self.config
         models = [self._bind(weights, layer) for layer in range(c.num_moe_layers)]
         rope = rope_table(positions_BT, c.head_dim, c.rope_theta)
@@ -99,16 +99,18 @@ class Decoder:
             values.append(self._write(cache.v[layer], v_BTNH, slot))
             x_BTD += block.attention.outwards(_attend(q_BTNH, keys[-1], values[-1], visible_BTS))
             h_BTD = block.ffn_norm(x_BTD)
-            x_BTD += block.ffn(h_BTD) if layer == 0 else self._moe(block.moe, h_BTD, layer - 1, real_BT)
+            x_BTD += block.ffn(h_BTD) if layer == 0 else self._moe(block.moe, h_BTD, layer - 1, token_mask_BT)
         return models[0].final_norm(x_BTD), Cache(tuple(keys), tuple(values))
 
-    def _moe(self, moe, x_BTD, layer: int, real_BT) -> jax.Array:
+    def _moe(self, moe, x_BTD, layer: int, token_mask_BT) -> jax.Array:
         c = self.config
         ids_BTK, gates_BTK, _ = router.route(
             x_BTD, moe.router.w_DE[...], moe.router.bias_E[...],
             experts_per_token=c.experts_per_token, scaling_factor=c.routed_scaling_factor,
         )  # fmt: skip
-        ids_BTK = jnp.where(real_BT[:, :, None], ids_BTK, c.num_experts)  # padding and rows that ended cost nothing
+        ids_BTK = jnp.where(
+            token_mask_BT[:, :, None], ids_BTK, c.num_experts
+        )  # padding and rows that ended cost nothing
         stacks = moe.experts.w_gate_up_EDF[...], moe.experts.w_down_EFD[...]
         stacks = (w.astype(self.dtype) for w in stacks)
         return routed_experts(x_BTD, ids_BTK, gates_BTK, *stacks, layer, self.mesh) + moe.shared(x_BTD)

@@ -1,7 +1,9 @@
 """The routed experts for a few tokens: only the chosen ones' weights are read.
 
-Shape suffixes as in `model/layers.py`; N counts tokens, C the rows of a block.
+Shape suffixes as in `model/layers.py`; N counts tokens, X blocks, C the rows of a block, S = X * C their slots.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +12,14 @@ from jax.sharding import Mesh, PartitionSpec
 
 from dots_jax.inference.weights import ROWS
 from dots_jax.kernels.select import kernels_for
-from dots_jax.model.moe import exchange_weights, sort_by_expert
+from dots_jax.model.experts.local import local_experts
+from dots_jax.model.experts.routing_layout import sort_by_expert
 from dots_jax.parallel.collectives import vary
 from dots_jax.parallel.mesh import CONTEXT
 
-# From so many rows an expert on, an accelerator takes the grouped matmul of training.
+# Rows an expert from which an accelerator runs the grouped matmul of training.
 _MANY_ROWS = 16
-# Blocks of a turn do not wait for each other, and a CPU runs them on several cores.
+# Blocks of a turn are independent, so a CPU runs them on several cores.
 _BLOCKS_PER_TURN = 8
 
 
@@ -53,20 +56,47 @@ def _local(x_BTD, ids_BTK, gates_BTK, w_gate_up_LEDF, w_down_LEFD, layer, platfo
     if platform != "cpu" and rows_per_expert >= _MANY_ROWS:
         experts = w_gate_up_LEDF[layer], w_down_LEFD[layer]
         kernel = kernels_for(platform).grouped_matmul
-        return exchange_weights(*flat, *experts, buffer=1.0, grouped_matmul=kernel).y_ND.reshape(B, T, D)
-    block = 1 if B * T == 1 else 4 if rows_per_expert <= 4 else 16
-    return expert_blocks(*flat, w_gate_up_LEDF, w_down_LEFD, layer, block).reshape(B, T, D)
+        return local_experts(*flat, *experts, grouped_matmul=kernel).y_ND.reshape(B, T, D)
+    rows = 1 if B * T == 1 else 4 if rows_per_expert <= 4 else 16
+    return expert_blocks(*flat, w_gate_up_LEDF, w_down_LEFD, layer, rows).reshape(B, T, D)
 
 
 def expert_blocks(x_ND, ids_NK, gates_NK, w_gate_up_LEDF, w_down_LEFD, layer: int, rows: int) -> jax.Array:
-    """The sum over each token's experts held here of gate * SwiGLU(x), [N, D], in a loop over blocks of `rows` rows.
+    """The sum over each token's experts on this device of gate * SwiGLU(x), [N, D], in blocks of `rows` rows.
 
-    Each expert's rows begin a new block, so a block slices one expert's weights out of the stack and runs them: a chosen
-    expert is read once for every `rows` tokens that chose it, and the others not at all. The results replace the rows.
+    A block slices one expert's weights out of the stack and runs them: a chosen expert is read once for every `rows` tokens
+    that chose it, and the others not at all. The results replace the rows.
     Measured on two cores with 16 tokens and 64 experts: a batched matmul over all experts, which reads them all and packs
     each for a few rows, takes seven times as long, and one block a turn, which leaves the second core idle, a third longer.
     """
-    (N, D), K, E = x_ND.shape, ids_NK.shape[1], w_gate_up_LEDF.shape[1]
+    D, E = x_ND.shape[1], w_gate_up_LEDF.shape[1]
+    layout = block_layout(ids_NK, E, rows)
+    x_XCD = x_ND.at[layout.token_S].get(mode="fill", fill_value=0).reshape(-1, rows, D)
+    y_SD = run_blocks(x_XCD, layout, w_gate_up_LEDF, w_down_LEFD, layer).reshape(-1, D)
+    y_NKD = y_SD.at[layout.slot_NK].get(mode="fill", fill_value=0)
+    return jnp.einsum("NKD,NK->ND", y_NKD, gates_NK.astype(y_NKD.dtype))
+
+
+class BlockLayout(NamedTuple):
+    """Copies of tokens in blocks (X), each of which belongs to one expert. Three tokens of one choice each, (1), (0) and (1), in
+    blocks of two rows:
+
+    slots       block 0: 0 1 | block 1: 2 3, of _BLOCKS_PER_TURN
+    token_S     [1, 3, 0, 2]        the token in each slot; 3, one past the last, marks an unused slot
+    slot_NK     [[2], [0], [3]]     the slot of each copy; past the end for copies whose expert is on another device
+    expert_X    [0, 1]              the expert of each block
+    num_blocks  2                   blocks in use
+    """
+
+    token_S: jax.Array
+    slot_NK: jax.Array
+    expert_X: jax.Array
+    num_blocks: jax.Array
+
+
+def block_layout(ids_NK: jax.Array, num_experts: int, rows: int) -> BlockLayout:
+    """Each expert's copies from the first row of a block on, in their order; as many blocks as can be needed."""
+    (N, K), E = ids_NK.shape, num_experts
     order = sort_by_expert(ids_NK, 0, E)
     sizes_E = jnp.diff(order.ends_E, prepend=0)
     blocks_E = (sizes_E + rows - 1) // rows
@@ -77,10 +107,14 @@ def expert_blocks(x_ND, ids_NK, gates_NK, w_gate_up_LEDF, w_down_LEFD, layer: in
     # A copy keeps its place among those of its expert, counted from the first row of the expert's first block.
     shift_E = (last_E - blocks_E) * rows - (order.ends_E - sizes_E)
     here_NK = (ids_NK >= 0) & (ids_NK < E)
-    row_NK = jnp.where(here_NK, order.place_NK + shift_E[jnp.clip(ids_NK, 0, E - 1)], X * rows)
+    slot_NK = jnp.where(here_NK, order.place_NK + shift_E[jnp.clip(ids_NK, 0, E - 1)], X * rows)
     expert_X = jnp.minimum(jnp.sum(last_E <= jnp.arange(X)[:, None], axis=1, dtype=jnp.int32), E - 1)
-    source_S = jnp.full(X * rows, N, jnp.int32).at[row_NK].set(jnp.arange(N, dtype=jnp.int32)[:, None], mode="drop")
-    x_XCD = x_ND.at[source_S].get(mode="fill", fill_value=0).reshape(X, rows, D)
+    token_S = jnp.full(X * rows, N, jnp.int32).at[slot_NK].set(jnp.arange(N, dtype=jnp.int32)[:, None], mode="drop")
+    return BlockLayout(token_S, slot_NK, expert_X, last_E[-1])
+
+
+def run_blocks(x_XCD: jax.Array, layout: BlockLayout, w_gate_up_LEDF, w_down_LEFD, layer: int) -> jax.Array:
+    """SwiGLU of each block in use by its expert, in place of its rows; a few blocks at a turn, on several cores."""
 
     def one_block(x_CD, e):
         gate_CF, up_CF = jnp.split(_rows_times(x_CD, w_gate_up_LEDF[layer, e]), 2, axis=-1)
@@ -89,13 +123,11 @@ def expert_blocks(x_ND, ids_NK, gates_NK, w_gate_up_LEDF, w_down_LEFD, layer: in
     def turn(i, x_XCD):
         first = i * _BLOCKS_PER_TURN
         blocks = lax.dynamic_slice_in_dim(x_XCD, first, _BLOCKS_PER_TURN)
-        results = [one_block(x_CD, expert_X[first + j]) for j, x_CD in enumerate(blocks)]
+        results = [one_block(x_CD, layout.expert_X[first + j]) for j, x_CD in enumerate(blocks)]
         return lax.dynamic_update_slice_in_dim(x_XCD, jnp.stack(results), first, 0)
 
-    turns = (last_E[-1] + _BLOCKS_PER_TURN - 1) // _BLOCKS_PER_TURN
-    y_SD = lax.fori_loop(0, turns, turn, x_XCD).reshape(X * rows, D)
-    y_NKD = y_SD.at[row_NK].get(mode="fill", fill_value=0)
-    return jnp.einsum("NKD,NK->ND", y_NKD, gates_NK.astype(y_NKD.dtype))
+    turns = (layout.num_blocks + _BLOCKS_PER_TURN - 1) // _BLOCKS_PER_TURN
+    return lax.fori_loop(0, turns, turn, x_XCD)
 
 
 def _rows_times(x_CD, w_DF):

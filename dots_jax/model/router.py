@@ -31,14 +31,14 @@ def route(
     return ids_BTK, gates_BTK, scores_BTE
 
 
-def count_load(ids_BTK: jax.Array, real_BT: jax.Array, num_experts: int) -> jax.Array:
+def count_load(ids_BTK: jax.Array, token_mask_BT: jax.Array, num_experts: int) -> jax.Array:
     """How many real tokens of each sequence chose each expert, int32 [B, E]."""
-    chosen_BTKE = (ids_BTK[..., None] == jnp.arange(num_experts)) & real_BT[:, :, None, None]
+    chosen_BTKE = (ids_BTK[..., None] == jnp.arange(num_experts)) & token_mask_BT[:, :, None, None]
     return jnp.sum(chosen_BTKE, axis=(1, 2), dtype=jnp.int32)
 
 
 def sequence_balance_loss(
-    scores_BTE: jax.Array, load_BE: jax.Array, real_BT: jax.Array, experts_per_token: int
+    scores_BTE: jax.Array, load_BE: jax.Array, token_mask_BT: jax.Array, experts_per_token: int
 ) -> jax.Array:
     """sum_e f_e * P_e for each sequence, float32 [B]; 1 when perfectly even (DeepSeek-V3, equations 17-20).
 
@@ -48,7 +48,7 @@ def sequence_balance_loss(
     """
     num_experts = scores_BTE.shape[-1]
     normalised_BTE = scores_BTE / (jnp.sum(scores_BTE, axis=-1, keepdims=True) + 1e-20)
-    sums = (jnp.sum(real_BT, axis=1), load_BE, jnp.sum(normalised_BTE * real_BT[:, :, None], axis=1))
+    sums = (jnp.sum(token_mask_BT, axis=1), load_BE, jnp.sum(normalised_BTE * token_mask_BT[:, :, None], axis=1))
     count_B, load_BE, P_BE = jax.lax.psum(sums, CONTEXT) if axis_sizes() else sums
     count_B = jnp.maximum(count_B, 1).astype(jnp.float32)
     f_BE = load_BE * (num_experts / experts_per_token) / count_B[:, None]

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 from dots_jax.config import ComputeConfig, ModelConfig
 from dots_jax.kernels.select import kernels_for
 from dots_jax.model.attention import Attention
+from dots_jax.model.experts.strategy import choose_strategy
 from dots_jax.model.head import Head
 from dots_jax.model.layers import FeedForward, RMSNorm, over_mesh, whole
 from dots_jax.model.moe import MoE, RouterStats, sum_statistics
@@ -62,7 +63,7 @@ class DenseBlock(nnx.Module):
     def __call__(self, x_BTD, rope, segments_BT):
         with jax.named_scope("attention"):
             x_BTD += self.attention(self.attention_norm(x_BTD), rope, segments_BT)
-        with jax.named_scope("shared"):
+        with jax.named_scope("dense"):
             return x_BTD + self.ffn(self.ffn_norm(x_BTD))
 
 
@@ -100,6 +101,10 @@ class Transformer(nnx.Module):
         rngs: nnx.Rngs,
     ):  # fmt: skip
         c, D, kind, kernels = config, config.hidden_size, jnp.dtype(compute.dtype), kernels_for(platform)
+        strategy = choose_strategy(
+            compute.expert_strategy, expert_devices=mesh.shape["expert"] if mesh is not None else 1,
+            capacity_factor=compute.expert_capacity_factor, kernels=kernels,
+        )  # fmt: skip
 
         def attention(rngs):
             return Attention(
@@ -110,8 +115,7 @@ class Transformer(nnx.Module):
         def moe_block(rngs):
             moe = MoE(
                 D, c.num_experts, c.experts_per_token, c.expert_ffn_size, c.shared_ffn_size,
-                scaling_factor=c.routed_scaling_factor, exchange=compute.expert_strategy, buffer=compute.expert_capacity_factor,
-                init_std=init_std, dtype=kind, kernels=kernels, rngs=rngs,
+                scaling_factor=c.routed_scaling_factor, expert_strategy=strategy, init_std=init_std, dtype=kind, rngs=rngs,
             )  # fmt: skip
             return MoEBlock(attention(rngs), moe, D, norm_epsilon=c.norm_epsilon)
 

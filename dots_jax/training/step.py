@@ -87,8 +87,9 @@ def train_step(
     def update(_, before):
         params, router_bias, moments = before
         moments = _move(moments, jax.memory.Space.Device, model_def)
-        updates, moments = optimizer.update(grads, moments, params)
-        params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
+        with jax.named_scope("optimizer"):
+            updates, moments = optimizer.update(grads, moments, params)
+            params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
         router_bias = update_bias(router_bias, load_LE, balance.expert_bias_update_rate)
         return params, router_bias, _move(moments, jax.memory.Space.Host, model_def)
 

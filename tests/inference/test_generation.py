@@ -19,13 +19,13 @@ from dots_jax.huggingface import names as hf
 from dots_jax.huggingface.config import config_from_hf
 from dots_jax.inference import generation
 from dots_jax.inference.decoder import Decoder
-from dots_jax.inference.experts import expert_blocks
+from dots_jax.inference.experts import block_layout, expert_blocks
 from dots_jax.inference.generation import Generator
 from dots_jax.inference.sampling import GREEDY, Sampling
 from dots_jax.inference.scoring import Scorer
 from dots_jax.inference.weights import define, serving_mesh, shard_weights
 from dots_jax.kernels.reference.grouped_matmul import grouped_matmul_reference
-from dots_jax.model.moe import exchange_weights
+from dots_jax.model.experts.local import local_experts
 from dots_jax.parallel.mesh import make_mesh
 
 
@@ -190,11 +190,16 @@ def test_experts_in_blocks_are_those_of_training(block, tokens):
         local_NK = jnp.asarray(ids_NK) - first
         found = expert_blocks(x_ND, local_NK, gates_NK, *stacks, 1, block)
         experts = stacks[0][1], stacks[1][1]
-        expected = exchange_weights(
-            x_ND, local_NK, gates_NK, *experts, buffer=1.0, grouped_matmul=grouped_matmul_reference
-        ).y_ND
+        expected = local_experts(x_ND, local_NK, gates_NK, *experts, grouped_matmul=grouped_matmul_reference).y_ND
         np.testing.assert_allclose(found, expected, atol=1e-5 * max(1, float(jnp.abs(expected).max())))
         assert not np.asarray(found[-1]).any()
+
+
+def test_the_worked_example_of_a_block_layout():
+    layout = block_layout(jnp.array([[1], [0], [1]]), 2, rows=2)
+    assert layout.token_S[:4].tolist() == [1, 3, 0, 2] and (layout.token_S[4:] == 3).all()
+    assert layout.slot_NK.tolist() == [[2], [0], [3]] and layout.expert_X[:2].tolist() == [0, 1]
+    assert layout.num_blocks == 2
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

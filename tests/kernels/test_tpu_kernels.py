@@ -125,7 +125,7 @@ MESHES = {
 }
 
 
-@pytest.mark.parametrize("exchange", ["all_gather", "all_to_all", "weights"])
+@pytest.mark.parametrize("exchange", ["all_gather", "all_to_all", "gather_weights"])
 @pytest.mark.parametrize("mesh", MESHES)
 def test_gradients_do_not_depend_on_the_check(mesh, exchange):
     """The library's kernels cannot say over which axes their results vary, so on a TPU JAX does not check it, and takes

@@ -12,8 +12,13 @@ from numerics import MODULE, assert_close, quick_compilation, random_weights
 
 from dots_jax.config import MeshConfig
 from dots_jax.kernels.select import kernels_for
-from dots_jax.model.layers import RouterBias, over_mesh
-from dots_jax.model.moe import MoE, RouterStats, buffer_rows, sum_statistics
+from dots_jax.model.experts.all_to_all import send_plan
+from dots_jax.model.experts.rounds import rows_per_round
+from dots_jax.model.experts.routing_layout import sort_by_expert
+from dots_jax.model.experts.strategy import choose_strategy
+from dots_jax.model.layers import over_mesh
+from dots_jax.model.moe import MoE, RouterStats, sum_statistics
+from dots_jax.model.parameters import RouterBias
 from dots_jax.parallel.mesh import make_mesh
 from dots_jax.parallel.sharding import TOKENS
 
@@ -26,7 +31,7 @@ MESHES = {
     "fsdp 2 x expert 2 x context 2": MeshConfig(fsdp=2, expert=2, context=2),
 }
 is_variable = lambda leaf: isinstance(leaf, nnx.Variable)
-TRAVEL = ("all_gather", "all_to_all", "gather_weights", "gather_weights_fused")
+STRATEGIES = ("all_gather", "all_to_all", "gather_weights", "gather_weights_fused")
 # What is added to the scores (all in 0..1) to bring the load about.
 BIASES = {
     "random": np.zeros(E),
@@ -51,8 +56,8 @@ def run(module: MoE, mesh, x_BTD):
     if mesh is None:
         return module(x_BTD, REAL_BT)
 
-    def local(module, x_BTD, real_BT):
-        y_BTD, stats = module(x_BTD, real_BT)
+    def local(module, x_BTD, token_mask_BT):
+        y_BTD, stats = module(x_BTD, token_mask_BT)
         return y_BTD, sum_statistics(stats)
 
     out_specs = (TOKENS, RouterStats(*[PartitionSpec()] * 4))
@@ -60,12 +65,15 @@ def run(module: MoE, mesh, x_BTD):
 
 
 @functools.cache
-def moe_program(mesh_name: str, K: int, exchange: str = "all_gather", dtype: str = "float32"):
+def moe_program(mesh_name: str, K: int, name: str = "all_gather", dtype: str = "float32"):
     """The jitted module: (weights, bias, x, dy) -> y, statistics, and the gradients in weights and x."""
     mesh = MESHES[mesh_name] and make_mesh(MESHES[mesh_name])
+    strategy = choose_strategy(
+        name, expert_devices=mesh.shape["expert"] if mesh else 1, capacity_factor=1.0, kernels=kernels_for("cpu")
+    )
     module = lambda: MoE(
-        D, E, K, F, SHARED, scaling_factor=2.5, exchange=exchange, buffer=1.0, init_std=1.0, dtype=jnp.dtype(dtype),
-        kernels=kernels_for("cpu"), rngs=nnx.Rngs(params=0),
+        D, E, K, F, SHARED, scaling_factor=2.5, expert_strategy=strategy, init_std=1.0, dtype=jnp.dtype(dtype),
+        rngs=nnx.Rngs(params=0),
     )  # fmt: skip
     graph, params, bias = nnx.split(nnx.eval_shape(module), nnx.Param, RouterBias)
 
@@ -132,15 +140,15 @@ def x_and_dy():
 
 # A mesh of one device: in test_step.py.
 CASES = [("no mesh", 1, "all_gather"), ("no mesh", 2, "all_gather")]
-CASES += [(mesh, 2, exchange) for mesh in list(MESHES)[1:] for exchange in TRAVEL[:3]]
+CASES += [(mesh, 2, strategy) for mesh in list(MESHES)[1:] for strategy in STRATEGIES[:3]]
 # One collective in place of several: test_mesh.py compares the two.
 CASES += [(mesh, 2, "gather_weights_fused") for mesh in ("fsdp 2 x expert 4", "fsdp 2 x expert 2 x context 2")]
 
 
 @pytest.mark.parametrize("load", BIASES)
-@pytest.mark.parametrize("mesh, K, exchange", CASES)
-def test_values_gradients_and_counts(mesh, K, exchange, load, x_and_dy):
-    program, weights = moe_program(mesh, K, exchange)
+@pytest.mark.parametrize("mesh, K, strategy", CASES)
+def test_values_gradients_and_counts(mesh, K, strategy, load, x_and_dy):
+    program, weights = moe_program(mesh, K, strategy)
     bias_E = BIASES[load].astype(np.float32)
     (y_BTD, stats), grads = program(weights, bias_E, *x_and_dy)
     (plain_y_BTD, (plain_load_E, plain_balance)), plain_grads = plain_program(K)(weights, bias_E, *x_and_dy)
@@ -163,22 +171,33 @@ def test_the_loads_are_what_their_names_say(x_and_dy):
     np.testing.assert_array_equal(load("as few experts as can be", 1), [0, 0, 0, 0, 0, 0, 0, real])
 
 
-@pytest.mark.parametrize("exchange", TRAVEL)
-def test_blocks_follow_the_load(exchange, x_and_dy):
-    """At an even load one block holds all, or nearly; where everybody wants the experts of one device, more are needed."""
-    program, weights = moe_program("fsdp 2 x expert 4", 2, exchange)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_rounds_follow_the_load(strategy, x_and_dy):
+    """At an even load one round is enough, or nearly; if all tokens choose the experts of one device, it takes more."""
+    program, weights = moe_program("fsdp 2 x expert 4", 2, strategy)
     extra = lambda load: int(program(weights, BIASES[load].astype(np.float32), *x_and_dy)[0][1].overflow_rounds)
-    if exchange.startswith("gather_weights"):
+    if strategy.startswith("gather_weights"):
         assert extra("all to one device") == extra("random") == 0
     else:
         assert extra("random") < extra("all to one device")
 
 
-def test_a_block_is_a_small_multiple_of_the_balanced_load():
+def test_a_round_is_a_small_multiple_of_the_balanced_load():
     # dots.llm1, one sequence of 8192 a device, experts over eight devices: 393 216 copies could arrive, 49 152 do.
-    assert buffer_rows(49_152, 1.25, worst=393_216) == 61_440
-    assert buffer_rows(49_152, 1.25, worst=50_000) == 50_000
-    assert buffer_rows(10, 1.25, worst=40) == 16
+    assert rows_per_round(49_152, 1.25, most=393_216) == 61_440
+    assert rows_per_round(49_152, 1.25, most=50_000) == 50_000
+    assert rows_per_round(10, 1.25, most=40) == 16
+
+
+def test_the_worked_example_of_a_permutation():
+    order = sort_by_expert(jnp.array([[1, 0], [1, 2]]), 0, 3)
+    assert [a.tolist() for a in order] == [[1, 0, 2, 3], [[1, 0], [2, 3]], [1, 3, 4]]
+
+
+def test_the_worked_example_of_a_send_plan():
+    ids = jnp.array([[3], [0], [2]])
+    plan = send_plan(ids, sort_by_expert(ids, 0, 4), jnp.array([0, 1]), jnp.array([1, 3]), 0, rows=2, experts=2)
+    assert [a.tolist() for a in plan] == [[1, 2, 2, 0], [[0, 2], [0, 1]], [[3], [0], [2]], [1, 2]]
 
 
 def test_bfloat16_is_near_float32(x_and_dy):

@@ -70,8 +70,8 @@ def test_everything_is_float32_even_for_bfloat16_inputs(operands):
 
 def test_counts():
     ids_BTK = jnp.array([[[0, 1], [1, 2], [5, 0]], [[3, 4], [3, 5], [3, 0]]])
-    real_BT = jnp.array([[True, True, False], [True, True, True]])
-    load_BE = router.count_load(ids_BTK, real_BT, E)
+    token_mask_BT = jnp.array([[True, True, False], [True, True, True]])
+    load_BE = router.count_load(ids_BTK, token_mask_BT, E)
     assert load_BE.dtype == jnp.int32
     np.testing.assert_array_equal(load_BE, [[1, 2, 1, 0, 0, 0], [1, 0, 0, 3, 1, 1]])
 
@@ -79,9 +79,9 @@ def test_counts():
 @jax.jit
 def balance_by_hand(scores, real):
     """One expert a token of two, scores [B][T][2]; f and P spelled out."""
-    scores_BTE, real_BT = jnp.array(scores), jnp.array(real)
-    load_BE = router.count_load(jnp.argmax(scores_BTE, -1)[..., None], real_BT, 2)
-    return router.sequence_balance_loss(scores_BTE, load_BE, real_BT, 1)
+    scores_BTE, token_mask_BT = jnp.array(scores), jnp.array(real)
+    load_BE = router.count_load(jnp.argmax(scores_BTE, -1)[..., None], token_mask_BT, 2)
+    return router.sequence_balance_loss(scores_BTE, load_BE, token_mask_BT, 1)
 
 
 def test_balance_loss_by_hand():

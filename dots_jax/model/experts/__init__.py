@@ -1,0 +1,1 @@
+"""Expert parallelism: one file per strategy, and `strategy.py`, which chooses one of them."""
