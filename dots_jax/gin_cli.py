@@ -33,6 +33,7 @@ from gin import config_parser
 
 from dots_jax.config import DataConfig, UserError
 from dots_jax.gin_check import CLASSES, MACRO, Binding, Reference, check_names, check_use, did_you_mean
+from dots_jax.gin_files import find_gin_file, packaged_gin_files
 
 # --- running a command --------------------------------------------------------------------------------------------
 
@@ -228,7 +229,7 @@ def build(config_class: type, gin_files: typing.Sequence[str], gin_bindings: typ
     """(config, gin text, operative config text) of these files, in this order, and then these bindings."""
     bindings, texts = [], []
     for path in gin_files:
-        _read_file(path, bindings, texts, trail=())
+        _read_file(find_gin_file(path), bindings, texts, trail=())
     for line in gin_bindings:
         _read_text(line, "--gin_bindings", bindings, texts, trail=())
     check_names(bindings)
@@ -277,7 +278,7 @@ def _read_file(path: str, bindings: list[Binding], texts: list[str], trail: tupl
         with open(path, encoding="utf-8") as file:
             text = file.read()
     except FileNotFoundError:
-        near = glob.glob(os.path.join(os.path.dirname(path), "*.gin"))
+        near = [*glob.glob(os.path.join(os.path.dirname(path), "*.gin")), *packaged_gin_files()]
         raise UserError(f"There is no gin file {path}{did_you_mean(path, near) or '.'}") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
@@ -305,9 +306,8 @@ def _read_text(text: str, source: str, bindings: list[Binding], texts: list[str]
                 at = statement.location.line_num - 1
                 texts.extend(lines[written:at])
                 written = at + 1
-                beside = os.path.join(os.path.dirname(source) if trail else "", statement.filename)
-                exists = os.path.isfile(beside) or not os.path.isfile(statement.filename)
-                _read_file(beside if exists else statement.filename, bindings, texts, trail)
+                included = find_gin_file(statement.filename, included_by=source if trail else "")
+                _read_file(included, bindings, texts, trail)
                 texts.append(f"# --- {source}, continued")
             elif isinstance(statement, config_parser.ImportStatement):
                 raise UserError(

@@ -1,5 +1,6 @@
 """The command line and its gin files: what is accepted, what is refused, and in which words."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -141,6 +142,18 @@ def test_include_looks_beside_the_file_and_then_in_the_working_directory(tmp_pat
     built, text, _ = gin_cli.build(TrainConfig, ["a/run.gin"])
     assert (built.seed, built.log_every) == (3, 5)
     assert "include" not in text
+
+
+def test_files_of_the_package_are_found_by_name(tmp_path, monkeypatch, repo_root, capsys):
+    """From any folder, in includes too; a file of that name where the command runs comes first."""
+    monkeypatch.chdir(tmp_path)
+    expected, _, _ = gin_cli.build(TrainConfig, [str(repo_root / "gin" / "tiny.gin")])
+    assert gin_cli.build(TrainConfig, ["tiny.gin"])[0] == expected
+    (tmp_path / "mine.gin").write_text("include 'tiny.gin'\nTrainConfig.seed = 7\n")
+    assert gin_cli.build(TrainConfig, ["mine.gin"])[0] == dataclasses.replace(expected, seed=7)
+    (tmp_path / "tiny.gin").write_text(RUN)
+    assert gin_cli.build(TrainConfig, ["tiny.gin"])[0] != expected
+    assert error_of(capsys, "--gin_file=tinny_bpe.gin", "--workdir=w").endswith("did you mean tiny_bpe.gin?")
 
 
 def test_files_in_order_then_bindings(run_gin, tmp_path):
