@@ -19,6 +19,7 @@ endif
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 # One stamp for each version and list: another Python, or a changed requirements file, installs again.
 STAMP := $(VENV)/.installed-$(VERSION)
+STAMP_LINT := $(VENV)/.installed-lint-$(VERSION)
 STAMP_DEV := $(VENV)/.installed-dev-$(VERSION)
 BIN := $(VENV)/bin/python
 INSTALL := PYTHONUNBUFFERED=1 $(BIN) -m pip install --disable-pip-version-check --progress-bar off
@@ -30,7 +31,7 @@ help:
 	@echo 'make demo       train gin/tiny.gin on 2 CPU cores and evaluate it, in $(WORKDIR)'
 	@echo 'make test       the tests; offline after installation'
 	@echo 'make test-slow  the slow tests; installs torch and transformers as well'
-	@echo 'make lint       ruff and shellcheck'
+	@echo 'make lint       ruff, shellcheck, and types on the lower floors (basedpyright)'
 	@echo 'make clean      remove .venv, caches and $(WORKDIR)'
 	@echo 'Python 3.11 or 3.12; choose with PYTHON=python3.12. The first of these targets installs into .venv.'
 
@@ -44,10 +45,11 @@ test: $(STAMP)
 test-slow: $(STAMP_DEV)
 	$(BIN) -m pytest -m slow
 
-lint: $(STAMP_DEV)
+lint: $(STAMP_LINT)
 	$(BIN) -m ruff check .
 	$(BIN) -m ruff format --check .
 	$(VENV)/bin/shellcheck -x tpu_scripts/*
+	$(BIN) -m basedpyright --pythonpath $(BIN)
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache $(WORKDIR)
@@ -68,6 +70,11 @@ $(STAMP): requirements.txt | python
 	fi
 	@echo 'Installing requirements.txt into $(VENV), once (some 1 GB to download; a few minutes)'
 	@$(INSTALL) -r requirements.txt | $(DOTS)
+	@touch $@
+
+$(STAMP_LINT): requirements-lint.txt $(STAMP)
+	@echo 'Installing requirements-lint.txt into $(VENV), once (100 MB)'
+	@$(INSTALL) -r requirements-lint.txt | $(DOTS)
 	@touch $@
 
 $(STAMP_DEV): requirements-dev.txt $(STAMP)

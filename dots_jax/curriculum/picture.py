@@ -42,15 +42,16 @@ def draw(config: TrainConfig, schedule: Schedule, rates: Rates, path: str) -> No
     """
     check_suffix(path)
     pyplot = file_pyplot()
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     tokens = schedule.stage_tokens
     widths = [_EQUAL_PART / len(tokens) + (1 - _EQUAL_PART) * n / sum(tokens) for n in tokens]
     with pyplot.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure, axes = pyplot.subplots(
             3, len(tokens), figsize=(max(9.0, 2.4 * len(tokens) + 2), 6.4), sharey="row", squeeze=False,
-            width_ratios=widths, height_ratios=(4, 1.3, 1), layout="constrained",
+            width_ratios=widths, height_ratios=(4, 1.3, 1),
+            layout=ConstrainedLayoutEngine(wspace=0.02, hspace=0.03),
         )  # fmt: skip
-        figure.get_layout_engine().set(wspace=0.02, hspace=0.03)
         colours = _colours(config, schedule, rates)
         for index in range(len(tokens)):
             _draw_stage(axes[:, index], schedule, index, rates, colours)

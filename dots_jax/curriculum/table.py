@@ -74,6 +74,7 @@ def source_lines(config: TrainConfig, schedule: Schedule, uses: list[Use]) -> li
 
 
 def _epochs(parts: list[Use]) -> str:
-    if any(part.epochs is None for part in parts):
+    epochs = [part.epochs for part in parts if part.epochs is not None]
+    if len(epochs) < len(parts):
         return "?"
-    return ("" if all(part.exact for part in parts) else "~") + f"{sum(part.epochs for part in parts):,.2f}"
+    return ("" if all(part.exact for part in parts) else "~") + f"{sum(epochs):,.2f}"

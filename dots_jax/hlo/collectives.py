@@ -62,7 +62,9 @@ class Finder:
     def _inside(self, name: str | None) -> list[Collective]:
         computation = self.module.computations.get(name or "")
         found: list[Collective] = []
-        for op in computation or ():
+        if computation is None:
+            return found
+        for op in computation:
             kind = kind_of(op)
             if kind:
                 found.append(self._one(op, kind, computation))

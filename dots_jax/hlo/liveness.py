@@ -79,7 +79,7 @@ class _Liveness:
         if op.opcode == "tuple":
             return tuple(operands)
         if op.opcode == "get-tuple-element":
-            index = int(re.search(r"index=(\d+)", op.attributes)[1])
+            index = int(re.findall(r"index=(\d+)", op.attributes)[0])
             return operands[0][index] if isinstance(operands[0], tuple) and index < len(operands[0]) else None
         if op.opcode.endswith("-done"):
             place = 0 if op.opcode in ("copy-done", "slice-done") else 1
@@ -98,7 +98,7 @@ class _Liveness:
             return made
         pairs = re.findall(r"\{(\d*)\}: \((\d+), \{[\d,]*\}", op.attributes.split("output_to_operand_aliasing=")[-1])
         pairs = pairs if "output_to_operand_aliasing=" in op.attributes else []
-        inner = self.module.computations.get(op.called("calls") or "")
+        inner = self.module.computations.get(op.called("calls"))
         if inner is not None:
             roots = [inner.operations[n] for n in inner.root.operands] if inner.root.opcode == "tuple" else [inner.root]
             for i, root in enumerate(roots):

@@ -40,8 +40,8 @@ def _buffer(text: str) -> Buffer:
     op_name = re.search(r'op_name="([^"]*)"', text)
     label = op_name[1] if op_name else field("XLA label").split(" = ")[0]
     shape = field("Shape").partition("{")[0]
-    size = re.match(_SIZE, re.search(r"Size: *(\S+)", text)[1])
-    return Buffer(_bytes(*size.groups()), shape, part_of(label), "/".join(label.split("/")[-2:]))
+    size = re.findall(rf"Size: *{_SIZE}", text)[0]
+    return Buffer(_bytes(*size), shape, part_of(label), "/".join(label.split("/")[-2:]))
 
 
 def _bytes(number: str, unit: str) -> int:

@@ -86,7 +86,7 @@ class Reader:
     def _own_name(self, op: Operation) -> str:
         if _SCOPE.search(op.op_name):
             return op.op_name
-        inner = self.module.computations.get(op.called("calls") or "")
+        inner = self.module.computations.get(op.called("calls"))
         names = [op.op_name] if inner is None else [op.op_name, inner.root.op_name, *(o.op_name for o in inner)]
         return next((name for name in names if _SCOPE.search(name)), next(filter(None, names), ""))
 
@@ -95,7 +95,7 @@ class Reader:
     def _work(self, op: Operation, computation: Computation) -> Work:
         if op.opcode in FREE or op.opcode.endswith("-done"):  # what it waits for was counted where it starts
             return Work(0, 0)
-        inner = self.module.computations.get(op.called("calls") or "") if op.opcode == "fusion" else None
+        inner = self.module.computations.get(op.called("calls")) if op.opcode == "fusion" else None
         if inner is not None:
             reads = sum(self._read(parameter, inner) for parameter in inner.parameters)
             return Work(reads + self._written(inner), self._flops(inner), self._rows(inner))
@@ -198,12 +198,11 @@ def _convolution_flops(op: Operation, computation: Computation) -> float:
     left, right = (computation.operations[name].arrays[0].dims for name in op.operands[:2])
     out = op.arrays[0].dims
     if op.opcode == "dot":
-        contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", op.attributes)
-        return 2.0 * math.prod(out) * math.prod(left[int(i)] for i in contracted[1].split(",") if i)
-    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", op.attributes)
+        (contracted,) = re.findall(r"lhs_contracting_dims=\{([\d,]*)\}", op.attributes)
+        return 2.0 * math.prod(out) * math.prod(left[int(i)] for i in contracted.split(",") if i)
     groups = re.search(r"feature_group_count=(\d+)", op.attributes)
     batch_groups = re.search(r"batch_group_count=(\d+)", op.attributes)
-    lhs, rhs, result = labels.groups()
+    lhs, rhs, result = re.findall(r"dim_labels=(\w+)_(\w+)->(\w+)", op.attributes)[0]
     window = _window(op.attributes)
     total = 2.0 * out[result.index("b")] * out[result.index("f")] * right[rhs.index("i")]
     total /= int(batch_groups[1]) if batch_groups else 1

@@ -88,10 +88,10 @@ class Operation:
         found = re.search(r'op_name="([^"]*)"', self.attributes)
         return found[1] if found else ""
 
-    def called(self, key: str) -> str | None:
-        """The computation named by `key=`: calls, to_apply, body, condition."""
+    def called(self, key: str) -> str:
+        """The computation named by `key=`: calls, to_apply, body, condition. Empty if the line has no such key."""
         found = re.search(rf"\b{key}=%?([\w.\-]+)", self.attributes)
-        return found[1] if found else None
+        return found[1] if found else ""
 
     @property
     def branches(self) -> list[str]:
@@ -247,6 +247,8 @@ def _balanced(line: str, start: int) -> int:
 def parse_operation(line: str) -> Operation:
     """One operation of a computation."""
     head = _OPERATION.match(line)
+    if head is None:
+        raise ValueError(f"not an operation of a compiled module: {line[:120]}")
     start = head.end()
     end = _balanced(line, start) if line[start] == "(" else line.index(" ", start)
     opening = line.index("(", end)

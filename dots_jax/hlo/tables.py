@@ -3,6 +3,7 @@
 import collections
 import re
 
+from dots_jax.hlo.interconnect import Transfer
 from dots_jax.hlo.timeline import ESTIMATES, Step, Timeline
 from dots_jax.parallel.topology import Chip
 
@@ -52,19 +53,21 @@ def part_seconds(timeline: Timeline) -> dict[str, dict[str, float]]:
 
 def collective_rows(timeline: Timeline) -> list[dict]:
     """Collectives of a step that are alike, together: how many, bytes, seconds alone on their links and exposed."""
-    groups: dict[tuple, list[Step]] = collections.defaultdict(list)
+    groups: dict[tuple, list[tuple[Step, Transfer]]] = collections.defaultdict(list)
     for step in timeline.collectives:
         t = step.transfer
+        if t is None:
+            continue
         key = (t.kind, t.axes, "+".join(t.links), t.group_size, step.part, step.direction, step.asynchronous)
-        groups[key].append(step)
+        groups[key].append((step, t))
     names = ("kind", "axes", "links", "group_size", "part", "pass", "asynchronous")
     rows = [
         dict(zip(names, key))
         | {
-            "count": sum(s.trips for s in steps),
-            "bytes": sum(s.trips * s.transfer.bytes for s in steps),
-            "seconds": sum(s.trips * s.transfer.seconds for s in steps),
-            "exposed": {name: sum(s.trips * s.exposed[name] for s in steps) for name in ESTIMATES},
+            "count": sum(s.trips for s, _ in steps),
+            "bytes": sum(s.trips * t.bytes for s, t in steps),
+            "seconds": sum(s.trips * t.seconds for s, t in steps),
+            "exposed": {name: sum(s.trips * s.exposed[name] for s, _ in steps) for name in ESTIMATES},
         }
         for key, steps in groups.items()
     ]

@@ -71,7 +71,7 @@ class Timeline:
     @property
     def collectives(self) -> list[Step]:
         """And copies to and from the host; without those between HBM and vector memory, which come to nothing."""
-        return [step for step in self.transfers if step.transfer.kind != COPY]
+        return [step for step in self.steps if step.transfer is not None and step.transfer.kind != COPY]
 
     def compute_seconds(self, estimate: str) -> float:
         return sum(step.trips * step.seconds[estimate] for step in self.compute)
@@ -81,10 +81,11 @@ class Timeline:
 
     def link_seconds(self) -> float:
         """Of the busiest link, if all collectives ran one after the other on it."""
-        busy: dict[str, float] = collections.Counter()
+        busy: dict[str, float] = collections.defaultdict(float)
         for step in self.collectives:
-            for link in step.transfer.links:
-                busy[link] += step.trips * step.transfer.seconds
+            if step.transfer is not None:
+                for link in step.transfer.links:
+                    busy[link] += step.trips * step.transfer.seconds
         return max(busy.values(), default=0.0)
 
     def seconds(self) -> dict[str, float]:
@@ -153,8 +154,8 @@ class ScheduleSimulator:
             steps = self._computation(branch, trips, own)
             if best_clocks is None or own["compiler"].now > best_clocks["compiler"].now:
                 best, best_clocks = steps, own
-        for name in clocks if best_clocks else ():
-            clocks[name].become(best_clocks[name])
+        for name, clock in (best_clocks or {}).items():
+            clocks[name].become(clock)
         return best
 
     # --- one operation ---

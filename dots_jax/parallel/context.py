@@ -16,9 +16,9 @@ def context_order(pieces: int) -> list[int]:
 
 def along_context(batch: dict[str, jax.Array], mesh: Mesh | None, back: bool = False) -> dict[str, jax.Array]:
     """The tokens of each sequence in the order in which they lie along the context axis, or from there `back`."""
-    pieces = mesh.shape[CONTEXT] if mesh is not None else 1
-    if pieces == 1:
+    if mesh is None or mesh.shape[CONTEXT] == 1:
         return batch
+    pieces = mesh.shape[CONTEXT]
     order = context_order(pieces)
     order = [order.index(i) for i in range(2 * pieces)] if back else order
     chunks = {name: a.reshape(a.shape[0], 2 * pieces, -1) for name, a in batch.items()}
