@@ -1,4 +1,4 @@
-# make demo | test | test-slow | lint | clean | help        (make help says what each does)
+# make demo | test | test-slow | lint | docs | clean | help        (make help says what each does)
 #
 # Everything runs from .venv, which the first target makes; after that nothing needs the network.
 # Another Python: make demo PYTHON=python3.12
@@ -21,17 +21,20 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 STAMP := $(VENV)/.installed-$(VERSION)
 STAMP_LINT := $(VENV)/.installed-lint-$(VERSION)
 STAMP_DEV := $(VENV)/.installed-dev-$(VERSION)
+VENV_DOCS := .venv-docs
+STAMP_DOCS := $(VENV_DOCS)/.installed-$(VERSION)
 BIN := $(VENV)/bin/python
 INSTALL := PYTHONUNBUFFERED=1 $(BIN) -m pip install --disable-pip-version-check --progress-bar off
 DOTS := awk '/^(Collecting|Requirement)/ {printf "."; fflush()} END {print ""}'
 
-.PHONY: help demo test test-slow lint clean python
+.PHONY: help demo test test-slow lint docs clean python
 
 help:
 	@echo 'make demo       train gin/tiny.gin on 2 CPU cores and evaluate it, in $(WORKDIR)'
 	@echo 'make test       the tests; offline after installation'
 	@echo 'make test-slow  the slow tests; installs torch and transformers as well'
 	@echo 'make lint       ruff, shellcheck, and types on the lower floors (basedpyright)'
+	@echo 'make docs       the documentation, in site/; offline after installation'
 	@echo 'make clean      remove .venv, caches and $(WORKDIR)'
 	@echo 'Python 3.11 or 3.12; choose with PYTHON=python3.12. The first of these targets installs into .venv.'
 
@@ -42,7 +45,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN) -m pytest -m "not slow"
 
-test-slow: $(STAMP_DEV)
+test-slow: $(STAMP_DEV) $(STAMP_DOCS)
 	$(BIN) -m pytest -m slow
 
 lint: $(STAMP_LINT)
@@ -51,8 +54,11 @@ lint: $(STAMP_LINT)
 	$(VENV)/bin/shellcheck -x tpu_scripts/*
 	$(BIN) -m basedpyright --pythonpath $(BIN)
 
+docs: $(STAMP_DOCS)
+	NO_MKDOCS_2_WARNING=1 $(VENV_DOCS)/bin/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache $(WORKDIR)
+	rm -rf $(VENV) $(VENV_DOCS) site .cache .pytest_cache .ruff_cache $(WORKDIR)
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 python:
@@ -80,4 +86,11 @@ $(STAMP_LINT): requirements-lint.txt $(STAMP)
 $(STAMP_DEV): requirements-dev.txt $(STAMP)
 	@echo 'Installing requirements-dev.txt into $(VENV), once (torch is large)'
 	@$(INSTALL) -r requirements-dev.txt | $(DOTS)
+	@touch $@
+
+$(STAMP_DOCS): requirements-docs.txt | python
+	@echo 'Installing requirements-docs.txt into $(VENV_DOCS), once'
+	@[ -x $(VENV_DOCS)/bin/python ] || $(PYTHON) -m venv $(VENV_DOCS)
+	@PYTHONUNBUFFERED=1 $(VENV_DOCS)/bin/python -m pip install --disable-pip-version-check --progress-bar off \
+	  -r requirements-docs.txt | $(DOTS)
 	@touch $@

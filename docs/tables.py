@@ -203,7 +203,51 @@ def demo_results() -> str:
     return table(columns, rows)
 
 
+# --- the tree ---------------------------------------------------------------------------------------------------------
+
+# Rooms of dots_jax/ from the ground up, then the folders around it. What does not exist (yet) is left out.
+ROOMS = {
+    "config": "frozen, typed dataclasses that check themselves",
+    "cli": "the `dots` command, gin files and options; the only room with gin",
+    "parallel": "mesh, sharding rules, collectives, batches, processes",
+    "curriculum": "stages, learning rates, which source is read how often",
+    "hlo": "a reader of compiled TPU modules: cost, links, timeline, memory",
+    "data": "sources, tokenizers, token caches, order, packing; never jax",
+    "curation": "from crawled pages to a corpus",
+    "kernels": "attention and grouped matmul for TPU, GPU and CPU, and their references",
+    "model": "transformer, attention, router, mixture of experts, head",
+    "checkpoint": "save, verify, restore; parts of arrays",
+    "huggingface": "the released weights: a table of names, conversion both ways",
+    "inference": "decoder with a cache, sampling, generation, scoring",
+    "evaluation": "perplexity of checkpoints",
+    "training": "step, state, optimizer, metrics, loop",
+    "posttraining": "fine-tuning on conversations and preferences",
+    "serving": "an HTTP server for generation",
+    "analysis": "opens checkpoints; expert load, learning dynamics, attention, figures",
+    "planning": "memory and time of a run on a pod, compiled and searched",
+}
+FOLDERS = {
+    "gin": "one readable file a run; models/ schedules/ data/ meshes/ are its parts",
+    "tpu_scripts": "a TPU pod from a terminal: pod, startup.sh, pod.env.example",
+    "notebooks": "Colab: look into a checkpoint",
+    "docs": "these pages, and the scripts that make their tables and drawings",
+    "benchmarks": "measurements, and results/*.json with every published figure",
+    "tests": "a folder for each room; structure/ holds the floors",
+}
+
+
+def folder_tree() -> str:
+    rooms = [f"  {name + '/':<16}{caption}" for name, caption in ROOMS.items() if exists(f"dots_jax/{name}")]
+    folders = [f"{name + '/':<18}{caption}" for name, caption in FOLDERS.items() if exists(name)]
+    return "\n".join(["```text", "dots_jax/", *rooms, *folders, "```"])
+
+
+def exists(name: str) -> bool:
+    return (ROOT / name).is_dir() or (ROOT / f"{name}.py").exists()
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "tree": folder_tree,
     "planner_summary": planner_summary,
     "planner_costs": planner_costs,
     "planner_steps": planner_steps,

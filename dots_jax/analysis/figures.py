@@ -22,8 +22,11 @@ _STYLE = {
 }  # fmt: skip
 
 
-def loss_curve(rows: Sequence[Mapping]) -> "Figure":
-    """The rows of metrics.jsonl: loss over tokens, its running mean, the stages, and the learning rate below."""
+def loss_curve(rows: Sequence[Mapping], baselines: Mapping[str, float] | None = None) -> "Figure":
+    """The rows of metrics.jsonl: loss over tokens, its running mean, the stages, and the learning rate below.
+
+    baselines: label -> a loss in nats per token to compare with, drawn as a dashed line.
+    """
     if not rows:
         raise UserError("There are no rows of metrics: has the run logged a step?")
     tokens = np.array([row["tokens"] for row in rows], float)
@@ -32,6 +35,14 @@ def loss_curve(rows: Sequence[Mapping]) -> "Figure":
     scale, unit = _unit(tokens[-1])
     upper.plot(tokens / scale, loss, color="#BBBBBB", linewidth=0.8, label="each logged step")
     upper.plot(tokens / scale, _running_mean(loss), color=_COLOURS[0], linewidth=1.8, label="running mean")
+    for label, value in (baselines or {}).items():
+        upper.axhline(value, color=_COLOURS[6], linewidth=1, linestyle="--")
+        upper.annotate(
+            f"{label}: {value:.2f}", (1, value), xycoords=("axes fraction", "data"), xytext=(-3, 3),
+            textcoords="offset points", ha="right", fontsize=8,
+        )  # fmt: skip
+    if baselines:
+        upper.set_ylim(top=1.15 * max(*baselines.values(), loss.max()))  # room for the names of the stages
     upper.set_ylabel("loss, nats per token")
     stages = [row["stage"] for row in rows]
     starts = [i for i in range(len(rows)) if i == 0 or stages[i] != stages[i - 1]]
@@ -43,7 +54,7 @@ def loss_curve(rows: Sequence[Mapping]) -> "Figure":
             stages[i], ((tokens[i - 1] if i else 0) / scale, 1), xycoords=("data", "axes fraction"),
             xytext=(3, -2), textcoords="offset points", va="top", fontsize=8,
         )  # fmt: skip
-    upper.legend(loc="upper right", bbox_to_anchor=(1, 0.92), edgecolor="none", framealpha=1)
+    upper.legend(loc="upper right", bbox_to_anchor=(1, 0.78 if baselines else 0.92), edgecolor="none", framealpha=1)
     lower.plot(tokens / scale, [row["learning_rate"] for row in rows], color=_COLOURS[1])
     lower.set_ylabel("learning rate")
     lower.set_ylim(bottom=0)
