@@ -1,4 +1,7 @@
-"""`open_checkpoint`: what it shows, which bytes it reads, whole models, and one sentence for what cannot be."""
+"""`open_checkpoint`: what it shows, which bytes it reads, whole models, and one sentence for what cannot be.
+
+Claim: part of the 142B model is loaded with a few hundred MB of memory, and only its chunks are read.
+"""
 
 import json
 import re

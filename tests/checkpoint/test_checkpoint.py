@@ -1,4 +1,7 @@
-"""Checkpoints: what is kept, what is noticed when one is damaged, what a full disk and a bad step leave behind."""
+"""Checkpoints: what is kept, what is noticed when one is damaged, what a full disk and a bad step leave behind.
+
+Claim: a damaged checkpoint is named and set aside, and the one before it is used.
+"""
 
 import errno
 import gc

@@ -1,4 +1,7 @@
-"""The ledger of what a run has read: tokens and epochs of each source, from the step alone."""
+"""The ledger of what a run has read: tokens and epochs of each source, from the step alone.
+
+Claim: the epochs of the plan are the epochs of the run.
+"""
 
 import json
 import random

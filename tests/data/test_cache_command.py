@@ -1,4 +1,7 @@
-"""`python -m dots_jax.cache`: the same bytes whoever works and whatever happens, and one sentence for what is wrong."""
+"""`python -m dots_jax.cache`: the same bytes whoever works and whatever happens, and one sentence for what is wrong.
+
+Claim: one worker, three workers, and a job that was killed and resumed write the same token files.
+"""
 
 import json
 import shutil

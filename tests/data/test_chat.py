@@ -1,4 +1,7 @@
-"""Conversations: the template, what of it is learned, and how it comes to the model."""
+"""Conversations: the template, what of it is learned, and how it comes to the model.
+
+Claim: conversations have the text, tokens and learned tokens of transformers' `apply_chat_template`.
+"""
 
 import json
 

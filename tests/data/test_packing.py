@@ -1,4 +1,7 @@
-"""Concatenate and split: every token of every document exactly once, with loss, in order."""
+"""Concatenate and split: every token of every document exactly once, with loss, in order.
+
+Claim: every token of every document is a target exactly once, in order.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,8 @@
-"""The order of a run at full size: hosts, stage boundaries, and a place far into 11.2T tokens."""
+"""The order of a run at full size: hosts, stage boundaries, and a place far into 11.2T tokens.
+
+Claim: 1, 2, 3 and 8 hosts read the same batches from any step on.
+Claim: opening at sequence 1,000,000,000 of 11.2T tokens takes less than 300 MB (measured: 35 MB, 0.5 s).
+"""
 
 import json
 import subprocess

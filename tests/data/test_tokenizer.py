@@ -1,4 +1,7 @@
-"""Vocabularies of tokenizer.json files, and the command that trains one."""
+"""Vocabularies of tokenizer.json files, and the command that trains one.
+
+Claim: any text comes back from its tokens, and no text becomes a special token.
+"""
 
 import json
 import pickle

@@ -1,4 +1,7 @@
-"""Untie the knots: nothing of the source is lost, the answers are right, and what is no target is none."""
+"""Untie the knots: nothing of the source is lost, the answers are right, and what is no target is none.
+
+Claim: removing the inserted tokens restores the documents exactly, and every backtrace answer is correct.
+"""
 
 import dataclasses
 

@@ -1,4 +1,7 @@
-"""A run that is stopped and started again is the run that was never stopped, bit for bit."""
+"""A run that is stopped and started again is the run that was never stopped, bit for bit.
+
+Claim: a killed run resumes bit for bit.
+"""
 
 import json
 import os

@@ -2,6 +2,8 @@
 
 tests/hlo/: four layers of x @ w1 @ w2 over v5p:4x4x4, weights gathered over fsdp (16, the axes y and z), tokens gathered and
 sums scattered over expert (4, the axis x). Shapes per device: tokens 2048 x 2048, w1 128 x 1024, w2 1024 x 128, bfloat16.
+
+Claim: the planner reads cycles, bytes and collectives from modules of the TPU compiler.
 """
 
 import dataclasses

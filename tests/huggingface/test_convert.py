@@ -1,4 +1,7 @@
-"""Conversion from Hugging Face: what is restored is what was in the files, on any mesh, whole and in part."""
+"""Conversion from Hugging Face: what is restored is what was in the files, on any mesh, whole and in part.
+
+Claim: a round trip through a checkpoint of this project gives the same bytes, in bfloat16 and float32.
+"""
 
 import json
 

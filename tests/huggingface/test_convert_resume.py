@@ -1,4 +1,7 @@
-"""Conversions that are stopped, that several processes share, and disks that fill up."""
+"""Conversions that are stopped, that several processes share, and disks that fill up.
+
+Claim: a killed conversion that starts again ends with the same bytes.
+"""
 
 import errno
 import os

@@ -1,4 +1,7 @@
-"""Live, with an installed transformers: it reads what we export and computes the same, and writes what we write."""
+"""Live, with an installed transformers: it reads what we export and computes the same, and writes what we write.
+
+Claim: transformers loads an export with the same logits, and writes the same files.
+"""
 
 import dataclasses
 import json

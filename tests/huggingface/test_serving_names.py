@@ -3,6 +3,8 @@
 vLLM (vllm/model_executor/models/dots1.py), SGLang (python/sglang/srt/models/dots1.py) and llama.cpp (conversion of
 `Dots1ForCausalLM`, gguf's tensor mapping). None of them is run here: what is checked is that every tensor that they ask
 for is exported, that they know every tensor that is exported, and that the config has every field that they read.
+
+Claim: vLLM, SGLang and llama.cpp find every tensor and every config field of an export in their name tables.
 """
 
 import math

@@ -1,4 +1,7 @@
-"""Draws: their frequencies, what top-k and top-p leave, and what they depend on."""
+"""Draws: their frequencies, what top-k and top-p leave, and what they depend on.
+
+Claim: draws have the frequencies of their probabilities.
+"""
 
 import jax
 import jax.numpy as jnp

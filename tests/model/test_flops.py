@@ -1,4 +1,7 @@
-"""Parameter and cost arithmetic against the real tree of arrays, and the published size of dots.llm1."""
+"""Parameter and cost arithmetic against the real tree of arrays, and the published size of dots.llm1.
+
+Claim: dots.llm1 has 142,774,373,888 parameters, 14,016,581,120 of them active, and 7,808 router biases.
+"""
 
 import random
 import resource

@@ -1,6 +1,8 @@
 """Our model against transformers' `Dots1ForCausalLM` in float32: logits, the gradient of every parameter, packed documents.
 
 The golden files in tests/parity need numpy alone; the slow test computes both sides here and now on a fresh random model.
+
+Claim: logits and every gradient equal those of transformers' `Dots1ForCausalLM` to 1e-4 in float32.
 """
 
 import functools

@@ -1,4 +1,7 @@
-"""Two processes with four devices each are one process with eight."""
+"""Two processes with four devices each are one process with eight.
+
+Claim: two processes train what one process trains.
+"""
 
 import socket
 import time

@@ -1,4 +1,7 @@
-"""Forecasts of runs on pods: from recorded modules and figures of the compiler; the compiler itself in the slow test."""
+"""Forecasts of runs on pods: from recorded modules and figures of the compiler; the compiler itself in the slow test.
+
+Claim: the planner's memory and time of a pod are those of the compiled module.
+"""
 
 import dataclasses
 import importlib.util

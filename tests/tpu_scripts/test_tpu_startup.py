@@ -1,4 +1,7 @@
-"""tpu_scripts/startup.sh on this machine: alone, and as the two workers of a pod that train on the CPU."""
+"""tpu_scripts/startup.sh on this machine: alone, and as the two workers of a pod that train on the CPU.
+
+Claim: workers of a pod that are killed, lost or shut down resume from the checkpoint.
+"""
 
 import os
 import shutil

@@ -1,4 +1,7 @@
-"""The training step on a real model: one device, eight devices and microbatches do the same; the bias balances; precision."""
+"""The training step on a real model: one device, eight devices and microbatches do the same; the bias balances; precision.
+
+Claim: one device and eight give the same losses to 1e-5, and the same expert counts and router biases bit for bit.
+"""
 
 import dataclasses
 import functools
