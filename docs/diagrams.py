@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ASSETS = Path(__file__).parent / "assets"
-WIDTH, MARGIN, LINE = 480, 12, 17
+WIDTH, MARGIN, LINE = 420, 10, 17
 INK, GREY, BLUE, ORANGE, GREEN, PINK = "#1a1a1a", "#5f6368", "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 PALE = {BLUE: "#d6e8f4", ORANGE: "#fbe3d3", GREEN: "#d3efe6", PINK: "#f6e3ee"}
 
@@ -66,7 +66,7 @@ def draw_step(number: int, step: Step, x: float, y: float, width: float) -> list
 
 
 def column(title: str, steps: tuple[Step, ...]) -> str:
-    y, parts, frames, previous = 40, [text(MARGIN, 24, title, 16, INK, 'font-weight="700"')], [], ""
+    y, parts, frames, previous = MARGIN, [], [], ""
     for number, step in enumerate(steps, start=1):
         if step.group != previous and step.group:
             frames.append([step.group, y, 0])

@@ -88,7 +88,9 @@ def planner_steps() -> str:
         length = f"{row['seq_len'] // 1024}K"
         mfus = "{:.1f} / {:.1f} / {} %".format(*row["mfu"], overlapped)
         exposed = number(row["exposed_seconds"])
-        rows.append([slices + row["topology"], mesh_name(row), length, row["setup"], seconds, exposed, mfus, memory])
+        rows.append(
+            [f"{slices}{row['topology']}, {length}", mesh_name(row), row["setup"], seconds, exposed, mfus, memory]
+        )
     columns = [
         "topology",
         "file",

@@ -1,7 +1,4 @@
-"""tpu_scripts/startup.sh on this machine: alone, and as the two workers of a pod that train on the CPU.
-
-Claim: workers of a pod that are killed, lost or shut down resume from the checkpoint.
-"""
+"""tpu_scripts/startup.sh on this machine: alone, and as the two workers of a pod that train on the CPU."""
 
 import os
 import shutil
@@ -192,7 +189,10 @@ def saved(workdir) -> int:
 
 @pytest.mark.slow
 def test_two_workers_are_preempted_and_go_on(workdir, pod):
-    """Killed without a warning, made again with empty disks: the run goes on from the checkpoint and is complete."""
+    """Killed without a warning, made again with empty disks: the run goes on from the checkpoint and is complete.
+
+    Claim: workers of a pod that are killed, lost or shut down resume from the checkpoint.
+    """
     workers = pod()
     for worker in workers:
         worker.boot()
