@@ -3,6 +3,7 @@
 Claim: every copy of a published figure equals the one in `benchmarks/results/`.
 """
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -96,3 +97,16 @@ def test_the_page_of_claims():
 def test_a_claim_is_read_over_several_lines():
     text = "Summary.\n\nClaim: one\n  two.\nClaim: three.\n\nMore."
     assert claims.claims_of(text) == ["one two.", "three."]
+
+
+def test_the_page_of_settings():
+    """Every field of every class that a run file can set, with its comment."""
+    from dots_jax import config
+
+    page = script("settings").settings()
+    for name, value in vars(config).items():
+        if dataclasses.is_dataclass(value):
+            assert f"## {name}\n" in page
+            for field in dataclasses.fields(value):
+                assert f"| `{field.name}` |" in page
+    assert "steps between checkpoints" in page
