@@ -27,8 +27,9 @@ def class_table(node: ast.ClassDef, comment: dict[int, str]) -> str:
     for field in node.body:
         if isinstance(field, ast.AnnAssign):
             said = " ".join(comment[i] for i in range(field.lineno, field.end_lineno + 1) if i in comment)
-            default = f"`{cell(ast.unparse(field.value))}`" if field.value else "required"
             kind = cell(ast.unparse(field.annotation))
+            default = f"`{cell(ast.unparse(field.value))}`" if field.value else "required"
+            default = "its own" if default == f"`{kind}()`" else default
             rows.append(f"| `{field.target.id}` | `{kind}` | {default} | {cell(said)} |")
     docstring = "\n".join(line.strip() for line in (ast.get_docstring(node) or "").splitlines())
     columns = "| setting | type | default | |\n| --- | --- | --- | --- |\n"
