@@ -36,13 +36,16 @@ def loss_curve(rows: Sequence[Mapping], baselines: Mapping[str, float] | None = 
     upper.plot(tokens / scale, loss, color="#BBBBBB", linewidth=0.8, label="each logged step")
     upper.plot(tokens / scale, _running_mean(loss), color=_COLOURS[0], linewidth=1.8, label="running mean")
     for label, value in (baselines or {}).items():
+        below = value < np.median(loss)  # clear of the curve
         upper.axhline(value, color=_COLOURS[6], linewidth=1, linestyle="--")
         upper.annotate(
-            f"{label}: {value:.2f}", (1, value), xycoords=("axes fraction", "data"), xytext=(-3, 3),
-            textcoords="offset points", ha="right", fontsize=8,
+            f"{label}: {value:.2f}", (1, value), xycoords=("axes fraction", "data"), xytext=(-3, -4 if below else 4),
+            textcoords="offset points", ha="right", va="top" if below else "bottom", fontsize=8,
+            bbox={"color": "white", "pad": 0.5},
         )  # fmt: skip
-    if baselines:
-        upper.set_ylim(top=1.15 * max(*baselines.values(), loss.max()))  # room for the names of the stages
+    if baselines:  # room for the labels and the names of the stages
+        lowest, highest = min(*baselines.values(), loss.min()), max(*baselines.values(), loss.max())
+        upper.set_ylim(lowest - 0.14 * (highest - lowest), highest + 0.2 * (highest - lowest))
     upper.set_ylabel("loss, nats per token")
     stages = [row["stage"] for row in rows]
     starts = [i for i in range(len(rows)) if i == 0 or stages[i] != stages[i - 1]]
@@ -54,7 +57,8 @@ def loss_curve(rows: Sequence[Mapping], baselines: Mapping[str, float] | None = 
             stages[i], ((tokens[i - 1] if i else 0) / scale, 1), xycoords=("data", "axes fraction"),
             xytext=(3, -2), textcoords="offset points", va="top", fontsize=8,
         )  # fmt: skip
-    upper.legend(loc="upper right", bbox_to_anchor=(1, 0.78 if baselines else 0.92), edgecolor="none", framealpha=1)
+    place = (1, 0.75) if baselines else (1, 0.92)
+    upper.legend(loc="upper right", bbox_to_anchor=place, edgecolor="none", framealpha=1, fontsize=8)
     lower.plot(tokens / scale, [row["learning_rate"] for row in rows], color=_COLOURS[1])
     lower.set_ylabel("learning rate")
     lower.set_ylim(bottom=0)

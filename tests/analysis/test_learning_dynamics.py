@@ -250,6 +250,11 @@ def test_curves(tmp_path):
     assert upper.lines[1].get_ydata()[-1] == pytest.approx(np.mean([row["loss"] for row in rows[-5:]]))
     assert [text.get_text() for text in upper.texts] == ["one", "two"]
     figure.savefig(tmp_path / "loss.png")
+    upper = pictures.loss_curve(rows, {"a guess": 5.5, "the end": 0.04}).axes[0]
+    assert [line.get_ydata()[0] for line in upper.lines if line.get_linestyle() == "--"] == [5.5, 0.04]
+    assert {"a guess: 5.50", "the end: 0.04"} < {text.get_text() for text in upper.texts}
+    low, high = upper.get_ylim()
+    assert low < 0.04 and high > 5.5
     with pytest.raises(UserError, match="There are no rows of metrics"):
         pictures.loss_curve([])
 
