@@ -23,7 +23,7 @@ ALL_PYTHON = SOURCES + sorted(path for name in ("tests", "benchmarks") for path 
 # room may import; the longest name that fits a module decides. ANYTHING leaves them open, except those in ONLY_IN.
 
 FLOORS = (
-    ("config", "gin_check", "gin_files", "human", "moved", "storage"),
+    ("config", "gin_check", "gin_files", "human", "locks", "moved", "storage"),
     ("parallel", "curriculum", "hlo", "data", "curation"),  # curation (to come)
     ("kernels",),
     ("model", "checkpoint"),
@@ -34,6 +34,7 @@ FLOORS = (
 )
 ALSO = {
     "storage": {"config"},
+    "locks": {"config", "storage"},
     "gin_check": {"config"},
     "hlo": {"parallel"},
     "data": {"curriculum"},
@@ -61,6 +62,7 @@ LIBRARIES = {
     "human": set(),
     "moved": set(),
     "storage": {"etils", "fsspec"},
+    "locks": {"etils"},
     "parallel": MATH,
     "curriculum": set(),
     "curriculum.picture": {"matplotlib"},
