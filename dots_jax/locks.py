@@ -26,8 +26,8 @@ from collections.abc import Callable, Iterator
 from etils import epath
 
 from dots_jax.config import UserError
+from dots_jax.storage import filesystem, in_bucket
 from dots_jax.storage import folder as folder_of
-from dots_jax.storage import in_bucket
 
 NAME = ".owner.json"
 BEAT_SECONDS = 15  # 5,760 writes a day: cents in a bucket
@@ -83,8 +83,8 @@ class Lock:
         if self._lost or found is None or found.token != self._owner.token:
             who = f" ({found})" if found else ""
             raise UserError(
-                f"{self._what} in {self.path.parent} was taken over by another process{who}, since this one gave no sign of life for "
-                f"{STALE_SECONDS} seconds: it stops here."
+                f"{self._what} in {self.path.parent} was taken over by another process{who}, since this one gave no sign of "
+                f"life for {STALE_SECONDS} seconds: it stops here."
             )
 
     def release(self) -> None:
@@ -108,6 +108,12 @@ class Lock:
                     os.utime(self.path)  # the time of the file's own server, as _age compares
 
 
+class Busy(UserError):
+    """Another process holds the folder."""
+
+    retryable = True  # it ends, or turns out to be dead
+
+
 @contextlib.contextmanager
 def owned(
     folder: str | os.PathLike, what: str, *, wait: float = 0, name: str = NAME,
@@ -122,7 +128,7 @@ def owned(
       on_wait: called once with a sentence, when the waiting begins.
 
     Raises:
-      UserError: another process holds it. OSError: the folder cannot be written.
+      Busy: another process holds it. OSError: the folder cannot be written.
     """
     path = folder_of(str(folder)) / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +137,7 @@ def owned(
     while (found := take(path, mine)) is not None:
         other, age = found
         if other is not None and time.monotonic() >= until:
-            raise UserError(_refusal(path, what, other, age))
+            raise Busy(_refusal(path, what, other, age))
         if other is not None and on_wait and not said:
             on_wait(f"waiting for {what} in {path.parent}, which {other} works on")
             said = True
@@ -217,8 +223,8 @@ def _create_in_bucket(path: epath.Path, text: str) -> bool | None:
     if path._backend not in (epath.backend.fsspec_backend, epath.backend.tf_backend):  # a bucket of the tests
         return None
     try:
-        # Through fsspec in either case: TensorFlow's files cannot say it.
-        epath.backend.fsspec_backend.fs(path).pipe_file(str(path), text.encode(), mode="create")
+        # Through gcsfs in either case: TensorFlow's files cannot say it.
+        filesystem(str(path)).pipe_file(str(path), text.encode(), mode="create")
     except FileExistsError:
         return False
     except (ImportError, TypeError, NotImplementedError, ValueError):

@@ -6,6 +6,7 @@ gcsfs does, as etils decides; listings and sources go through gcsfs always, whic
 
 import glob
 import os
+import stat
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from etils import epath
@@ -79,13 +80,13 @@ class FoundFile(NamedTuple):
 def find_files(pattern: str) -> list[FoundFile]:
     """The files that match, by path. `**` is any depth; names that begin with a dot match only a dot, as in a shell.
 
-    Raises UserError for a bucket that cannot be listed.
+    Nothing that it names is left out in silence: raises UserError for a link to nothing, a folder (but under `**`), a pipe,
+    and a folder or bucket that cannot be listed.
     """
     if not in_bucket(pattern):
-        stats = [
-            (path, os.stat(path)) for path in sorted(set(glob.glob(pattern, recursive=True))) if os.path.isfile(path)
-        ]
-        return [FoundFile(path, stat.st_size, stat.st_mtime) for path, stat in stats]
+        _check_listed(pattern)
+        paths = sorted(set(glob.glob(pattern, recursive=True)))
+        return [_found(path, pattern) for path in paths if not ("**" in pattern and os.path.isdir(path))]
     client = filesystem(pattern)
     try:
         # One listing, which has the sizes too: a request for each file would take hours for a large corpus.
@@ -100,6 +101,47 @@ def find_files(pattern: str) -> list[FoundFile]:
         for name, entry in sorted(found.items())
         if entry["type"] == "file" and not _is_hidden(BUCKET + name, pattern)
     ]
+
+
+def _found(path: str, pattern: str) -> FoundFile:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        if os.path.islink(path):
+            raise UserError(
+                f"{path} is a link to {os.readlink(path)}, which cannot be read ({error.strerror}): bring that file, or remove the "
+                "link."
+            ) from None
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise UserError(
+            f"{path} is a folder, which {pattern!r} names: name the files in it, as in {path.rstrip('/')}/*, or give a narrower "
+            "pattern."
+        )
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path}, which {pattern!r} names, is no plain file: give a narrower pattern.")
+    return FoundFile(path, found.st_size, found.st_mtime)
+
+
+def _check_listed(pattern: str) -> None:
+    """glob takes a folder that it cannot list for an empty one."""
+
+    def refuse(error: OSError):
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            raise UserError(
+                f"The folder {error.filename}, which {pattern!r} names, cannot be listed ({error.strerror}): make it readable, "
+                "or give a narrower pattern."
+            ) from None
+
+    if "**" in pattern:
+        for _ in os.walk(fixed_folder(pattern), onerror=refuse, followlinks=True):
+            pass
+    elif glob.has_magic(pattern):
+        for found in glob.glob(os.path.dirname(pattern) or os.curdir):
+            try:
+                os.listdir(found)
+            except OSError as error:
+                refuse(error)
 
 
 def _is_hidden(path: str, pattern: str) -> bool:

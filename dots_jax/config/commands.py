@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from dots_jax.config.checks import check_types, require, require_not_negative, require_positive
+from dots_jax.config.checks import check_types, require, require_not_negative, require_one_of, require_positive
 from dots_jax.config.compute import ComputeConfig
 from dots_jax.config.data import DataConfig
 from dots_jax.config.fit import check_batch, check_experts, check_seq_len
@@ -55,6 +55,12 @@ class CacheConfig:
     shards: int = 0  # files of each cache; 0: one for about every 512 MB of text; the stream does not depend on it
     max_malformed: float = 0.01  # share of records, 0 to 1, above which the job stops
     malformed_samples: int = 100  # malformed records of each cache that are kept next to it
+    max_damaged_files: int = (
+        0  # files of each cache that may break off or be damaged; what can be read of them is taken
+    )
+    source_check: str = (
+        "checksum"  # how files of a cache that is there are compared: `checksum`: all bytes; `time`: cheaply
+    )
     beam: tuple[
         str, ...
     ] = ()  # flags for Apache Beam: ('--runner=DataflowRunner', '--project=...'); empty: this machine
@@ -63,7 +69,8 @@ class CacheConfig:
     def __post_init__(self):
         check_types(self)
         require(len(self.tasks) > 0, "CacheConfig.tasks must name at least one task or mixture.")
-        require_not_negative(self, "shards", "malformed_samples")
+        require_not_negative(self, "shards", "malformed_samples", "max_damaged_files")
+        require_one_of(self, "source_check", ("checksum", "time"))
         require(
             0 <= self.max_malformed <= 1, f"CacheConfig.max_malformed must be in [0, 1], but is {self.max_malformed}."
         )

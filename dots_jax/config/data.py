@@ -21,6 +21,7 @@ class Source:
     ] = ()  # ((split, TFDS split), ...): (('train', 'train[1%:]'),); empty: TFDS's own
     where: tuple[str, ...] = ()  # (field, pattern): only TFDS records whose field matches all of the pattern (RE2)
     field: str = "text"  # field of a record that holds its text or its messages
+    documents: int = 0  # records that its split `train` must have, those that cannot be used among them; 0: unknown
     kind: str = "text"  # `text`, or `conversation`: messages as JSON
     language: str = ""  # for reports only
     group: str = ""  # for reports and pictures only; empty: the name
@@ -41,7 +42,12 @@ class Source:
         )
         require_one_of(self, "kind", ("text", "conversation"))
         require(self.kind == "text" or self.where == (), f"{at}: where is for kind 'text'.")
-        require_not_negative(self, "tokens")
+        require_not_negative(self, "tokens", "documents")
+        splits = [split for split, _ in self.files]
+        twice = sorted({split for split in splits if splits.count(split) > 1})
+        require(
+            not twice, f"{at}: files name the split {', '.join(twice)} twice: give one glob that names all its files."
+        )
         files = tuple((split, home_path("Source.files", glob)) for split, glob in self.files)
         object.__setattr__(self, "files", files)
 

@@ -6,6 +6,7 @@ and every name that a stage, a validation or an evaluation uses is known. Nothin
 """
 
 import dataclasses
+import hashlib
 
 import seqio
 import tensorflow as tf
@@ -30,11 +31,12 @@ def register(data: DataConfig) -> None:
     """
     import_tasks(data.tasks_modules)
     sources = {source.name: source for source in data.sources}
+    content = _checksum(data.tokenizer)  # a notebook may register again when the file is another one
     for mixture in data.mixtures:
         if mixture.name in sources:
             raise UserError(f"{mixture.name!r} is the name of a source and of a mixture: give one of them another.")
     for source in data.sources:
-        definition = (dataclasses.replace(source, language="", group="", tokens=0), data.tokenizer)
+        definition = (dataclasses.replace(source, language="", group="", tokens=0), data.tokenizer, content)
         if not _is_there(source.name, definition):
             _add_task(source, _vocabulary(data.tokenizer))
             _OURS[source.name] = definition
@@ -63,6 +65,15 @@ def _is_there(name: str, definition: tuple) -> bool:
     return False
 
 
+def _checksum(tokenizer: str) -> str:
+    """Of the file; empty if there is none, which reading it says better."""
+    try:
+        with open(tokenizer, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
 def _vocabulary(tokenizer: str) -> seqio.Vocabulary:
     if not tokenizer:
         return text_task.BYTES
@@ -73,6 +84,7 @@ def _vocabulary(tokenizer: str) -> seqio.Vocabulary:
 
 def _add_task(source: Source, vocabulary: seqio.Vocabulary) -> None:
     origin = _origin(source)
+    origin.expected_documents = source.documents  # token_cache reads it
     field = source.field if source.tfds else "text"  # FileSource hands on its field under that name
     if source.kind == "conversation":
         from dots_jax.data.sources.chat_task import add_chat_task

@@ -73,7 +73,7 @@ LIBRARIES = {
     "huggingface": MATH | {"orbax", "tensorstore", "etils", "tqdm"},
     "inference": MATH | {"flax"},
     "data": {"numpy", "seqio", "tensorflow", "tensorflow_datasets", "array_record", "tokenizers", "tqdm"}
-    | {"apache_beam", "pyarrow", "zstandard"},
+    | {"apache_beam", "pyarrow", "zstandard", "google_crc32c"},
     "curation": ANYTHING,
     "evaluation": ANYTHING,
     "training": MATH | {"flax", "optax", "clu", "tqdm"},
@@ -90,7 +90,7 @@ ONLY_IN = {
     "absl.flags": {"gin_cli"},
     "apache_beam": {"data.cache.job", "curation"},  # importing it takes seconds, and training needs none of it
     "pyarrow": {"data.sources.record_files", "curation"},
-    "zstandard": {"data.sources.record_files", "curation"},
+    "zstandard": {"data.sources.json_lines", "curation"},
     "fsspec": {"storage"},
     "orbax": {"checkpoint", "huggingface", "analysis"},
     "tensorstore": {"checkpoint", "huggingface"},

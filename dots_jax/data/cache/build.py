@@ -1,18 +1,18 @@
 """How one token cache is made, in steps that any number of workers can share, repeat and resume.
 
-    plan         lists the source's pieces and fixes everything that the bytes depend on (cache_plan.py)
+    plan         lists the source's pieces and fixes everything that the bytes depend on (plan.py)
     tokenise     one piece -> runs: its documents, sorted by the hash that orders the stream
     write_shard  the s-th part of the hashes, out of all runs -> one file of the cache
-    finish       counts, manifest, provenance
+    finish       counts, manifest
 
     <building>/plan.json
-               pieces/00003.json  00003-000.{keys,ends,tokens[,weights]}.npy    the runs of piece 3; the JSON says it is whole
-               shards/00000.json                                      file 0 of the cache is whole
+               pieces/00003.json  00003-000.{keys,ends,tokens[,weights]}.npy    the runs of piece 3; the JSON says they are complete
+               shards/00000.json                                      file 0 of the cache is complete
                cache/                                                 what becomes the cache, by one rename
 
-Files appear under their names only when whole, and a step that is done does nothing. So a job may be killed at any
+Files appear under their names only when complete, and a step that is done does nothing. So a job may be killed at any
 moment, steps may run twice and at the same time, and the cache has the same bytes: token_cache.py runs them in a loop,
-cache_job.py on Apache Beam. Workers meet in <building>, which must be one folder for all of them.
+job.py on Apache Beam. Workers meet in <building>, which must be one folder for all of them.
 """
 
 import dataclasses
@@ -33,11 +33,10 @@ from dots_jax.config import UserError
 from dots_jax.data.cache import token_format as fmt
 from dots_jax.data.cache.plan import Plan, appears, read_json, write_json
 from dots_jax.data.registry import get_task, task_vocabulary
-from dots_jax.data.sources.documents import Document, documents_of
-from dots_jax.data.sources.file_source import FileSource
-from dots_jax.data.sources.record_files import Malformed
+from dots_jax.data.sources.content import Content
+from dots_jax.data.sources.documents import Document, Reading, documents_of, user_field
+from dots_jax.data.sources.json_lines import ENDINGS, Malformed
 from dots_jax.data.tokenizers import vocabulary as vocabularies
-from dots_jax.storage import open_file
 
 RUN_TOKENS = 1 << 25  # tokenised documents in memory at a time; some 0.4 GB a worker
 
@@ -46,7 +45,7 @@ RUN_TOKENS = 1 << 25  # tokenised documents in memory at a time; some 0.4 GB a w
 
 
 def tokenise(building: Path, index: int, samples: int, bar: bool = False) -> None:
-    """Writes the runs of piece `index`, and what was malformed in it. bar: draw a progress bar of documents."""
+    """Writes the runs of piece `index`, and what was malformed or damaged in it. bar: draw a progress bar of documents."""
     done = building / "pieces" / f"{index:05d}.json"
     if done.exists():
         return
@@ -55,6 +54,7 @@ def tokenise(building: Path, index: int, samples: int, bar: bool = False) -> Non
     lengths = _byte_lengths(task_vocabulary(task))
     name, size = plan.pieces[index]
     malformed = _MalformedRecords(_hasher("malformed", plan.task, name), samples)
+    reading = Reading(malformed.add)
     order = _hasher(plan.document_order_seed, plan.task, name)
     runs = documents = num_tokens = num_bytes = 0
     keys, run, run_tokens = [], [], 0
@@ -65,7 +65,7 @@ def tokenise(building: Path, index: int, samples: int, bar: bool = False) -> Non
             num_bytes += _write_run(done.with_name(f"{index:05d}-{runs:03d}"), keys, run, lengths)
             runs, keys, run, run_tokens = runs + 1, [], [], 0
 
-    stream = documents_of(task, plan.split, index, len(plan.pieces), malformed.add)
+    stream = documents_of(task, plan.split, index, plan.pieces, reading)
     for document in tqdm.tqdm(
         stream, desc=f"tokenising {plan.task} {plan.split}", unit=" docs", disable=None if bar else True
     ):
@@ -77,11 +77,13 @@ def tokenise(building: Path, index: int, samples: int, bar: bool = False) -> Non
         if run_tokens >= RUN_TOKENS:
             flush()
     flush()
+    content, damage = reading.content, reading.damage
     write_json(done, {
-        "name": name, "size": size, "sha256": _source_checksum(task, plan.split, index), "runs": runs,
-        "documents": documents, "tokens": num_tokens, "bytes": None if lengths is None else num_bytes,
-        "malformed": malformed.counts, "samples": malformed.samples(),
-    })  # fmt: skip
+        "name": name, "size": content.size if content else size, "modified": content.modified if content else 0,
+        "sha256": content.sha256 if content else None, "runs": runs, "documents": documents, "tokens": num_tokens,
+        "bytes": None if lengths is None else num_bytes, "malformed": malformed.counts, "first": malformed.first,
+        "samples": malformed.samples(),
+    } | ({"damaged": damage.reason, "lost_bytes": damage.lost_bytes} if damage else {}))  # fmt: skip
 
 
 def _hasher(*parts) -> "hashlib.blake2b":
@@ -119,30 +121,25 @@ def _byte_lengths(vocabulary: seqio.Vocabulary) -> np.ndarray | None:
         return None
 
 
-def _source_checksum(task: seqio.Task, split: str, index: int) -> str | None:
-    if not isinstance(task.source, FileSource):
-        return None  # TFDS has a version
-    with open_file(task.source.files(split)[index].path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class _MalformedRecords:
     """Counts by reason, and a sample: the records with the smallest hashes, so that it is the same every time."""
 
     def __init__(self, hasher, samples: int):
         self.counts: Counter[str] = Counter()
+        self.first: dict[str, int] = {}  # reason -> number of the first such record
         self._hasher, self._samples, self._kept = hasher, samples, []
 
     def add(self, record: Malformed) -> None:
         number = self.counts.total()
         self.counts[record.reason] += 1
+        self.first.setdefault(record.reason, record.number)
         heapq.heappush(self._kept, (-_key(self._hasher, number), number, record))
         if len(self._kept) > self._samples:
             heapq.heappop(self._kept)
 
     def samples(self) -> list[list]:
-        """[hash, reason, beginning of the record], sorted."""
-        return sorted([-key, record.reason, record.shown] for key, _, record in self._kept)
+        """[hash, reason, beginning of the record, its number], sorted."""
+        return sorted([-key, record.reason, record.shown, record.number] for key, _, record in self._kept)
 
 
 # --- step 2: all runs become the files of the cache -----------------------------------------------------------------
@@ -232,50 +229,96 @@ def _chunks(documents: Iterable[Document], dtype: str, chunk_tokens: int) -> Ite
 # --- the end --------------------------------------------------------------------------------------------------------
 
 
-def check_pieces(building: Path, max_malformed: float) -> None:
-    """Raises UserError if there is nothing to learn from, or too much was malformed. Leaves samples in the folder."""
+def check_pieces(building: Path, max_malformed: float, max_damaged_files: int = 0, expected: int = 0) -> None:
+    """Raises UserError if there is nothing to learn from, too much was malformed, or something is missing: files that could
+    not be read to their end, or records, of which there must be `expected` (0: any number). Leaves samples in the folder."""
     plan = Plan.read(building)
     pieces = _pieces(building, plan)
+    what = f"Task {plan.task!r}"
     documents, tokens = (sum(piece[name] for piece in pieces) for name in ("documents", "tokens"))
+    damaged = [piece for piece in pieces if "damaged" in piece]
+    if len(damaged) > max_damaged_files:
+        raise damaged_files(what, plan.split, len(pieces), [(piece["name"], piece["damaged"]) for piece in damaged])
     counts = _malformed_counts(pieces)
     bad = sum(counts.values())
     if bad > max_malformed * (documents + bad):
-        _write_samples(building / fmt.MALFORMED, pieces)
-        reason = max(counts, key=counts.get)
+        _write_samples(building / fmt.MALFORMED, plan, pieces)
         raise UserError(
-            f"Task {plan.task!r}: {bad} of {documents + bad} records of split {plan.split!r} are malformed, more than "
-            f"CacheConfig.max_malformed = {max_malformed:.6g} allows, most of them for: {reason}; {building / fmt.MALFORMED} "
-            "shows some: mend the files, or raise the limit."
+            f"{what}: {bad} of {documents + bad} records of split {plan.split!r} are malformed, more than "
+            f"CacheConfig.max_malformed = {max_malformed:.6g} allows: {_reasons(counts)} ({_example(pieces, counts)}); "
+            f"{building / fmt.MALFORMED} shows some: fix the files, or raise the limit."
         )
+    check_expected(what, plan.split, documents + bad, expected)
     if tokens == documents:
-        what = "no documents" if not documents else "only empty documents"
-        raise UserError(f"Task {plan.task!r} has {what} in its split {plan.split!r}: there is nothing to learn from.")
+        found = "no documents" if not documents else "only empty documents"
+        raise UserError(f"{what} has {found} in its split {plan.split!r}: there is nothing to learn from.")
+
+
+def damaged_files(what: str, split: str, files: int, damaged: list[tuple[str, str]]) -> UserError:
+    """damaged: (name, reason) of each."""
+    shown = [f"{name} ({reason})" for name, reason in damaged[:5]]
+    shown += [f"{len(damaged) - 5} more"] if len(damaged) > 5 else []
+    return UserError(
+        f"{what}: {len(damaged)} of {files} files of split {split!r} cannot be read to their end: {', '.join(shown)}: bring them "
+        f"again, or take what can be read of them with CacheConfig.max_damaged_files = {len(damaged)}."
+    )
+
+
+def check_expected(what: str, split: str, records: int, expected: int) -> None:
+    if expected and records != expected:
+        raise UserError(
+            f"{what} has {records:,} records in its split {split!r}, but Source.documents says {expected:,}: "
+            "look for files that are missing or double, or correct that number."
+        )
+
+
+def _reasons(counts: dict[str, int]) -> str:
+    """The commonest ones."""
+    first = sorted(counts, key=lambda reason: (-counts[reason], reason))
+    shown = [f"{counts[reason]:,} times {reason}" for reason in first[:4]]
+    rest = sum(counts[reason] for reason in first[4:])
+    return ", ".join(shown + ([f"{rest:,} for other reasons"] if rest else []))
+
+
+def _example(pieces: list[dict], counts: dict[str, int]) -> str:
+    reason = max(counts, key=counts.get)
+    piece = max(pieces, key=lambda piece: piece["malformed"].get(reason, 0))
+    return f"most of the first in {piece['name']}, from {place_of(piece['name'])} {piece['first'][reason]} on"
+
+
+def place_of(name: str) -> str:
+    """What the number of a record counts."""
+    return "line" if name.endswith(ENDINGS) else "record"
 
 
 def finish(building: Path, samples: int) -> fmt.Manifest:
-    """Completes <building>/cache out of what the steps left: the manifest last."""
+    """Completes <building>/cache from what the steps wrote: the manifest last."""
     plan = Plan.read(building)
     pieces, cache = _pieces(building, plan), building / "cache"
     files = [read_json(building / "shards" / f"{shard:05d}.json") for shard in range(plan.shards)]
-    _write_samples(cache / fmt.MALFORMED, pieces, samples)
-    fields = ("name", "size", "sha256", "documents", "tokens", "malformed")
-    write_json(cache / fmt.PROVENANCE, {
-        "source": plan.source, "fingerprint": plan.fingerprint,
-        "files": [{name: piece[name] for name in fields} for piece in pieces],
-    })  # fmt: skip
-    fixed = {
-        name: value for name, value in dataclasses.asdict(plan).items() if name not in ("shards", "code", "pieces")
-    }
+    _write_samples(cache / fmt.MALFORMED, plan, pieces, samples)
+    fields = ("name", "size", "sha256", "documents", "tokens", "malformed", "damaged", "lost_bytes")
+    contents = [(piece["name"], piece["sha256"]) for piece in pieces]
+    known = all(checksum for _, checksum in contents)
+    fixed = {name: value for name, value in dataclasses.asdict(plan).items() if name not in ("shards", "pieces")}
     manifest = fmt.Manifest(
         **fixed,
+        fingerprint=hashlib.sha256(repr(contents).encode()).hexdigest()[:16] if known else None,
         documents=sum(piece["documents"] for piece in pieces),
         tokens=sum(piece["tokens"] for piece in pieces),
         bytes=None if any(piece["bytes"] is None for piece in pieces) else sum(piece["bytes"] for piece in pieces),
         malformed=_malformed_counts(pieces),
         files=[file for file in files if file["documents"]],
+        sources=[{name: piece[name] for name in fields if name in piece} for piece in pieces],
     )
     manifest.write(cache)
     return manifest
+
+
+def contents(building: Path) -> dict[str, Content]:
+    """Of each source file, by its name, what was read."""
+    pieces = _pieces(building, Plan.read(building))
+    return {row["name"]: Content(row["size"], row["modified"], row["sha256"]) for row in pieces if row["sha256"]}
 
 
 def _pieces(building: Path, plan: Plan) -> list[dict]:
@@ -287,9 +330,13 @@ def _malformed_counts(pieces: list[dict]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _write_samples(path: Path, pieces: list[dict], samples: int | None = None) -> None:
+def _write_samples(path: Path, plan: Plan, pieces: list[dict], samples: int | None = None) -> None:
     rows = sorted([*sample, piece["name"]] for piece in pieces for sample in piece["samples"])[:samples]
+    field = user_field(get_task(plan.task))
     if rows:
-        lines = [json.dumps({"file": name, "reason": why, "begins": begins}) for _, why, begins, name in rows]
+        lines = [
+            json.dumps({"file": name, place_of(name): number, "field": field, "reason": why, "begins": begins})
+            for _, why, begins, number, name in rows
+        ]
         with appears(path) as unfinished_path:
             unfinished_path.write_text("\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""Token caches on Apache Beam: the steps of cache_build.py on any runner's workers.
+"""Token caches on Apache Beam: the steps of build.py on any runner's workers.
 
 Beam distributes, retries and waits. What is shared goes through the cache's folder, which must be one folder for all
 workers (a disk, NFS, or a mounted bucket), so an interrupted job goes on from the files it left, on any runner.
@@ -24,6 +24,7 @@ from dots_jax.config import CacheConfig, DataConfig, UserError
 from dots_jax.data import mixtures
 from dots_jax.data.cache import build as cache_build
 from dots_jax.data.cache import plan as cache_plan
+from dots_jax.data.cache import tables as cache_tables
 from dots_jax.data.cache import token_cache
 from dots_jax.data.cache.token_format import Manifest
 from dots_jax.data.registry import check_split, get_task, task_vocabulary
@@ -45,14 +46,18 @@ class Row(NamedTuple):
 
 
 def cache(config: CacheConfig, options) -> int:
-    """The command: makes every cache that is missing and prints a table. options: dry_run. Returns the exit status."""
+    """The command: makes every cache that is missing and prints what is in each. options: dry_run. Returns the exit status."""
     mixtures.register(config.data)
     todo = splits_of(config)
-    cache_dir = config.data.cache_dir
+    cache_dir, thorough = config.data.cache_dir, config.source_check == "checksum" and not options.dry_run
+    there = {}
     for task, split in todo:  # all of it, before the first one takes its hours
-        if not token_cache.cache_directory(task, split, cache_dir).exists():
+        directory = token_cache.cache_directory(task, split, cache_dir)
+        if directory.exists():
+            there[directory] = token_cache.check_cache(task, split, directory, thorough)
+        else:
             token_cache.prepare(task, cache_dir)
-            token_cache.look_first(task, split, config.max_malformed)
+            token_cache.look_first(task, split, config.max_malformed, config.max_damaged_files)
     if options.dry_run:
         print(_plan_table(config, todo))
         return 0
@@ -60,16 +65,22 @@ def cache(config: CacheConfig, options) -> int:
     rows = []
     for task, split in todo:
         directory = token_cache.cache_directory(task, split, cache_dir)
-        start, there = time.monotonic(), directory.exists()
-        if there:
-            print(f"{task.name} {split}: {directory} is whole already and stays as it is", flush=True)
+        start, manifest = time.monotonic(), there.get(directory)
+        if manifest:
+            how = "checksums" if thorough else "sizes and times of change only"
+            compared = (
+                f" (its source files compared by their {how})" if any(s["sha256"] for s in manifest.sources) else ""
+            )
+            print(f"{task.name} {split}: {directory} is complete already and stays as it is{compared}", flush=True)
         else:
             token_cache.make_cache(
                 task, split, cache_dir, for_each, shards=config.shards, max_malformed=config.max_malformed,
-                samples=config.malformed_samples,
+                samples=config.malformed_samples, max_damaged_files=config.max_damaged_files, thorough=thorough,
             )  # fmt: skip
-        manifest = token_cache.check_cache(task, split, directory)
-        rows.append(Row(task.name, split, manifest, None if there else time.monotonic() - start))
+            manifest = token_cache.check_cache(task, split, directory)
+        rows.append(Row(task.name, split, manifest, None if directory in there else time.monotonic() - start))
+    for row in rows:
+        print(cache_tables.sources(row.task, row.split, row.manifest))
     print(_table(rows))
     return 0
 

@@ -2,23 +2,19 @@
 
 import contextlib
 import dataclasses
-import functools
-import hashlib
-import inspect
 import json
 import os
-import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import seqio
 
 from dots_jax.data.cache import token_format as fmt
+from dots_jax.data.cache.code_identity import code_identity
 from dots_jax.data.registry import task_vocabulary
 from dots_jax.data.sources.documents import is_weighted, pieces_of
-from dots_jax.data.sources.file_source import FileSource
 from dots_jax.data.tokenizers import vocabulary as vocabularies
 
 # Of the order of documents in the stream. Not the run's seed: the cache serves every run, whose own order is order.py.
@@ -36,7 +32,6 @@ class Plan:
     task: str
     split: str
     source: str
-    fingerprint: str | None
     vocabulary: str
     eos_id: int
     token_dtype: str
@@ -64,52 +59,57 @@ def plan(task: seqio.Task, split: str, source: str, shards: int = 0, chunk_token
         shards = max(1, -(-text // SHARD_BYTES))
     return Plan(
         format=fmt.FORMAT, task=task.name, split=split, source=source,
-        fingerprint=task.source.fingerprint(split) if isinstance(task.source, FileSource) else None,
         vocabulary=vocabularies.identity(vocabulary), eos_id=vocabulary.eos_id,
         token_dtype=fmt.token_dtype(vocabulary.vocab_size), chunk_tokens=chunk_tokens,
         document_order_seed=DOCUMENT_ORDER_SEED, weighted=is_weighted(task), shards=shards,
-        code=hashlib.sha256(_code(tuple(task.preprocessors)).encode()).hexdigest()[:16], pieces=[list(piece) for piece in pieces],
+        code=code_identity(task), pieces=[list(piece) for piece in pieces],
     )  # fmt: skip
 
 
-def _code(value) -> str:
-    """What tells two functions apart, as far as that can be seen: work that one of them began is not for the other."""
-    if isinstance(value, functools.partial):
-        return _code((value.func, value.args, *sorted(value.keywords.items())))
-    if isinstance(value, tuple):
-        return "".join(f"({_code(part)})" for part in value)
-    if not callable(value):
-        return re.sub(" at 0x[0-9a-f]+", "", repr(value))
-    source = getattr(value, "__qualname__", type(value).__qualname__)
-    with contextlib.suppress(OSError, TypeError):  # built in, or typed at a prompt
-        source += inspect.getsource(value)
-    return source
-
-
-def begin(building: Path, new: Plan, any_shards: bool = False) -> Plan:
+def begin(building: Path, new: Plan, is_same: Callable[[dict[int, dict]], set[int]], any_shards: bool = False) -> Plan:
     """Makes the folder of a plan and returns the plan in force.
 
-    Work that is there is gone on with if it is of the same plan, else thrown away. Pieces do not depend on the number of
-    shards, so with another number only what was written of them goes; any_shards: the number of the work there is fine.
+    Work that is there is gone on with if it is of the same plan, else thrown away. Of the pieces, those are kept whose files
+    are as they were: is_same gets what tokenise wrote of each, by number, and returns the numbers of these. Pieces do not depend
+    on the number of shards; any_shards: the number of the work there is fine.
     """
     try:
         old = Plan.read(building)
     except (OSError, ValueError, TypeError):
         old = None
-    if old is None or dataclasses.replace(old, shards=new.shards) != new:
+    names = [piece[0] for piece in new.pieces]
+    if (
+        old is None
+        or dataclasses.replace(old, shards=new.shards, pieces=new.pieces) != new
+        or names != [p[0] for p in old.pieces]
+    ):
         shutil.rmtree(building, ignore_errors=True)
-    elif any_shards or old.shards == new.shards:
-        return old
-    for name in ("shards", "cache"):
-        shutil.rmtree(building / name, ignore_errors=True)
+        kept = False
+    else:
+        new = dataclasses.replace(new, shards=old.shards) if any_shards else new
+        kept = _keep_pieces(building, is_same) and old.shards == new.shards
+    if not kept:
+        for name in ("shards", "cache"):
+            shutil.rmtree(building / name, ignore_errors=True)
     for name in ("pieces", "shards", "cache"):
         (building / name).mkdir(parents=True, exist_ok=True)
     write_json(building / "plan.json", dataclasses.asdict(new))
     return new
 
 
+def _keep_pieces(building: Path, is_same: Callable[[dict[int, dict]], set[int]]) -> bool:
+    """Throws away the pieces whose files have changed. Returns whether there were none."""
+    done = {int(path.stem): read_json(path) for path in (building / "pieces").glob("[0-9]*.json")}
+    changed = done.keys() - is_same(done)
+    for number in changed:
+        (building / "pieces" / f"{number:05d}.json").unlink()  # first, since it says that the rest is complete
+        for path in (building / "pieces").glob(f"{number:05d}-*"):
+            path.unlink()
+    return not changed
+
+
 def unfinished(building: Path, kind: str, number: int) -> list[int]:
-    """Which of so many `pieces` or `shards` are not done yet."""
+    """Which of that many `pieces` or `shards` are not done yet."""
     done = {path.stem for path in (building / kind).glob("*.json")}
     return [i for i in range(number) if f"{i:05d}" not in done]
 
@@ -117,12 +117,12 @@ def unfinished(building: Path, kind: str, number: int) -> list[int]:
 @contextlib.contextmanager
 def appears(path: Path) -> Iterator[Path]:
     """A path to write to; what is there in the end appears as `path` at once. Two writers may do so at the same time."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        yield beside
-        os.replace(beside, path)
+        yield new
+        os.replace(new, path)
     finally:
-        beside.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value) -> None:

@@ -1,18 +1,20 @@
 """Opens the token cache of a seqio Task, and makes it first if it is not there.
 
-A cache appears under its name only when it is whole: it is made beside it (cache_build.py) and renamed. One process
-builds at a time (a lock that the system drops if the process dies) and the others wait and then use it. What a killed
+A cache appears under its name only when it is complete: it is made next to it (build.py) and renamed. One process builds
+at a time (locks.py); training waits for it and then uses the cache, and another `dots_jax.cache` is refused. What a killed
 build had done is used by the next one.
 """
 
+import concurrent.futures
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
 import itertools
+import math
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,19 +24,24 @@ import tensorflow as tf
 from dots_jax.config import CacheConfig, UserError
 from dots_jax.data.cache import build as cache_build
 from dots_jax.data.cache import plan as cache_plan
+from dots_jax.data.cache import source_check
 from dots_jax.data.cache import token_format as fmt
+from dots_jax.data.cache.code_identity import code_identity
 from dots_jax.data.cache.token_stream import TokenStream
 from dots_jax.data.registry import check_split, get_task, task_vocabulary
-from dots_jax.data.sources.documents import is_weighted
-from dots_jax.data.sources.file_source import FileSource
-from dots_jax.data.sources.record_files import Malformed
+from dots_jax.data.sources.documents import is_weighted, user_field
+from dots_jax.data.sources.file_source import FileSource, SourceFile
+from dots_jax.data.sources.json_lines import DamagedFile, Malformed
+from dots_jax.data.sources.record_files import check_beginning, numbered_texts
 from dots_jax.data.tokenizers import vocabulary as vocabularies
+from dots_jax.locks import owned
 
 # TensorFlow only moves text and integers here; it must not take an accelerator's memory from the model.
 with contextlib.suppress(RuntimeError, ValueError):
     tf.config.set_visible_devices([], "GPU")
 
 # Does step(building, number) for every number, in any order and on any workers.
+_THREADS = 8  # that look at the beginnings of files
 ForEach = Callable[[Callable[[Path, int], None], Path, Sequence[int]], None]
 _DEFAULTS = CacheConfig(tasks=("any",))
 
@@ -49,7 +56,7 @@ def open_stream(task_name: str, split: str, cache_dir: str | Path) -> TokenStrea
     check_split(task, split)
     directory = cache_directory(task, split, cache_dir)
     if not directory.exists():
-        make_cache(task, split, cache_dir, one_after_the_other, shards=None)
+        make_cache(task, split, cache_dir, one_after_the_other, shards=None, wait=math.inf)
     return TokenStream(directory, check_cache(task, split, directory))
 
 
@@ -74,8 +81,9 @@ def source_identity(task: seqio.Task, split: str) -> str:
     return type(source).__name__
 
 
-def check_cache(task: seqio.Task, split: str, directory: Path) -> fmt.Manifest:
-    """The manifest of a cache that fits the task as it is now. Source files that are not here are not missed."""
+def check_cache(task: seqio.Task, split: str, directory: Path, thorough: bool = False) -> fmt.Manifest:
+    """The manifest of a cache that fits the task as it is now. thorough: source_check.py says what is read for that.
+    Source files that are not on this machine are not asked for."""
     manifest = fmt.Manifest.read(directory)
     expected = vocabularies.identity(task_vocabulary(task))
     if manifest.vocabulary != expected:
@@ -88,40 +96,59 @@ def check_cache(task: seqio.Task, split: str, directory: Path) -> fmt.Manifest:
             f"The token cache {directory} was made when task {task.name!r} "
             f"{'was' if manifest.weighted else 'was not'} one of conversations: delete that folder and it is made again."
         )
-    found = task.source.fingerprint(split) if isinstance(task.source, FileSource) else None
-    if found not in (None, manifest.fingerprint):
+    if manifest.code != code_identity(task):
         raise UserError(
-            f"The token cache {directory} was made of other files than {task.source.globs[split]!r} has now "
-            f"({fmt.PROVENANCE} lists them): choose another DataConfig.cache_dir, or delete that folder."
+            f"The token cache {directory} was made by other code than task {task.name!r} has now (its preprocessors, or the module "
+            "that defines them): delete that folder and it is made again, or take that change back."
         )
+    records = manifest.documents + sum(manifest.malformed.values())
+    cache_build.check_expected(f"Task {task.name!r}", split, records, _expected_documents(task, split))
+    source_check.check_sources(task, split, directory, manifest, thorough)
     return manifest
+
+
+def _expected_documents(task: seqio.Task, split: str) -> int:
+    """Source.documents; 0: any number."""
+    return getattr(task.source, "expected_documents", 0) if split == "train" else 0
 
 
 def make_cache(
     task: seqio.Task, split: str, cache_dir: str | Path, for_each: ForEach, *, shards: int | None = _DEFAULTS.shards,
     max_malformed: float = _DEFAULTS.max_malformed, samples: int = _DEFAULTS.malformed_samples,
+    max_damaged_files: int = _DEFAULTS.max_damaged_files, thorough: bool = False, wait: float = 0,
 ) -> None:  # fmt: skip
     """Makes the cache of a split unless it is there. Its bytes depend on `shards`, not on for_each or interruptions.
 
     The other arguments are those of CacheConfig; shards None: as 0, but work begun with any number is taken up.
-    Raises UserError as open_stream does, and for too many malformed.
+    thorough: how the files are checked of which a killed build had read some. wait: seconds, for another process that makes it.
+    Raises UserError as open_stream does, for another process that makes it, and for too many malformed or damaged.
     """
     directory = cache_directory(task, split, cache_dir)
-    building = directory.with_name(f".{split}.building")
-    with write_errors(cache_dir), _one_builder(directory.with_name(f".{split}.lock")):
+    building, what = directory.with_name(f".{split}.building"), f"the token cache of {task.name} {split}"
+    lock = owned(directory.parent, what, wait=wait, name=f".{split}.owner.json", on_wait=_say)
+    with write_errors(cache_dir), lock as held:
         if directory.exists():  # another process made it while this one waited
             return
         prepare(task, cache_dir)
-        look_first(task, split, max_malformed)
+        look_first(task, split, max_malformed, max_damaged_files)
         plan = cache_plan.plan(task, split, source_identity(task, split), shards or 0)
-        plan = cache_plan.begin(building, plan, any_shards=shards is None)
+        is_same = functools.partial(source_check.same_pieces, task, split, thorough=thorough)
+        plan = cache_plan.begin(building, plan, is_same, any_shards=shards is None)
         tokenise = functools.partial(cache_build.tokenise, samples=samples)
         for_each(tokenise, building, cache_plan.unfinished(building, "pieces", len(plan.pieces)))
-        cache_build.check_pieces(building, max_malformed)
+        expected = _expected_documents(task, split)
+        cache_build.check_pieces(building, max_malformed, max_damaged_files, expected)
         for_each(cache_build.write_shard, building, cache_plan.unfinished(building, "shards", plan.shards))
         cache_build.finish(building, samples)
+        held.check()
+        contents = cache_build.contents(building)
         (building / "cache").rename(directory)
+        source_check.note(directory, contents)
         shutil.rmtree(building)
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def one_after_the_other(step: Callable, building: Path, numbers: Sequence[int]) -> None:
@@ -136,33 +163,47 @@ def one_after_the_other(step: Callable, building: Path, numbers: Sequence[int]) 
 def prepare(task: seqio.Task, cache_dir: str | Path) -> None:
     """Lets a source that makes its own files do so, one process at a time."""
     if hasattr(task.source, "prepare_under"):
-        with write_errors(cache_dir), _one_builder(Path(cache_dir) / ".prepare.lock"):
+        lock = owned(cache_dir, "a data set", wait=math.inf, name=".prepare.owner.json", on_wait=_say)
+        with write_errors(cache_dir), lock:
             task.source.prepare_under(cache_dir)
 
 
-def look_first(task: seqio.Task, split: str, max_malformed: float, records: int = 100) -> None:
-    """Raises UserError if the first records of three files are all malformed: a wrong field name costs no hours."""
-    if not isinstance(task.source, FileSource) or max_malformed == 1:
+def look_first(
+    task: seqio.Task, split: str, max_malformed: float, max_damaged_files: int = 0, records: int = 100
+) -> None:
+    """Raises UserError for what costs no hours to find: files whose beginning or end says that they are damaged, and a
+    wrong field name, for which the first records of three files are all malformed."""
+    if not isinstance(task.source, FileSource):
         return
-    files = task.source.files(split)
-    texts = [
-        text
-        for file in {files[0], files[len(files) // 2], files[-1]}
-        for text in itertools.islice(task.source.texts(file), records)
-    ]
-    if texts and all(isinstance(text, Malformed) for text in texts):
+    files, what = task.source.files(split), f"Task {task.name!r}"
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        damaged = [error for error in pool.map(_damage, files) if error]
+    if len(damaged) > max_damaged_files:
+        raise cache_build.damaged_files(what, split, len(files), damaged)
+    if max_malformed == 1:
+        return
+    field, found = user_field(task), None
+    for file in dict.fromkeys((files[0], files[len(files) // 2], files[-1])):
+        texts = numbered_texts(file.path, field, is_weighted(task))
+        with contextlib.suppress(DamagedFile):
+            for _, text in itertools.islice(texts, records):
+                if not isinstance(text, Malformed):
+                    return
+                found = found or (file.name, text)
+    if found:
+        name, text = found
         raise UserError(
-            f"Task {task.name!r}: none of the first records of {task.source.globs[split]!r} can be used ({texts[0].reason}; "
-            f"the record begins: {texts[0].shown}): check the field and the files."
+            f"{what}: none of the first records of {task.source.globs[split]!r} can be used ({text.reason} in "
+            f"{name}, {cache_build.place_of(name)} {text.number}; the record begins: {text.shown}): check the field and the files."
         )
 
 
-@contextlib.contextmanager
-def _one_builder(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _damage(file: SourceFile) -> tuple[str, str] | None:
+    try:
+        check_beginning(file.path)
+    except DamagedFile as error:
+        return file.name, error.reason
+    return None
 
 
 @contextlib.contextmanager

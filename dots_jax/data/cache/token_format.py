@@ -1,7 +1,6 @@
 """The files of a token cache: what one chunk and the manifest hold.
 
-    <cache_dir>/tokens/<task>/<source>/<split>/manifest.json
-                                               provenance.json      the source files, with sizes and checksums
+    <cache_dir>/tokens/<task>/<source>/<split>/manifest.json        what is in it, and of which files, with checksums
                                                malformed.jsonl      samples of records that were left out, if any
                                                tokens-00000.array_record ...
 
@@ -23,9 +22,9 @@ import numpy as np
 
 from dots_jax.config import UserError
 
-FORMAT = 2
+FORMAT = 3
 CHUNK_TOKENS = 8192  # what one random read costs; a few training sequences
-MANIFEST, PROVENANCE, MALFORMED = "manifest.json", "provenance.json", "malformed.jsonl"
+MANIFEST, MALFORMED = "manifest.json", "malformed.jsonl"
 # One chunk a record, so that one can be read alone; uncompressed reads are six times faster (12 us against 70).
 WRITER_OPTIONS = "group_size:1,uncompressed"
 READER_OPTIONS = "readahead_buffer_size:0"
@@ -60,8 +59,10 @@ def token_dtype(vocab_size: int) -> str:
 @dataclasses.dataclass(frozen=True)
 class Manifest:
     """What a cache holds. tokens: end tokens included; bytes: of text, None if the vocabulary cannot say;
-    fingerprint: of the names and sizes of the source files, None if it has none; malformed: reason -> records left out;
-    weighted: whether each token has a weight, 0 or 1; files: name, tokens, documents, size in bytes and sha256 of each."""
+    fingerprint: of the names and checksums of the source files, None if it has none; code: of the preprocessors, hashed;
+    malformed: reason -> records left out; weighted: whether each token has a weight, 0 or 1; files: name, tokens, documents,
+    size in bytes and sha256 of each; sources: of each source file the name, size, sha256, documents, tokens, malformed
+    records, and, if it could not be read to its end, `damaged`, the reason, and `lost_bytes`."""
 
     format: int
     task: str
@@ -79,39 +80,43 @@ class Manifest:
     bytes: int | None
     malformed: dict[str, int]
     files: list[dict]
+    code: str = ""
+    sources: list[dict] = dataclasses.field(default_factory=list)
 
     def write(self, directory: Path) -> None:
         # One line a file: some 80 000 files hold the report's 11T tokens, and people read these.
         fields = dataclasses.asdict(self)
-        lines = [f" {json.dumps(name)}: {json.dumps(fields[name])}" for name in fields if name != "files"]
-        files = ",\n  ".join(json.dumps(file) for file in self.files)
-        lines.append(f' "files": [\n  {files}\n ]')
+        lists = ("files", "sources")
+        lines = [f" {json.dumps(name)}: {json.dumps(fields[name])}" for name in fields if name not in lists]
+        for name in lists:
+            rows = ",\n  ".join(json.dumps(row) for row in fields[name])
+            lines.append(f" {json.dumps(name)}: [\n  {rows}\n ]")
         (directory / MANIFEST).write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
     @classmethod
     def read(cls, directory: Path) -> "Manifest":
-        """Raises UserError unless the directory holds a whole cache of this format."""
-        mend = "delete that folder and it is made again"
+        """Raises UserError unless the directory holds a complete cache of this format."""
+        fix = "delete that folder and it is made again"
         try:
             fields = json.loads((directory / MANIFEST).read_text())
         except FileNotFoundError:
-            raise UserError(f"The token cache {directory} has no {MANIFEST}, so it is not whole: {mend}.") from None
+            raise UserError(f"The token cache {directory} has no {MANIFEST}, so it is not complete: {fix}.") from None
         except ValueError as error:
-            raise UserError(f"The token cache {directory} has a damaged {MANIFEST} ({error}): {mend}.") from error
+            raise UserError(f"The token cache {directory} has a damaged {MANIFEST} ({error}): {fix}.") from error
         found = fields.get("format") if isinstance(fields, dict) else None
         if isinstance(found, int) and found != FORMAT:
             raise UserError(
-                f"The token cache {directory} is of format {found}, and this version reads {FORMAT}: {mend}."
+                f"The token cache {directory} is of format {found}, and this version reads {FORMAT}: {fix}."
             )
         try:
             manifest = cls(**fields)
         except TypeError as error:
-            raise UserError(f"The token cache {directory} has a damaged {MANIFEST} ({error}): {mend}.") from error
+            raise UserError(f"The token cache {directory} has a damaged {MANIFEST} ({error}): {fix}.") from error
         with os.scandir(directory) as entries:
             sizes = {entry.name: entry.stat().st_size for entry in entries}
         for file in manifest.files:
             name, size = file["name"], sizes.get(file["name"])
             if size != file["size"]:
                 found = "is missing" if size is None else f"has {size} bytes instead of {file['size']}"
-                raise UserError(f"The token cache {directory} is damaged, since {name} {found}: {mend}.")
+                raise UserError(f"The token cache {directory} is damaged, since {name} {found}: {fix}.")
         return manifest

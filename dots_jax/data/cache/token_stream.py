@@ -1,6 +1,7 @@
 """Random access to a token cache: any slice of the stream, reading only the chunks it lies in."""
 
 import itertools
+import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -19,6 +20,15 @@ _open_lock = threading.Lock()
 _stream_numbers = itertools.count()
 
 
+def _stamp(directory: Path) -> tuple[int, int] | None:
+    """Tells a cache from another one that takes its place."""
+    try:
+        found = os.stat(directory / fmt.MANIFEST)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 class TokenStream:
     """The documents of one split of one task, `d1 EOS d2 EOS ...`, as one indexable sequence of tokens.
 
@@ -35,7 +45,7 @@ class TokenStream:
         self.num_bytes = self.manifest.bytes
         self.eos_id = self.manifest.eos_id
         self.weighted = self.manifest.weighted
-        self._directory = directory
+        self._directory, self._made = directory, _stamp(directory)
         self._cuts_of: dict[int, np.ndarray] = {}
         self._number = next(_stream_numbers)
         # Where each file begins in the stream, and the end.
@@ -95,7 +105,7 @@ class TokenStream:
         return pack_weighted(tokens, weights, document_ends[document_ends < end - start], seq_len)
 
     def _cuts(self, seq_len: int) -> np.ndarray:
-        """Where the sequences of a weighted stream begin. Reads the whole stream once: conversations are few beside text."""
+        """Where the sequences of a weighted stream begin. Reads all of the stream once: conversations are few next to text."""
         if seq_len not in self._cuts_of:
             ends, at = [], 0
             while at < self.num_tokens:
@@ -131,9 +141,13 @@ class TokenStream:
             reader = _open_files.pop(key, None)
         if reader is None:
             path = str(self._directory / self.manifest.files[file]["name"])
+            if _stamp(self._directory) != self._made:  # else tokens of two caches could meet in one sequence
+                raise UserError(
+                    f"The token cache {self._directory} was removed or made again while it was being read: start again."
+                )
             reader = array_record_module.ArrayRecordReader(path, fmt.READER_OPTIONS)
         with _open_lock:
             _open_files[key] = reader
             if len(_open_files) > _MAX_OPEN:
-                _open_files.popitem(last=False)  # closed when nobody reads from it any more
+                _open_files.popitem(last=False)  # closed when no reader uses it any more
         return reader

@@ -16,7 +16,7 @@ from dots_jax.data.tokenizers import chat
 
 
 class ChatTask(seqio.Task):
-    """A Task whose examples have `weights` beside their `targets`, 0 or 1 for each: whether it is learned.
+    """A Task whose examples have `weights` next to their `targets`, 0 or 1 for each: whether it is learned.
 
     They are no output feature, since seqio only mixes Tasks whose output features are the same, and text has none.
     """
@@ -32,8 +32,8 @@ def add_chat_task(name: str, source: seqio.DataSource, vocabulary: seqio.Vocabul
 
     Args:
       vocabulary: a TokenizerVocabulary with dots.llm1's chat tokens; UserError for any other.
-      field: of the source's examples, a string scalar: a JSON list of {"role", "content"}. A record that is malformed
-        stops the reading with a UserError that names the task and the record.
+      field: of the source's examples, a string scalar: a JSON list of {"role", "content"}. A record that is malformed is
+        left out of a token cache and counted; stock seqio, which cannot count, stops with a UserError that names it.
     """
     if name in seqio.TaskRegistry.names():
         return
@@ -59,22 +59,37 @@ def encode_record(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(targets, weights) of one record, end token included. Raises UserError if it is malformed."""
     try:
-        ids, weights = chat.encode(chat.parse(record), vocabulary)
+        return encode_messages(record, vocabulary)
     except chat.MalformedConversation as error:
         raise UserError(
             f"Task {task!r}: record {number} (from 0) cannot be learned from, since in its field {field!r} {error}: "
-            "mend that record, or take it out."
+            "fix that record, or take it out."
         ) from None
+
+
+def encode_messages(record: bytes, vocabulary: seqio.Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+    """The same. Raises chat.MalformedConversation."""
+    ids, weights = chat.encode(chat.parse(record), vocabulary)
     return np.array([*ids, vocabulary.eos_id], np.int32), np.array([*weights, 0], np.int32)
 
 
-def _encode(dataset: tf.data.Dataset, task: str, vocabulary: seqio.Vocabulary, field: str) -> tf.data.Dataset:
+def messages_field(task: seqio.Task) -> str | None:
+    """The field of the source's examples with the messages, of a task of `add_chat_task` as it stands; else None."""
+    steps = task.preprocessors
+    return steps[0].keywords["field"] if [getattr(step, "func", step) for step in steps] == [_encode] else None
+
+
+def check_field(task: str, dataset: tf.data.Dataset, field: str) -> None:
     spec = dataset.element_spec.get(field)
     if spec is None or spec.dtype != tf.string or spec.shape.rank != 0:
         raise UserError(
             f"Task {task!r} looks for messages in the field {field!r}, which its records do not have as one text of JSON; "
             f"their fields are {', '.join(sorted(dataset.element_spec))}."
         )
+
+
+def _encode(dataset: tf.data.Dataset, task: str, vocabulary: seqio.Vocabulary, field: str) -> tf.data.Dataset:
+    check_field(task, dataset, field)
 
     def encode(number, example):
         def in_python(record, number):

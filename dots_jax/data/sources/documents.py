@@ -1,7 +1,9 @@
 """The documents of a task, piece by piece: what one worker reads and tokenises at a time."""
 
+import dataclasses
+import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import PurePath
 from typing import NamedTuple
@@ -13,12 +15,17 @@ import tensorflow as tf
 from dots_jax.config import UserError
 from dots_jax.data.cache.token_format import token_dtype
 from dots_jax.data.registry import task_vocabulary
+from dots_jax.data.sources import chat_task
+from dots_jax.data.sources.content import Content, checksum, look_at, unchanged_since
 from dots_jax.data.sources.file_source import FileSource
-from dots_jax.data.sources.record_files import Malformed
+from dots_jax.data.sources.json_lines import DamagedFile, Malformed
+from dots_jax.data.sources.record_files import numbered_texts, text_of
 from dots_jax.data.sources.text_task import plain_text_field
 from dots_jax.data.tokenizers import vocabulary as vocabularies
+from dots_jax.data.tokenizers.chat import MalformedConversation
 
 _BATCH = 256  # texts that are encoded together
+_SHOWN = 300  # characters of a malformed conversation that are kept
 
 
 class Document(NamedTuple):
@@ -35,8 +42,21 @@ class Piece(NamedTuple):
     size: int
 
 
+@dataclasses.dataclass
+class Reading:
+    """What reading a piece says, other than its documents.
+
+    on_malformed: gets each record that cannot be used. content: of the piece's file, when it has been read; None if the piece
+    is no file. damage: if the file cannot be read to its end.
+    """
+
+    on_malformed: Callable[[Malformed], None]
+    content: Content | None = None
+    damage: DamagedFile | None = None
+
+
 def is_weighted(task: seqio.Task) -> bool:
-    """Whether the Task says of each token if it is learned, in `weights` beside its `targets`, as chat_task.ChatTask."""
+    """Whether the Task says of each token if it is learned, in `weights` next to its `targets`, as chat_task.ChatTask."""
     return getattr(task, "weighted", False)
 
 
@@ -45,40 +65,98 @@ def pieces_of(task: seqio.Task, split: str) -> list[Piece]:
     if isinstance(task.source, FileSource):
         return [Piece(file.name, file.size) for file in task.source.files(split)]
     shards = task.source.list_shards(split)
-    if isinstance(task.source, seqio.TfdsDataSource):
+    if isinstance(task.source, seqio.TfdsDataSource | seqio.FileDataSource):
         return [Piece(PurePath(str(path)).name, tf.io.gfile.stat(str(path)).length) for path in shards]
     return [Piece(PurePath(str(shard)).name, 0) for shard in shards]
 
 
-def documents_of(
-    task: seqio.Task, split: str, index: int, num_pieces: int, on_malformed: Callable[[Malformed], None]
-) -> Iterator[Document]:
-    """Every document of piece `index`, in the order of the source. Raises UserError for one that breaks the rules."""
-    vocabulary = task_vocabulary(task)
-    field, what = plain_text_field(task), f"Task {task.name!r}, {split!r}"
+def user_field(task: seqio.Task) -> str | None:
+    """The field of a record that the task reads, as the user calls it; None if its preprocessors alone know."""
     if isinstance(task.source, FileSource):
-        file = task.source.files(split)[index]
-        if field:
-            yield from _encoded(_good(task.source.texts(file), on_malformed), vocabulary, what)
-            return
-        dataset = task.source.dataset([file], on_malformed)
+        return task.source.field
+    return plain_text_field(task) or chat_task.messages_field(task)
+
+
+def paths_of(task: seqio.Task, split: str) -> dict[str, str]:
+    """Name of a piece -> its file, of sources whose files are the user's own; a TFDS data set has a version instead."""
+    if isinstance(task.source, FileSource):
+        return {file.name: file.path for file in task.source.files(split)}
+    if isinstance(task.source, seqio.FileDataSource):
+        return {PurePath(str(path)).name: str(path) for path in task.source.list_shards(split)}
+    return {}
+
+
+def documents_of(
+    task: seqio.Task, split: str, index: int, pieces: Sequence[Sequence], reading: Reading
+) -> Iterator[Document]:
+    """Every document of pieces[index], in the order of the source; what else there is to say goes to `reading`.
+
+    Raises UserError for a document that breaks the rules of its task.
+    """
+    vocabulary, what = task_vocabulary(task), f"Task {task.name!r}, {split!r}"
+    text_field, messages_field = plain_text_field(task), chat_task.messages_field(task)
+    if isinstance(task.source, FileSource):
+        texts = _file_texts(task, split, pieces[index][0], reading)
+        if not text_field and not messages_field:
+            dataset = task.source.dataset([(text for _, text in texts)])
     else:
         # As seqio's own caching does: as many shards as there are files is one file a shard.
-        info = seqio.ShardInfo(index, num_pieces) if num_pieces > 1 else None
+        info = seqio.ShardInfo(index, len(pieces)) if len(pieces) > 1 else None
+        path = paths_of(task, split).get(pieces[index][0])
+        reading.content = checksum(path) if path else None
         dataset = task.source.get_dataset(split=split, shuffle=False, seed=None, shard_info=info)
-        if field:
-            yield from _encoded((example[field] for example in dataset.as_numpy_iterator()), vocabulary, what)
-            return
-    dataset = task.preprocess_postcache(task.preprocess_precache(dataset), sequence_length=None)
-    for example in _examples(dataset.prefetch(tf.data.AUTOTUNE), task.name, split):
-        tokens = _checked(example["targets"], vocabulary, what)
-        yield Document(tokens, _checked_weights(example["weights"], tokens, what) if is_weighted(task) else None)
+        if messages_field:
+            chat_task.check_field(task.name, dataset, messages_field)
+        if text_field or messages_field:
+            texts = _example_texts(dataset, text_field or messages_field, what, task.name, split)
+    if text_field:
+        yield from _encoded(_good(texts, reading), vocabulary, what)
+    elif messages_field:
+        yield from _conversations(texts, vocabulary, user_field(task), reading)
+    else:
+        dataset = task.preprocess_postcache(task.preprocess_precache(dataset), sequence_length=None)
+        for example in _examples(dataset.prefetch(tf.data.AUTOTUNE), what, task.name, split):
+            tokens = _checked(example["targets"], vocabulary, what)
+            yield Document(tokens, _checked_weights(example["weights"], tokens, what) if is_weighted(task) else None)
 
 
-def _examples(dataset: tf.data.Dataset, task: str, split: str) -> Iterator[dict]:
+def _file_texts(task: seqio.Task, split: str, name: str, reading: Reading) -> Iterator[tuple[int, bytes | Malformed]]:
+    """The numbered texts of a file, whose content is known at the end."""
+    before, digest = look_at(task.source.path_of(split, name)), hashlib.sha256()
+    plain = plain_text_field(task) or chat_task.messages_field(task)
+    try:
+        for number, text in numbered_texts(before.path, task.source.field, is_weighted(task), digest):
+            if not plain and isinstance(text, Malformed):  # tf.data has no place for it
+                reading.on_malformed(text)
+            else:
+                yield number, text
+    except DamagedFile as error:
+        reading.damage = error
+    reading.content = unchanged_since(before, digest.hexdigest())
+
+
+def _example_texts(
+    dataset: tf.data.Dataset, field: str, what: str, task: str, split: str
+) -> Iterator[tuple[int, bytes | Malformed]]:
+    """The numbered texts of a source's examples, under the rules of files."""
+    spec = dataset.element_spec.get(field)
+    if spec is None or spec.dtype != tf.string or spec.shape.rank != 0:
+        raise UserError(
+            f"{what}: its records have no field {field!r} that is one text; their fields are "
+            f"{', '.join(sorted(dataset.element_spec))}."
+        )
+    for number, example in enumerate(_examples(dataset, what, task, split), start=1):
+        text = text_of(example[field], field)
+        yield number, text._replace(number=number) if isinstance(text, Malformed) else text
+
+
+def _examples(dataset: tf.data.Dataset, what: str, task: str, split: str) -> Iterator[dict]:
     """The examples; a UserError of a Python function inside tf.data, which wraps it, is one again and names the split."""
     try:
         yield from dataset.as_numpy_iterator()
+    except tf.errors.DataLossError as error:
+        reason = " ".join(error.message.split())[:200].rstrip(".")
+        raise UserError(f"{what}: its source cannot be read to its end ({reason}): make the data set again.") from None
     except tf.errors.OpError as error:
         sentence = re.search(r"\bUserError: (.*)", error.message)
         if not sentence:
@@ -86,12 +164,27 @@ def _examples(dataset: tf.data.Dataset, task: str, split: str) -> Iterator[dict]
         raise UserError(sentence[1].replace(f"Task {task!r}:", f"Task {task!r}, split {split!r}:", 1)) from None
 
 
-def _good(texts: Iterable[bytes | Malformed], on_malformed: Callable[[Malformed], None]) -> Iterator[bytes]:
-    for text in texts:
+def _good(texts: Iterable[tuple[int, bytes | Malformed]], reading: Reading) -> Iterator[bytes]:
+    for _, text in texts:
         if isinstance(text, Malformed):
-            on_malformed(text)
+            reading.on_malformed(text)
         else:
             yield text
+
+
+def _conversations(
+    texts: Iterable[tuple[int, bytes | Malformed]], vocabulary: seqio.Vocabulary, field: str, reading: Reading
+) -> Iterator[Document]:
+    """The preprocessor of a chat task, which counts what it leaves out. field: as the user calls it."""
+    for number, text in texts:
+        if isinstance(text, Malformed):
+            reading.on_malformed(text)
+            continue
+        try:
+            yield Document(*chat_task.encode_messages(text, vocabulary))
+        except MalformedConversation as error:
+            shown = f"{error}: {text.decode(errors='replace')}"[:_SHOWN]
+            reading.on_malformed(Malformed(f"in field {field!r} {error.reason}", shown, number))
 
 
 def _encoded(texts: Iterator[bytes], vocabulary: seqio.Vocabulary, what: str) -> Iterator[Document]:

@@ -1,24 +1,30 @@
 """The user's own files as a seqio.DataSource."""
 
-import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import seqio
 import tensorflow as tf
 
 from dots_jax.config import UserError
-from dots_jax.data.sources.record_files import Malformed, check_format, read_texts
+from dots_jax.data.sources.json_lines import Malformed
+from dots_jax.data.sources.record_files import check_format, read_texts
 from dots_jax.storage import find_files, fixed_folder, relative_name
 
 
 class SourceFile(NamedTuple):
-    """name: stays the same when the folder moves. size: in bytes."""
+    """name: stays the same when the folder moves. size: in bytes. modified: as in storage.FoundFile."""
 
     name: str
     path: str
     size: int
+    modified: float
+
+
+class NoFiles(UserError):
+    """No file is where those of a split should be: on a machine that only trains, they need not be."""
 
 
 class FileSource(seqio.DataSource):
@@ -33,50 +39,42 @@ class FileSource(seqio.DataSource):
         super().__init__(splits=tuple(splits), caching_permitted=False)
 
     def split_identity(self, split: str) -> str:
-        """Names what the split was declared to be; whether the files are still the same, `fingerprint` says."""
+        """Names what the split was declared to be; whether the files are still the same, their checksums say."""
         return "files-" + hashlib.sha256(repr((self.globs[split], self.field)).encode()).hexdigest()[:16]
 
     @property
     def identity(self) -> str:
         return "files-" + hashlib.sha256(repr((sorted(self.globs.items()), self.field)).encode()).hexdigest()[:16]
 
-    @functools.cache  # noqa: B019  one listing serves the whole run; sources live as long as the process
     def files(self, split: str) -> tuple[SourceFile, ...]:
-        """The split's files by name. Raises UserError if there are none, or one is of no known format."""
+        """The split's files by name, as they are now. Raises NoFiles, or UserError if one cannot be read or is of no known
+        format."""
         pattern = self.globs[split]
         found = find_files(pattern)
         if not found:
-            raise UserError(
+            raise NoFiles(
                 f"No file matches {pattern!r}, where split {split!r} should be: check the path and the folder it starts from."
             )
         for file in found:
             check_format(file.path)
         folder = fixed_folder(pattern)
-        return tuple(sorted(SourceFile(relative_name(file.path, folder), file.path, file.size) for file in found))
+        return tuple(sorted(SourceFile(relative_name(file.path, folder), *file) for file in found))
 
-    def fingerprint(self, split: str) -> str | None:
-        """Of the names and sizes of the files; None where there are none to see."""
-        try:
-            listing = [(file.name, file.size) for file in self.files(split)]
-        except UserError:
-            return None
-        return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
+    def path_of(self, split: str, name: str) -> str:
+        """Where a file of the split is, by its name; it is not looked for."""
+        return os.path.join(fixed_folder(self.globs[split]), name)
 
     def texts(self, file: SourceFile) -> Iterator[bytes | Malformed]:
         """Every record of one file."""
         return read_texts(file.path, self.field)
 
-    def dataset(
-        self, files: Iterable[SourceFile], on_malformed: Callable[[Malformed], None] = lambda _: None
-    ) -> tf.data.Dataset:
-        """Examples {"text"} of these files; what is malformed goes to on_malformed instead."""
+    def dataset(self, files: Iterable[Iterable[bytes | Malformed]]) -> tf.data.Dataset:
+        """Examples {"text"} of the texts of these files. What is malformed is left out: stock seqio has no place for it."""
 
         def examples():
-            for file in files:
-                for text in self.texts(file):
-                    if isinstance(text, Malformed):
-                        on_malformed(text)
-                    else:
+            for texts in files:
+                for text in texts:
+                    if not isinstance(text, Malformed):
                         yield {"text": text}
 
         return tf.data.Dataset.from_generator(examples, output_signature={"text": tf.TensorSpec([], tf.string)})
@@ -95,7 +93,17 @@ class FileSource(seqio.DataSource):
         files = list(self.files(split))
         if shard_info:
             files = files[shard_info.index :: shard_info.num_shards]
-        if not shuffle:
-            return self.dataset(files)
-        order = tf.data.Dataset.range(len(files)).shuffle(max(1, len(files)), seed=seed)
-        return self.dataset([files[i] for i in order.as_numpy_iterator()])
+        if shuffle:
+            order = tf.data.Dataset.range(len(files)).shuffle(max(1, len(files)), seed=seed)
+            files = [files[i] for i in order.as_numpy_iterator()]
+        return self.dataset([_Texts(self, file) for file in files])
+
+
+class _Texts:
+    """The records of a file, from the beginning each time: a tf.data.Dataset may be read twice."""
+
+    def __init__(self, source: FileSource, file: SourceFile):
+        self._source, self._file = source, file
+
+    def __iter__(self) -> Iterator[bytes | Malformed]:
+        return self._source.texts(self._file)

@@ -30,7 +30,14 @@ JINJA = (
 
 
 class MalformedConversation(ValueError):
-    """What is wrong, as the second half of a sentence; who knows the record's place writes the first."""
+    """What is wrong, as the second half of a sentence; who knows the record's place writes the first.
+
+    reason: the same without numbers and names, one of few, to be counted.
+    """
+
+    def __init__(self, sentence: str, reason: str = ""):
+        super().__init__(sentence)
+        self.reason = reason or sentence
 
 
 class ChatVocabulary(Protocol):
@@ -61,14 +68,25 @@ def check(messages: object, answered: bool = True) -> None:
     for number, message in enumerate(messages):
         at = f"message {number}"
         if not isinstance(message, dict):
-            raise MalformedConversation(f"{at} is not an object with role and content")
+            raise MalformedConversation(f"{at} is not an object with role and content", "a message is not an object")
         role = message.get("role")
         if not isinstance(role, str) or role not in TURNS:
-            raise MalformedConversation(f"{at} has the role {role!r}, not one of {', '.join(TURNS)}")
+            known = ", ".join(TURNS)
+            raise MalformedConversation(
+                f"{at} has the role {role!r}, not one of {known}", f"a message has another role than {known}"
+            )
         if not isinstance(message.get("content"), str):
-            raise MalformedConversation(f"{at} has no text as its content")
+            raise MalformedConversation(f"{at} has no text as its content", "a message has no text as its content")
+        try:
+            message["content"].encode()
+        except UnicodeEncodeError:
+            raise MalformedConversation(
+                f"{at} has half of a surrogate pair, which is no character", "a message is not UTF-8"
+            ) from None
         if role == "system" and number > 0:
-            raise MalformedConversation(f"{at} is a system message, which can only be the first")
+            raise MalformedConversation(
+                f"{at} is a system message, which can only be the first", "a system message is not the first"
+            )
     if answered and not any(message["role"] == "assistant" for message in messages):
         raise MalformedConversation("it has no turn of the assistant, so there is nothing to learn")
 

@@ -24,7 +24,7 @@ from dots_jax.data.tokenizers.chat import CHAT_TOKENS
 END_OF_TEXT = "<|endoftext|>"
 SPECIAL_TOKENS = (END_OF_TEXT, *CHAT_TOKENS)
 
-_MEND = "use dots.llm1's own tokenizer.json, or one of `python -m dots_jax.train_tokenizer`"
+_FIX = "use dots.llm1's own tokenizer.json, or one of `python -m dots_jax.train_tokenizer`"
 
 
 class TokenizerVocabulary(seqio.Vocabulary):
@@ -59,7 +59,7 @@ class TokenizerVocabulary(seqio.Vocabulary):
     def special_id(self, name: str) -> int:
         """The id of a special token. Raises UserError if the tokenizer has none of that name."""
         if name not in self._special_ids:
-            raise UserError(f"The tokenizer {self.path} has no special token {name!r}: {_MEND}.")
+            raise UserError(f"The tokenizer {self.path} has no special token {name!r}: {_FIX}.")
         return self._special_ids[name]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -133,9 +133,9 @@ def _read(path: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError:
-        raise UserError(f"There is no tokenizer file {path}: {_MEND}.") from None
+        raise UserError(f"There is no tokenizer file {path}: {_FIX}.") from None
     except OSError as error:
-        raise UserError(f"The tokenizer file {path} cannot be read ({error.strerror}): {_MEND}.") from None
+        raise UserError(f"The tokenizer file {path} cannot be read ({error.strerror}): {_FIX}.") from None
 
 
 def _load(path: str, content: bytes) -> tuple[tokenizers.Tokenizer, list[dict]]:
@@ -149,7 +149,7 @@ def _load(path: str, content: bytes) -> tuple[tokenizers.Tokenizer, list[dict]]:
     except Exception as error:  # the library raises plain Exception
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise UserError(
-            f"{path} is no Hugging Face tokenizer.json ({type(error).__name__}: {reason}): {_MEND}."
+            f"{path} is no Hugging Face tokenizer.json ({type(error).__name__}: {reason}): {_FIX}."
         ) from None
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
@@ -168,7 +168,7 @@ def _unique_ids(path: str, added: list[dict], vocabulary: dict[str, int]) -> dic
         if names[name] > 1 or len(users[i]) > 1 or vocabulary.get(name, i) != i:
             raise UserError(
                 f"The tokenizer {path} has no id of its own for the special token {name!r}, since its entry is double or "
-                f"shares id {i}: {_MEND}."
+                f"shares id {i}: {_FIX}."
             )
     return special
 
@@ -200,4 +200,4 @@ def _bytes_of(path: str, token: str) -> bytes:
 
 
 def _not_byte_level(path: str) -> UserError:
-    return UserError(f"The tokenizer {path} is not a byte-level BPE, so it cannot write every text: {_MEND}.")
+    return UserError(f"The tokenizer {path} is not a byte-level BPE, so it cannot write every text: {_FIX}.")

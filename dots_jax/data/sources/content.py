@@ -1,0 +1,66 @@
+"""What a file holds, as the checksum of all its bytes says, and when it was changed, as its storage says."""
+
+import concurrent.futures
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from dots_jax.config import UserError
+from dots_jax.storage import FoundFile, filesystem, first_line, in_bucket, open_file
+
+_THREADS = 8  # of checksums: hashing and reading both let other threads run
+_RECENT_SECONDS = 2  # clocks of file systems tick in up to two seconds
+
+
+class Content(NamedTuple):
+    """What a file held when all of it was read. modified: as in storage.FoundFile; 0 if it may have changed since in the same
+    tick of the clock, so that only the checksum tells."""
+
+    size: int
+    modified: float
+    sha256: str
+
+
+def look_at(path: str) -> FoundFile:
+    """Size and time of a file. Raises UserError for what is none, or is not there."""
+    try:
+        if in_bucket(path):
+            found = filesystem(path).info(path)
+            return FoundFile(path, found["size"], found["mtime"].timestamp())
+        found = os.stat(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} cannot be read: No such file or directory.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or first_line(error)}.") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path} is no plain file: give files of records.")
+    return FoundFile(path, found.st_size, found.st_mtime)
+
+
+def checksum(path: str) -> Content:
+    """Of all bytes. Raises UserError for a file that cannot be read, or changes meanwhile."""
+    before, digest = look_at(path), hashlib.sha256()
+    with open_file(path) as file:
+        try:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror or first_line(error)}.") from error
+    return unchanged_since(before, digest.hexdigest())
+
+
+def unchanged_since(before: FoundFile, digest: str) -> Content:
+    """What was read of a file since `before`. Raises UserError if it has changed meanwhile."""
+    if look_at(before.path) != before:
+        raise UserError(f"{before.path} changed while it was read: start again when nothing writes to it any more.")
+    settled = time.time() - before.modified > _RECENT_SECONDS
+    return Content(before.size, before.modified if settled else 0, digest)
+
+
+def checksums(paths: Iterable[str]) -> list[Content]:
+    """Of each file, several at a time."""
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(checksum, paths))

@@ -1,0 +1,202 @@
+"""JSON lines, the one form of records that a person writes: the rules of all that reads them. Standard library alone, and
+zstandard for .zst.
+
+    one JSON value a line, in UTF-8 with or without a byte order mark, with LF or CR LF; blank lines are no records;
+    *.jsonl as it is, *.jsonl.gz and *.jsonl.zst compressed, in one frame or many
+
+A line that is no JSON is a `Malformed` in its place, with its number, and what follows is still read. A file that breaks off
+raises `DamagedFile`: what is behind that place is lost.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from dots_jax.config import UserError
+from dots_jax.storage import open_file
+
+ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+_BLOCK = 1 << 18  # bytes read at once
+_NOT_JSON, _NOT_UTF8 = "not JSON", "not UTF-8"
+_SHOWN = 200  # characters of a malformed record that are kept
+_POINTERS = {
+    b"version https://git-lfs.github.com/spec/": "it is a Git LFS pointer and not the file itself: run `git lfs pull`",
+    b"/annex/objects/": "it is a pointer of git-annex and not the file itself: run `git annex get`",
+}
+
+
+class Malformed(NamedTuple):
+    """A record that cannot be used. reason: one of few, to be counted. shown: the beginning of the record.
+    number: of its line, or else of the record in the file, from 1; 0 if unknown."""
+
+    reason: str
+    shown: str = ""
+    number: int = 0
+
+
+class DamagedFile(UserError):
+    """A file that cannot be read to its end.
+
+    Attributes: path; reason; lost_bytes: that are here and gave no record; what is not here any more, nobody can count;
+    size: of the file, in bytes.
+    """
+
+    def __init__(self, path: str, reason: str, lost_bytes: int, size: int):
+        self.path, self.reason, self.lost_bytes, self.size = path, reason, lost_bytes, size
+        super().__init__(f"{path} cannot be read to its end ({reason}): bring the file again, or leave it out.")
+
+    def __reduce__(self):
+        return type(self), (self.path, self.reason, self.lost_bytes, self.size)
+
+
+class ByteStream:
+    """The bytes of a file, decompressed by the ending of its name, from front to end.
+
+    digest: of hashlib; it gets all bytes of the file as it is on the disk, also those behind a damage.
+    Use as a context manager: damage and trouble inside the block become DamagedFile and UserError.
+
+    Attributes: path; size: of the file, in bytes; broken: after the last block, why the file ends too early, or "".
+    """
+
+    def __init__(self, path: str, digest=None):
+        self.path, self.broken = path, ""
+        self._file, self._digest = open_file(path), digest
+        self.size = self._file.seek(0, os.SEEK_END)
+        self._file.seek(0)
+        self._position = self._piece = 0  # bytes of the file that were read, and before the last piece
+
+    def __enter__(self) -> "ByteStream":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        try:
+            if kind is None or issubclass(kind, DamagedFile):
+                self._drain()
+            elif issubclass(kind, OSError):
+                raise UserError(f"{self.path} cannot be read: {error.strerror or error}.") from None
+        finally:
+            self._file.close()
+
+    def damaged(self, reason: object, lost_bytes: int | None = None) -> DamagedFile:
+        """lost_bytes: if not all that follows the last piece that was right."""
+        reason = " ".join(str(reason).split()).rstrip(".")[:_SHOWN]
+        return DamagedFile(self.path, reason, self.size - self._piece if lost_bytes is None else lost_bytes, self.size)
+
+    def blocks(self) -> Iterator[bytes]:
+        """Raises DamagedFile for what is no longer the format."""
+        first = self._read()
+        for pointer, reason in _POINTERS.items():
+            if first.startswith(pointer):
+                raise self.damaged(reason, _size_in_pointer(first) or self.size)
+        compressed = self.path.endswith((".gz", ".zst"))
+        if compressed and not first:
+            raise self.damaged("it is empty, which a compressed file never is")
+        if self.path.endswith(".gz"):
+            yield from self._frames(first, lambda: zlib.decompressobj(wbits=31), zlib.error, "gzip member")
+        elif self.path.endswith(".zst"):
+            import zstandard  # not needed by who reads no .zst
+
+            decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)  # `zstd --long=31` too
+            yield from self._frames(first, decompressor.decompressobj, zstandard.ZstdError, "zstd frame")
+        else:
+            while first:
+                yield first
+                first = self._read()
+
+    def _frames(self, data: bytes, new, error_type: type[Exception], what: str) -> Iterator[bytes]:
+        """The text of one frame or more. The libraries' own readers take a file that breaks off for a complete one."""
+        frame, inside = new(), False
+        while data:
+            while data:
+                try:
+                    text = frame.decompress(data)
+                except error_type as error:
+                    behind = not inside and what == "gzip member" and self._position > len(data)
+                    raise self.damaged(
+                        "behind its last gzip member stands something else" if behind else error
+                    ) from None
+                yield text
+                data, inside = frame.unused_data, not frame.eof
+                if frame.eof:
+                    frame = new()
+                    # gzip's files may be filled up with zeros.
+                    data = data.lstrip(b"\0") if what == "gzip member" else data
+            data = self._read()
+            if what == "gzip member" and not inside:
+                while data and not data.strip(b"\0"):
+                    data = self._read()
+                data = data.lstrip(b"\0")
+        if inside:
+            self.broken = f"it ends inside a {what}"
+
+    def _read(self) -> bytes:
+        self._piece = self._position
+        data = self._file.read(_BLOCK)
+        self._position += len(data)
+        if self._digest is not None:
+            self._digest.update(data)
+        return data
+
+    def _drain(self) -> None:
+        while self._digest is not None and self._read():
+            pass
+
+
+def _size_in_pointer(begins: bytes) -> int:
+    words = begins.split()
+    return int(words[words.index(b"size") + 1]) if b"size" in words[:-1] else 0
+
+
+# --- lines ------------------------------------------------------------------------------------------------------------
+
+
+def _lines(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """(line, whether it is closed by an LF)."""
+    pending = []  # pieces of one line, joined once: a line may be longer than many blocks
+    for block in blocks:
+        first, *others = block.split(b"\n")
+        pending.append(first)
+        if others:
+            yield b"".join(pending), True
+            for line in others[:-1]:
+                yield line, True
+            pending = others[-1:]
+    yield b"".join(pending), False
+
+
+def read_rows(path: str | os.PathLike, digest=None) -> Iterator[tuple[int, object]]:
+    """(number of the line from 1, its JSON value or a Malformed) of every line that is not blank.
+
+    Raises UserError for a file that cannot be opened, DamagedFile for one that cannot be read to its end: also one whose last
+    line has no line end and is no JSON.
+    """
+    with ByteStream(str(path), digest) as stream:
+        for number, (line, closed) in enumerate(_lines(stream.blocks()), start=1):
+            if stream.broken and not closed:
+                raise stream.damaged(stream.broken, len(line))
+            if not line.strip():
+                continue
+            row = parse(line)
+            if isinstance(row, Malformed):
+                if not closed and row.reason in (_NOT_JSON, _NOT_UTF8):
+                    raise stream.damaged(f"its last line, {number}, breaks off", len(line))
+                row = row._replace(number=number)
+            yield number, row
+
+
+def parse(line: bytes) -> object:
+    """The JSON value of a line; a Malformed if it has none."""
+    try:
+        return json.loads(line)
+    except UnicodeDecodeError:
+        return Malformed(_NOT_UTF8, repr(line[:_SHOWN]))
+    except json.JSONDecodeError:
+        return Malformed(_NOT_JSON, _shown(line))
+    except (ValueError, RecursionError):
+        return Malformed("JSON with a number or a nesting too long", _shown(line))
+
+
+def _shown(line: bytes) -> str:
+    return line[: 4 * _SHOWN].decode(errors="replace")[:_SHOWN]
