@@ -65,7 +65,7 @@ def make(folder: Path, config: ModelConfig, shard_bytes: int) -> int:
 
 
 def _random(rng: np.random.Generator, tensor: Export, num_bytes: int) -> bytes:
-    if tensor.row is ROUTER_BIAS:
+    if tensor.weight is ROUTER_BIAS:
         return rng.normal(size=num_bytes // 4).astype(np.float32).tobytes()
     return rng.bytes(num_bytes)
 

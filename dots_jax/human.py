@@ -1,4 +1,4 @@
-"""Numbers as a person reads them."""
+"""Numbers and errors as a person reads them."""
 
 
 def human(x: float) -> str:
@@ -10,10 +10,21 @@ def human(x: float) -> str:
 
 
 def human_bytes(n: float) -> str:
-    return f"{n / 2**30:,.2f} GiB" if n >= 2**30 else f"{n / 2**20:,.2f} MiB"
+    """1536 -> '1.5 KiB'; 2**31 -> '2.00 GiB'."""
+    for unit, decimals in (("B", 0), ("KiB", 1), ("MiB", 1)):
+        if abs(n) < 1024:
+            return f"{n:,.{decimals}f} {unit}"
+        n /= 1024
+    return f"{n:,.2f} GiB"
 
 
 def human_time(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+def first_line(error: BaseException, length: int = 200) -> str:
+    """What an error of a library says, on one line and without TensorStore's appendix."""
+    text = " ".join(str(error).split("See full TensorStore details")[0].split()) or type(error).__name__
+    return text if len(text) <= length else text[:length] + " ..."

@@ -1,22 +1,31 @@
-"""Files on this machine and in buckets (`gs://bucket/runs/one`): where a run lives, and the files that a glob names.
+"""Files on this machine and in buckets (`gs://bucket/runs/one`): where a run lives, the files that a glob names,
+and files that are written completely or not at all.
 
 Every path of the project that may be in a bucket comes from here. TensorFlow reads it where TensorFlow is installed, else
 gcsfs does, as etils decides; listings and sources go through gcsfs always, which knows `**` and the sizes in one listing.
 """
 
+import contextlib
 import glob
 import os
+import re
+import shutil
 import stat
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+import tempfile
+import uuid
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple
 
 from etils import epath
 
 from dots_jax.config import UserError
+from dots_jax.human import first_line
 
 if TYPE_CHECKING:
     import fsspec
 
 BUCKET = "gs://"
+LINKS = 40  # of a chain of symbolic links, as the kernel follows
 
 
 def folder(workdir: str) -> epath.Path:
@@ -50,20 +59,10 @@ def filesystem(path: str) -> "fsspec.AbstractFileSystem":
     return fsspec.filesystem("gcs")
 
 
-def tokenizer_beside(workdir: epath.Path) -> epath.Path | None:
-    """The tokenizer.json that a conversion kept with its checkpoint, or that somebody put there."""
+def tokenizer_file(workdir: epath.Path) -> epath.Path | None:
+    """The tokenizer.json that a conversion or a user put into a workdir."""
     named = (workdir / "tokenizer" / "tokenizer.json", workdir / "tokenizer.json")
     return next((path for path in named if path.exists()), None)
-
-
-def write_whole(path: epath.Path, text: str) -> None:
-    """The file is there with all of the text, or as it was before."""
-    if in_bucket(path):  # an object is
-        path.write_text(text)
-        return
-    new = path.parent / f"{path.name}.new"
-    new.write_text(text)
-    new.replace(path)
 
 
 # --- the files that a glob names --------------------------------------------------------------------------------------
@@ -172,6 +171,110 @@ def open_file(path: str) -> BinaryIO:
         raise UserError(f"{path} cannot be read: {error.strerror or first_line(error)}.") from error
 
 
-def first_line(error: Exception) -> str:
-    """The beginning of an error's text, for a sentence of one's own."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+# --- files that are written completely or not at all ------------------------------------------------------------------
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """`atomic_write` of one text."""
+    with atomic_write(path) as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
+    """A file to write (mode `w`: UTF-8 text, `wb`: bytes) that becomes `path` when the block ends.
+
+    If the block raises, `path` stays as it was. An existing file keeps its mode and owner, and a symbolic link keeps
+    pointing to it. What is not a plain file (a terminal, a pipe, /dev/null, /dev/stdout) is written through, never replaced.
+
+    Raises:
+      OSError: the path is a folder or cannot be written.
+    """
+    if in_bucket(path):
+        write = _write_object
+    else:
+        path = _follow_links(os.fspath(path))
+        write = _write_new if isinstance(path, str) and _is_plain_or_new(path) else _write_through
+    with write(path, mode) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[str]:
+    """For libraries that write by name: another name in the same folder, whose file becomes `path` when the block ends.
+
+    Two writers of one path do not disturb each other.
+    """
+    directory, name = os.path.split(path)
+    new = os.path.join(directory, f".{name[:200]}.{uuid.uuid4().hex[:8]}.new")
+    try:
+        yield new
+        os.replace(new, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(new)
+
+
+@contextlib.contextmanager
+def _write_object(path: str, mode: str) -> Iterator[IO]:
+    """An object of a bucket exists once its writer closes: it is opened when all of it is known."""
+    with tempfile.TemporaryDirectory() as scratch:
+        local = os.path.join(scratch, "object")
+        with _open(local, mode) as file:
+            yield file
+        with open(local, "rb") as source, folder(path).open("wb") as target:
+            shutil.copyfileobj(source, target)
+
+
+@contextlib.contextmanager
+def _write_new(path: str, mode: str) -> Iterator[IO]:
+    with atomic_path(path) as new, _open(new, mode) as file:
+        if os.path.exists(path):
+            _copy_owner_and_mode(path, new)
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _write_through(path: str | int, mode: str) -> Iterator[IO]:
+    """path: a name, or a descriptor of this process, which may be a socket or a file that is appended to."""
+    with _open(os.dup(path) if isinstance(path, int) else path, mode) as file:
+        yield file
+
+
+def _open(path: str | int, mode: str) -> IO:
+    return open(path, mode, encoding=None if "b" in mode else "utf-8")
+
+
+def _follow_links(path: str) -> str | int:
+    """The path behind all symbolic links, or the descriptor of this process that it names, as /dev/stdout does."""
+    path = os.path.abspath(path)
+    for _ in range(LINKS):
+        directory, name = os.path.split(path)
+        directory = os.path.realpath(directory)
+        if re.fullmatch(rf"/proc/{os.getpid()}(/task/\d+)?/fd", directory) and name.isdecimal():
+            return int(name)
+        path = os.path.join(directory, name)
+        if not os.path.islink(path) or directory.startswith("/proc/"):
+            break
+        path = os.path.join(directory, os.readlink(path))
+    return path
+
+
+def _is_plain_or_new(path: str) -> bool:
+    """Raises IsADirectoryError for a folder."""
+    try:
+        kind = os.stat(path).st_mode
+    except FileNotFoundError:
+        return True
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(0, "it is a folder")
+    return stat.S_ISREG(kind)
+
+
+def _copy_owner_and_mode(source: str, target: str) -> None:
+    status = os.stat(source)
+    with contextlib.suppress(OSError):  # only root may give a file away
+        os.chown(target, status.st_uid, status.st_gid)
+    os.chmod(target, stat.S_IMODE(status.st_mode))

@@ -9,8 +9,9 @@ import numpy as np
 import tensorstore as ts
 from jax.sharding import AbstractMesh, NamedSharding
 
+from dots_jax.checkpoint.metadata import CheckpointMetadata
 from dots_jax.checkpoint.store import Checkpoints, save_args
-from dots_jax.config import CheckpointConfig, ComputeConfig, ModelConfig, dots_llm1, to_dict
+from dots_jax.config import CheckpointConfig, ComputeConfig, ModelConfig, dots_llm1
 from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel.mesh import AXES
 from dots_jax.parallel.sharding import parameter_spec
@@ -35,8 +36,8 @@ def write_small(workdir, config: ModelConfig, *steps: int) -> dict[int, TrainSta
     states = {step: small_state(config, step) for step in steps}
     stack_axes = ModelDef(config, ComputeConfig(), None, 1.0).stack_axes()
     for step, state in states.items():
-        record = {"step": step, "tokens": 1000 * step, "model": to_dict(config), "gin": "TrainConfig.seed = 0\n"}
-        checkpoints.save(step, to_items(state), record, stack_axes)
+        metadata = CheckpointMetadata(step=step, tokens=1000 * step, model=config, gin="TrainConfig.seed = 0\n")
+        checkpoints.save(step, to_items(state), metadata, stack_axes)
     checkpoints.wait()
     checkpoints.close()
     return states
@@ -49,8 +50,8 @@ def write_large(workdir, fsdp: int = 16, expert: int = 8) -> dict[str, np.ndarra
     model = workdir / "checkpoints" / "1" / "model"
     (model.parent / "record").mkdir(parents=True)
     model.mkdir()
-    record = {"step": 1, "tokens": 10**12, "model": to_dict(config), "gin": "# a pod's run\n"}
-    (model.parent / "record" / "metadata").write_text(json.dumps(record))
+    metadata = CheckpointMetadata(step=1, tokens=10**12, model=config, gin="# a pod's run\n")
+    (model.parent / "record" / "metadata").write_text(json.dumps(metadata.to_json()))
 
     tree, written = {}, {}
     for path, leaf, stack_axes in _abstract_model(config, mesh):

@@ -1,4 +1,4 @@
-"""`dots_jax.open_checkpoint`: what a checkpoint holds, any part of its arrays, or a small model whole.
+"""`dots_jax.open_checkpoint` for notebooks: what a checkpoint holds, any part of its arrays, or a small model.
 
 The folder is a training run's workdir, what `convert from_hf` wrote, or one checkpoint (`.../checkpoints/200`), on a
 disk or in a bucket. Opening it reads a few KB. jax is loaded by `restore` alone.
@@ -17,10 +17,12 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 
-from dots_jax.checkpoint.arrays import Index, StoredArray, StoredArrays
-from dots_jax.config import ModelConfig, Stage, Untie, UserError, model_from_dict
+from dots_jax.checkpoint import open as opener
+from dots_jax.checkpoint.arrays import Index, StoredArray
+from dots_jax.checkpoint.metadata import CheckpointMetadata
+from dots_jax.config import ModelConfig, UserError
 from dots_jax.curriculum.stages import Schedule
-from dots_jax.storage import folder, tokenizer_beside
+from dots_jax.human import human_bytes
 
 if TYPE_CHECKING:
     from dots_jax.analysis.restored_model import RestoredModel
@@ -30,66 +32,47 @@ Places = int | slice | Iterable[int] | None
 DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float32": np.dtype(np.float32), "float16": np.dtype(np.float16)}
 
 
-def open_checkpoint(path: str) -> "OpenCheckpoint":
-    """The newest checkpoint of a workdir, or the one checkpoint that the path names.
+def open_checkpoint(path: str, step: int | None = None) -> "OpenCheckpoint":
+    """The newest checkpoint of a workdir or the one of `step`, or the one checkpoint that the path names.
 
     Raises:
-      UserError: there is no such folder, or it holds no checkpoint.
+      UserError: there is none, or it is damaged.
     """
-    here = folder(path)
-    if not here.is_dir():
-        raise UserError(f"There is no folder {path}.")
-    if (here / "model").is_dir() and (here / "record").is_dir():
-        parent = here.parent if here.name.isdecimal() and here.parent.name == "checkpoints" else None
-        return OpenCheckpoint(here, parent)
-    steps = here if here.name == "checkpoints" else here / "checkpoints"
-    if not steps.is_dir():
-        raise UserError(
-            f"{path} is no checkpoint and no workdir: a workdir has a folder checkpoints/, and a checkpoint has model/ and record/."
-        )
-    whole = _whole_steps(steps)
-    if not whole:
-        raise UserError(f"There is no finished checkpoint in {steps}.")
-    return OpenCheckpoint(steps / str(whole[-1]), steps)
-
-
-def _whole_steps(checkpoints: epath.Path) -> list[int]:
-    """Orbax writes a checkpoint under another name until it is whole."""
-    return sorted(int(entry.name) for entry in checkpoints.iterdir() if entry.name.isdecimal() and entry.is_dir())
+    return OpenCheckpoint(opener.open_checkpoint(path, step))
 
 
 class OpenCheckpoint:
-    """One checkpoint, and the names of its neighbours. Arrays are named as `huggingface/names.py` names them, in their
-    nested dicts: `embed/w_VD`, `moe_blocks/moe/experts/w_down_EFD`, `router_bias`."""
+    """One checkpoint, and the steps of the others of its run. Arrays are named as `huggingface/names.py` names them, in
+    their nested dicts: `embed/w_VD`, `moe_blocks/moe/experts/w_down_EFD`, `router_bias`."""
 
-    def __init__(self, path: epath.Path, checkpoints: epath.Path | None):
-        """path: of this checkpoint. checkpoints: the folder of all of them; None if it stands alone."""
-        self.path, self._checkpoints = path, checkpoints
-        self._record = _read_record(path)
-        self.model: ModelConfig = model_from_dict(self._record["model"])
-        self._stored = StoredArrays(path / "model")
-        self._names = {name.removeprefix("params/"): name for name in self._stored.arrays}
+    def __init__(self, opened: opener.Opened):
+        self._opened = opened
+        self.path: epath.Path = opened.path
+        self.model: ModelConfig = opened.model
+        self._names = {name.removeprefix("params/"): name for name in opened.arrays.arrays}
         self.arrays: dict[str, StoredArray] = {
-            short: dataclasses.replace(self._stored.arrays[name], path=short) for short, name in self._names.items()
+            short: dataclasses.replace(opened.arrays.arrays[name], path=short) for short, name in self._names.items()
         }
 
     # --- what is there ------------------------------------------------------------------------------------------------
 
     @property
+    def metadata(self) -> CheckpointMetadata:
+        return self._opened.metadata
+
+    @property
     def step(self) -> int:
-        return self._record["step"]
+        return self._opened.step
 
     @property
     def gin(self) -> str:
         """The settings that the run was started with; empty for a converted model."""
-        return self._record.get("gin", "")
+        return self.metadata.gin
 
     @property
     def tokenizer(self) -> str:
-        """The tokenizer.json that a conversion kept with its checkpoint, or that the run named; empty: bytes."""
-        if self._checkpoints and (beside := tokenizer_beside(self._checkpoints.parent)):
-            return str(beside)
-        return ((self._record.get("config") or {}).get("data") or {}).get("tokenizer", "")
+        """The tokenizer.json in the workdir, or the one that the run named; empty: bytes."""
+        return self._opened.tokenizer or ""
 
     @functools.cached_property
     def declarations(self) -> "dict[str, Declaration]":
@@ -105,48 +88,41 @@ class OpenCheckpoint:
             raise UserError(f"{self.path} holds arrays that its model does not have: {_listed(unknown)}.")
         return {name: declared[name] for name in self.arrays}
 
-    @functools.cached_property
+    @property
     def steps(self) -> list[int]:
-        """Steps of the checkpoints beside this one, and its own, rising."""
-        return _whole_steps(self._checkpoints) if self._checkpoints else [self.step]
+        """Steps of all checkpoints of the run, rising."""
+        return self._opened.steps
 
     @functools.cached_property
     def tokens(self) -> dict[int, int]:
-        """Step -> tokens that the model has been trained on, for every checkpoint that is there."""
-        records = {step: self._record if step == self.step else self.at(step)._record for step in self.steps}
-        return {step: record.get("tokens", 0) for step, record in records.items()}
+        """Step -> tokens that the model has been trained on, for each of `steps`."""
+        return {step: self._opened.at(step).metadata.tokens for step in self.steps}
 
     @functools.cached_property
     def milestones(self) -> list[int]:
         """Those of `steps` that the run keeps for ever: one every `CheckpointConfig.milestone_tokens` tokens, and its end."""
-        run = self._record.get("config") or {}
-        settings = run.get("checkpoint") or {}
-        if not settings.get("milestone_tokens"):
+        saves = self.metadata.schedule_of_saves
+        if saves is None or not saves.milestone_tokens:
             return []
-        stages = [Stage(**{**stage, "untie": _untie(stage.get("untie"))}) for stage in run["stages"]]
-        schedule, every, tokens = Schedule(stages), settings["every_steps"], settings["milestone_tokens"]
-        return [step for step in self.steps if schedule.is_milestone(step, every, tokens)]
+        schedule = Schedule(self.metadata.stages)
+        return [step for step in self.steps if schedule.is_milestone(step, saves.every_steps, saves.milestone_tokens)]
 
     def at(self, step: int) -> "OpenCheckpoint":
         """The checkpoint of another step of the same run."""
-        if step not in self.steps:
-            raise UserError(f"There is no checkpoint of step {step} in {self._where}: it has {_listed(self.steps)}.")
-        return self if step == self.step else OpenCheckpoint(self._checkpoints / str(step), self._checkpoints)
-
-    @property
-    def _where(self) -> epath.Path:
-        return self._checkpoints or self.path
+        return self if step == self.step else OpenCheckpoint(self._opened.at(step))
 
     @property
     def has_metrics(self) -> bool:
-        """Whether a training run wrote this checkpoint, and its rows are still beside it."""
-        return self._checkpoints is not None and (self._checkpoints.parent / "metrics.jsonl").exists()
+        """Whether the workdir holds the metrics of a training run."""
+        return self._opened.workdir is not None and (self._opened.workdir / "metrics.jsonl").exists()
 
     def metrics(self) -> list[dict]:
         """The rows of the run's metrics.jsonl, one for each logged step."""
         if not self.has_metrics:
-            raise UserError(f"There is no metrics.jsonl beside {self._where}: only a training run writes one.")
-        path = self._checkpoints.parent / "metrics.jsonl"
+            raise UserError(
+                f"There is no metrics.jsonl of {self.path}: only a training run writes one, in its workdir."
+            )
+        path = self._opened.workdir / "metrics.jsonl"
         rows = []
         for line in path.read_text().splitlines():
             try:
@@ -157,17 +133,18 @@ class OpenCheckpoint:
 
     def tree(self) -> str:
         """Every array with its shape, dtype, bytes in memory and bytes on the disk, as a table."""
-        stored = self._stored.stored_bytes
+        stored = self._opened.arrays.stored_bytes
         width = max(map(len, self.arrays))
         lines = [f"{'array':<{width}}  {'shape':<24} {'dtype':<9} {'in memory':>11} {'stored':>11} {'a chunk':>11}"]
         for name, array in self.arrays.items():
             shape = " x ".join(map(str, array.shape)) or "scalar"
             figures = (array.nbytes, stored[self._names[name]], array.chunk_bytes)
             lines.append(
-                f"{name:<{width}}  {shape:<24} {array.dtype.name:<9} " + " ".join(f"{_human(n):>11}" for n in figures)
+                f"{name:<{width}}  {shape:<24} {array.dtype.name:<9} "
+                + " ".join(f"{human_bytes(n):>11}" for n in figures)
             )
         sums = (sum(array.nbytes for array in self.arrays.values()), sum(stored.values()))
-        lines.append(f"{'in all':<{width}}  {'':<24} {'':<9} " + " ".join(f"{_human(n):>11}" for n in sums))
+        lines.append(f"{'in all':<{width}}  {'':<24} {'':<9} " + " ".join(f"{human_bytes(n):>11}" for n in sums))
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -176,11 +153,11 @@ class OpenCheckpoint:
         m = self.model
         lines = [
             f"checkpoint  {self.path}",
-            f"step        {self.step:,} of {_listed(self.steps)}; {self._record.get('tokens', 0):,} tokens",
+            f"step        {self.step:,} of {_listed(self.steps)}; {self.metadata.tokens:,} tokens",
             f"milestones  {_listed(self.milestones) or 'none kept'}",
             f"model       {m.num_layers} layers of {m.hidden_size}, {m.num_experts} experts of {m.expert_ffn_size} "
             f"({m.experts_per_token} for each token), vocabulary {m.vocab_size:,}",
-            f"arrays      {len(self.arrays)}, {count:,} numbers, {_human(size)}: print(checkpoint.tree())",
+            f"arrays      {len(self.arrays)}, {count:,} numbers, {human_bytes(size)}: print(checkpoint.tree())",
         ]
         return "\n".join(lines)
 
@@ -196,7 +173,7 @@ class OpenCheckpoint:
           pattern: a glob over names, whose * also stands for slashes, or a compiled regular expression that is searched.
           layers: of the model's layers, from 0; a number, a list, a range or a slice. Layer 0 is the dense one. Arrays
             that belong to no chosen layer are left out. A number drops the layer axis.
-          experts: the same for the routed experts' weights; all other arrays stay whole.
+          experts: the same for the routed experts' weights; all other arrays come with all their axes.
           index: for each of the leading axes of every array, a number, list, range or slice; instead of the two above.
           dtype: `bfloat16`, `float32` or `float16`; None leaves it as it is stored.
 
@@ -221,12 +198,12 @@ class OpenCheckpoint:
         sizes = [self._sizes(name, place, dtype) for name, place in chosen.items()]
         _check_memory(sum(result for result, _ in sizes), max(chunk for _, chunk in sizes))
         return {
-            name: self._stored.read(self._names[name], place, DTYPES.get(dtype, self.arrays[name].dtype))
+            name: self._opened.arrays.read(self._names[name], place, DTYPES.get(dtype, self.arrays[name].dtype))
             for name, place in chosen.items()
         }
 
     def restore(self, dtype: str = "float32") -> "RestoredModel":
-        """The whole model on this machine's devices, ready to compute with; its checksums are compared."""
+        """The model on one device of this machine, ready to compute with; its checksums are compared."""
         if dtype not in DTYPES:
             raise UserError(f"dtype must be one of {', '.join(DTYPES)}, but is {dtype!r}.")
         size = sum(
@@ -236,7 +213,7 @@ class OpenCheckpoint:
         _check_memory(size, 0)
         from dots_jax.analysis.restored_model import restore_model
 
-        return restore_model(self.path, self._record, self.model, {n: a.dtype for n, a in self.arrays.items()}, dtype)
+        return restore_model(self._opened, dtype)
 
     def _matching(self, pattern: str | re.Pattern) -> list[str]:
         if isinstance(pattern, re.Pattern):
@@ -278,22 +255,6 @@ class OpenCheckpoint:
         return int(np.prod(kept, dtype=np.int64)) * DTYPES.get(dtype, array.dtype).itemsize, array.chunk_bytes
 
 
-def _read_record(path: epath.Path) -> dict:
-    try:
-        record = json.loads((path / "record" / "metadata").read_text())
-        return record if "model" in record and "step" in record else _missing()
-    except Exception as error:
-        raise UserError(f"{path} is no whole checkpoint of this project: its record cannot be read.") from error
-
-
-def _missing():
-    raise ValueError("the record names no model or no step")
-
-
-def _untie(fields: dict | None) -> Untie | None:
-    return Untie(**fields) if fields else None
-
-
 def _places(places: Places, size: int, what: str) -> Index | None:
     """A number, or a list of them, each checked. what: `layers`, for the message."""
     if places is None:
@@ -324,12 +285,12 @@ def _check_memory(result: int, chunk: int) -> None:
     free = _free_memory()
     if free is not None and result + chunk > free:
         what = (
-            f"The result takes {_human(result)}"
+            f"The result takes {human_bytes(result)}"
             if result > chunk
-            else f"A chunk of the checkpoint takes {_human(chunk)}"
+            else f"A chunk of the checkpoint takes {human_bytes(chunk)}"
         )
         raise UserError(
-            f"{what}, and this machine has {_human(free)} free: choose fewer layers or experts, or bfloat16."
+            f"{what}, and this machine has {human_bytes(free)} free: choose fewer layers or experts, or bfloat16."
         )
 
 
@@ -348,11 +309,3 @@ def _text(pattern: str | re.Pattern) -> str:
 def _listed(names) -> str:
     names = [str(name) for name in names]
     return ", ".join(names if len(names) <= 8 else [*names[:4], "...", *names[-2:]])
-
-
-def _human(n: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if n < 1024:
-            return f"{n:,.0f} {unit}" if unit == "B" else f"{n:,.1f} {unit}"
-        n /= 1024
-    return f"{n:,.2f} GiB"

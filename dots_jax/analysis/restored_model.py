@@ -1,4 +1,4 @@
-"""A model that was restored whole from a checkpoint, on the devices of this machine."""
+"""A model that was restored from a checkpoint, on one device of this machine."""
 
 import dataclasses
 import functools
@@ -6,19 +6,15 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import orbax.checkpoint as ocp
-from etils import epath
 
-from dots_jax.checkpoint.store import verify_model
-from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig, UserError
+from dots_jax.checkpoint.open import Opened
+from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from dots_jax.inference.generation import Generator
 from dots_jax.inference.sampling import Sampling
 from dots_jax.inference.weights import check_tokens, define, serving_mesh, shard_weights
 from dots_jax.model.model_def import ModelDef
 from dots_jax.model.transformer import Transformer
 from dots_jax.parallel.mesh import make_mesh
-
-INIT_STD = 1.0  # of arrays that are never made: the parameters come from the checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,31 +54,16 @@ class RestoredModel:
 def _definition(config: ModelConfig, dtype: str) -> tuple[ModelDef, ComputeConfig]:
     """One for all checkpoints of a run, so that what was compiled for one serves the others."""
     compute = ComputeConfig(dtype=dtype, remat="none")
-    return ModelDef(config, compute, make_mesh(MeshConfig(fsdp=1)), INIT_STD), compute
+    return ModelDef(config, compute, make_mesh(MeshConfig(fsdp=1))), compute
 
 
-def restore_model(path: epath.Path, record: dict, config: ModelConfig, dtypes: dict, dtype: str) -> RestoredModel:
-    """The model of the checkpoint at `path` on one device, computing in `dtype`. dtypes: of the stored arrays, by name.
+def restore_model(opened: Opened, dtype: str) -> RestoredModel:
+    """The model of a checkpoint on one device, computing in `dtype`.
 
     Raises:
       UserError: an array is missing, damaged, or of another shape than the config gives it.
     """
-    definition, compute = _definition(config, dtype)
-    shapes = dict(zip(("params", "router_bias"), definition.abstract()))
-    shardings = dict(zip(("params", "router_bias"), definition.shardings()))
-
-    def as_stored(place, leaf, sharding):
-        # Restored in the dtype of the file, so that checksums can be compared, and cast afterwards.
-        name = "/".join(str(key.key) for key in place).removeprefix("params/")
-        return jax.ShapeDtypeStruct(leaf.shape, dtypes.get(name, leaf.dtype), sharding=sharding)
-
-    abstract = jax.tree_util.tree_map_with_path(as_stored, shapes, shardings)
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            model = checkpointer.restore(path / "model", abstract)
-        verify_model(model, record)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"The checkpoint {path} cannot be read: {reason}") from error
-    params = jax.tree.map(lambda array: array.astype(jnp.dtype(dtype)), model["params"])
-    return RestoredModel(config, compute, definition, params, model["router_bias"].astype(jnp.float32), record["step"])
+    definition, compute = _definition(opened.model, dtype)
+    params, router_bias = opened.restore(definition.abstract(), definition.shardings(), stored_dtypes=True)
+    params = jax.tree.map(lambda array: array.astype(jnp.dtype(dtype)), params)
+    return RestoredModel(opened.model, compute, definition, params, router_bias.astype(jnp.float32), opened.step)

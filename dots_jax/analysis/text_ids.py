@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 
 from dots_jax.config import UserError
+from dots_jax.human import first_line
 from dots_jax.storage import folder
 
 FIRST_BYTE = 3  # of seqio's byte vocabulary, whose first ids are padding, end and unknown
@@ -27,7 +28,7 @@ class TextIds:
                 token["special"] = True  # only what is marked so can be kept from being read out of a text
             self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(fields))
         except Exception as error:  # the library raises plain Exception
-            raise UserError(f"The tokenizer {tokenizer} cannot be read: {' '.join(str(error).split())[:200]}") from None
+            raise UserError(f"The tokenizer {tokenizer} cannot be read: {first_line(error)}") from None
         self._tokenizer.encode_special_tokens = True  # text is only text, also where it spells a special token
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -38,7 +39,7 @@ class TextIds:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Special tokens by name; what is no whole character is shown as U+FFFD."""
+        """Special tokens by name; bytes that are no character are shown as U+FFFD."""
         if self._tokenizer is None:
             return bytes(i - FIRST_BYTE for i in ids if 0 <= i - FIRST_BYTE < 256).decode(errors="replace")
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)

@@ -16,8 +16,9 @@ import tensorstore as ts
 from etils import epath
 
 from dots_jax.config import UserError
+from dots_jax.human import first_line
 
-# Decoded chunks that may be in memory at the same time, beside the result.
+# Decoded chunks that may be in memory at the same time, in addition to the result.
 IN_FLIGHT_BYTES = 512 * 2**20
 INDEX_CACHE_BYTES = 256 * 2**20
 Index = int | list[int]  # of one axis: an int drops the axis, as in numpy
@@ -44,26 +45,30 @@ class StoredArray:
 class StoredArrays:
     """The arrays below one folder that orbax wrote, by path: {'params/embed/w_VD': StoredArray, ...}."""
 
-    def __init__(self, folder: epath.Path):
-        """Reads the list of names and each array's zarr metadata, a few KB in all.
+    def __init__(self, folder: epath.Path, chunk_cache_bytes: int = 0):
+        """Reads the list of names and each array's zarr metadata, a few KB in total.
+
+        chunk_cache_bytes: memory for decoded chunks, for a reader that comes back to a chunk for another part of it.
 
         Raises:
           UserError: the folder holds no arrays of orbax, or they cannot be read.
         """
         self.folder = folder
         self._base = f"{folder}/" if "://" in str(folder) else f"file://{folder}/"
-        # The store's index is kept once it was read; chunks are not, so that memory stays what the caller asked for.
-        pools = {"cache_pool": {"total_bytes_limit": INDEX_CACHE_BYTES}, "cache_pool#chunks": {"total_bytes_limit": 0}}
-        self._context = ts.Context(pools)
+        # The store's index always stays in memory; chunks only on demand, so that memory stays what the caller asked for.
+        self._context = ts.Context({
+            "cache_pool": {"total_bytes_limit": INDEX_CACHE_BYTES},
+            "cache_pool#chunks": {"total_bytes_limit": chunk_cache_bytes},
+        })  # fmt: skip
         try:
             metadata = json.loads((folder / "_METADATA").read_text())
             self._ocdbt, driver = metadata.get("use_ocdbt", True), "zarr3" if metadata.get("use_zarr3") else "zarr"
             names = [[str(key["key"]) for key in leaf["key_metadata"]] for leaf in metadata["tree_metadata"].values()]
             opened = {"/".join(keys): self._open(driver, ".".join(keys)) for keys in names}
-            self._stores = {path: future.result() for path, future in opened.items()}
+            self.stores: dict[str, ts.TensorStore] = {path: future.result() for path, future in opened.items()}
         except Exception as error:
-            raise UserError(f"The arrays in {folder} cannot be read: {_first_line(error)}") from error
-        self.arrays = {path: self._describe(path, store) for path, store in self._stores.items()}
+            raise UserError(f"The arrays in {folder} cannot be read: {first_line(error)}") from error
+        self.arrays = {path: self._describe(path, store) for path, store in self.stores.items()}
 
     def _open(self, driver: str, name: str) -> ts.Future:
         if self._ocdbt:
@@ -81,9 +86,9 @@ class StoredArrays:
     def read(self, path: str, index: tuple[Index, ...], dtype: np.dtype) -> np.ndarray:
         """array[index] of one array, cast. index: for each of the leading axes, a place or a list of places.
 
-        Goes chunk by chunk, each once, and holds no more than IN_FLIGHT_BYTES of them beside the result.
+        Goes chunk by chunk, each once, and holds at most IN_FLIGHT_BYTES of them in addition to the result.
         """
-        array, store = self.arrays[path], self._stores[path]
+        array, store = self.arrays[path], self.stores[path]
         places = [*index, *(list(range(size)) for size in array.shape[len(index) :])]
         kept = [len(place) for place in places if not isinstance(place, int)]
         out = np.empty(kept, dtype)
@@ -95,19 +100,12 @@ class StoredArrays:
                 try:
                     out[target] = future.result()
                 except Exception as error:
-                    raise UserError(
-                        f"The array {path} in {self.folder} cannot be read: {_first_line(error)}"
-                    ) from error
+                    raise UserError(f"The array {path} in {self.folder} cannot be read: {first_line(error)}") from error
         return out
-
-    def chunks_touched(self, path: str, index: tuple[Index, ...]) -> int:
-        array = self.arrays[path]
-        places = [*index, *(list(range(size)) for size in array.shape[len(index) :])]
-        return math.prod(len(list(_by_chunk(place, size))) for place, size in zip(places, array.chunk))
 
     @functools.cached_property
     def stored_bytes(self) -> dict[str, int]:
-        """Bytes of each array as they lie there, compressed. Reads the store's index, not the arrays."""
+        """Compressed bytes of each array. Reads the store's index, not the arrays."""
         if not self._ocdbt:
             return {path: _folder_bytes(self.folder / path.replace("/", ".")) for path in self.arrays}
         base = ts.KvStore.open(self._base).result()
@@ -127,7 +125,7 @@ class StoredArrays:
 
 
 def bytes_read() -> int:
-    """What TensorStore has read in this process so far, from disks and buckets."""
+    """Bytes that TensorStore has read in this process so far, from disks and buckets."""
     metrics = ts.experimental_collect_matching_metrics("/tensorstore/kvstore/")
     # Not of the layers above, which would count the same bytes again.
     sources = [m for m in metrics if m["name"].endswith("/bytes_read") and "/ocdbt/" not in m["name"]]
@@ -166,8 +164,3 @@ def _value_bytes(entry: dict) -> int:
 
 def _folder_bytes(folder: epath.Path) -> int:
     return sum(file.stat().length for file in folder.iterdir() if not file.is_dir())
-
-
-def _first_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:200] + " ..."

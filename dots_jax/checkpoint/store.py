@@ -1,15 +1,12 @@
-"""Checkpoints with orbax: the model, the optimizer, the data position and the gin text of a run, as one unit.
+"""The checkpoints of a training run: written with orbax, and restored to resume.
 
 A checkpoint is a folder `checkpoints/<step>` with three items: `model` (params and router_bias), `training` (optimizer
-state, step, guard) and `record` (JSON: position, tokens, model section, gin text, checksums). Orbax writes it beside and
-renames it when it is whole, so a crash at any moment leaves the previous one as it was. Each array's checksum is taken
-on the device when it is saved and again when it is restored: a bit that flipped on the disk is found, on any mesh.
+state, step, guard) and `record` (JSON, checkpoint/metadata.py). Orbax writes it under another name and renames it when it
+is complete, so a crash at any moment leaves the previous one as it was.
 """
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import math
 import os
 import shutil
@@ -17,10 +14,12 @@ import sys
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from dots_jax.checkpoint.metadata import CheckpointMetadata, DamagedCheckpoint, NewerFormat, read_metadata
+from dots_jax.checkpoint.restore import named_checksums, verify
 from dots_jax.config import CheckpointConfig, ModelConfig, UserError, to_dict
+from dots_jax.human import first_line, human_bytes
 from dots_jax.storage import folder, in_bucket
 
 
@@ -30,17 +29,6 @@ class _Milestones(ocp.checkpoint_managers.PreservationPolicy):
 
     def should_preserve(self, checkpoints, *, context):
         return [self.is_milestone(checkpoint.step) for checkpoint in checkpoints]
-
-
-@jax.jit
-def _checksums(tree) -> list[jax.Array]:
-    """The sum of each leaf's bit patterns modulo 2**32: whole numbers, so the order of the sum does not matter."""
-    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
-
-    def one(leaf):
-        return jnp.sum(jax.lax.bitcast_convert_type(leaf, unsigned[leaf.dtype.itemsize]).astype(jnp.uint32))
-
-    return [one(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 # A chunk is the least that can be read of an array. Smaller than this it is not worth a request of its own, and there
@@ -59,41 +47,6 @@ def save_args(array: jax.Array, stack_axes: int) -> ocp.SaveArgs:
         axis for axis in range(stack_axes) if math.prod(shard[axis + 1 :]) * array.dtype.itemsize >= MIN_CHUNK_BYTES
     ]
     return ocp.SaveArgs(shard_axes=tuple(worth))
-
-
-def _named_checksums(items: dict) -> dict[str, int]:
-    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(items)]
-    return dict(zip(names, map(int, jax.device_get(_checksums(items)))))
-
-
-def _verify(items: dict, record: dict) -> None:
-    saved_dtypes = record.get("dtypes", {})  # of a converted checkpoint; a run restores what it saved
-
-    def as_saved(path, leaf):
-        name = jax.tree_util.keystr(path)
-        dtype = jnp.dtype(saved_dtypes.get(name, leaf.dtype))
-        if dtype.itemsize > leaf.dtype.itemsize:
-            raise ValueError(f"the array {name} is {dtype} and cannot be checked as {leaf.dtype}: cast it afterwards")
-        return leaf.astype(dtype)  # bfloat16 that was widened to float32 comes back bit for bit
-
-    for name, checksum in _named_checksums(jax.tree_util.tree_map_with_path(as_saved, items)).items():
-        if record["checksums"].get(name) != checksum:
-            raise ValueError(f"the array {name} is not the one that was saved")
-
-
-def with_checksum(record: dict) -> dict:
-    """The record with the checksum of itself, which whoever reads it compares."""
-    return record | {"checksum": _record_checksum(record)}
-
-
-def verify_model(model: dict, record: dict) -> None:
-    """Raises ValueError if an array of the item `model` is not the one whose checksum the record holds."""
-    _verify({"model": model}, record)
-
-
-def _record_checksum(record: dict) -> str:
-    text = json.dumps({name: value for name, value in record.items() if name != "checksum"}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Checkpoints:
@@ -123,54 +76,52 @@ class Checkpoints:
         )
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints that are whole, rising."""
+        """Steps of the finished checkpoints, rising."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, items: dict[str, dict], record: dict, stack_axes: dict | None = None) -> None:
-        """Copies the items `model` and `training` to the host and returns; the rest is written in the background. A step
-        that is there stays.
+    def save(
+        self, step: int, items: dict[str, dict], metadata: CheckpointMetadata, stack_axes: dict | None = None
+    ) -> None:
+        """Copies the items `model` and `training` to the host and returns; the rest is written in the background.
 
+        A step that has a checkpoint is skipped. The checksums of the arrays are added to the metadata.
         stack_axes: for each array of `model`, how many leading axes are layers and experts (`ModelDef.stack_axes`), along
         which it is cut; None: no array is cut.
         """
         if step in self._manager.all_steps():
             return
-        record = with_checksum(record | {"checksums": _named_checksums(items)})
+        metadata = dataclasses.replace(metadata, checksums=named_checksums(items))
         # Only the model is read in parts: the optimizer's chunks may be as large as its shards.
         cut = {"model": jax.tree.map(save_args, items["model"], stack_axes)} if stack_axes else {}
         arguments = {name: ocp.args.StandardSave(item, save_args=cut.get(name)) for name, item in items.items()}
-        self._manager.save(step, args=ocp.args.Composite(**arguments, record=ocp.args.JsonSave(record)))
+        record = ocp.args.JsonSave(metadata.to_json())
+        self._manager.save(step, args=ocp.args.Composite(**arguments, record=record))
 
-    def record(self, step: int) -> dict:
-        """The JSON of a checkpoint, without its arrays."""
-        record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore())).record
-        if record.get("checksum") != _record_checksum(record):
-            raise ValueError("the record is not the one that was saved")
-        return record
+    def metadata(self, step: int) -> CheckpointMetadata:
+        """Of one checkpoint, without its arrays."""
+        return read_metadata(self.folder / str(step))
 
-    def newest_record(self) -> dict | None:
-        """The record of the newest checkpoint whose record can be read; None where there is no checkpoint."""
+    def newest_metadata(self) -> CheckpointMetadata | None:
+        """Of the newest checkpoint whose record can be read; None where there is no checkpoint."""
         for step in reversed(self.steps()):
-            try:
-                return self.record(step)
-            except Exception:  # noqa: BLE001  restore_newest says what is wrong with it
-                continue
+            with contextlib.suppress(DamagedCheckpoint):  # restore_newest says what is wrong with it
+                return self.metadata(step)
         return None
 
-    def restore_newest(self, abstract: dict[str, dict]) -> tuple[dict[str, dict], dict] | None:
-        """The newest items that can be read, in the shardings of `abstract`, and their record; None for a new run.
+    def restore_newest(self, abstract: dict[str, dict]) -> tuple[dict[str, dict], CheckpointMetadata] | None:
+        """The newest items that can be read, in the shardings of `abstract`, and their metadata; None for a new run.
 
         A damaged checkpoint is named on stderr and moved to `damaged/`, and the one before it is used.
 
         Raises:
-          UserError: there are checkpoints, and none can be read.
+          UserError: there are checkpoints, and none can be read; or a later version of this project wrote the newest.
         """
         steps = self.steps()
         for step in reversed(steps):
             try:
                 return self._restore(step, abstract)
             except Exception as error:  # noqa: BLE001  whatever the reader trips over, the checkpoint cannot be used
-                if "RESOURCE_EXHAUSTED" in str(error):
+                if "RESOURCE_EXHAUSTED" in str(error) or isinstance(error, NewerFormat):
                     raise
                 self._set_aside(step, error)
         if steps:
@@ -180,33 +131,18 @@ class Checkpoints:
             )
         return None
 
-    def _restore(self, step: int, abstract: dict[str, dict]) -> tuple[dict[str, dict], dict]:
-        record = self.record(step)
+    def _restore(self, step: int, abstract: dict[str, dict]) -> tuple[dict[str, dict], CheckpointMetadata]:
+        metadata = self.metadata(step)
         arguments = {name: ocp.args.StandardRestore(item) for name, item in abstract.items()}
         restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
         items = {name: restored[name] for name in abstract}
-        _verify(items, record)
-        return items, record
-
-    def restore_model(self, step: int, abstract_model: dict) -> dict:
-        """`params` and `router_bias` of one checkpoint, without the optimizer's two thirds of the bytes.
-
-        Raises:
-          UserError: the checkpoint is not there or is damaged.
-        """
-        try:
-            record = self.record(step)
-            item = ocp.args.StandardRestore(abstract_model)
-            model = self._manager.restore(step, args=ocp.args.Composite(model=item)).model
-            verify_model(model, record)
-        except Exception as error:  # noqa: BLE001
-            raise UserError(f"The checkpoint {self.folder / str(step)} cannot be read: {_first_line(error)}") from error
-        return model
+        verify(items, metadata)
+        return items, metadata
 
     def _set_aside(self, step: int, error: Exception) -> None:
         """Moves a damaged checkpoint out of the way, so that its step can be saved again; nothing is deleted."""
         if jax.process_index() == 0:
-            path, reason = self.folder / str(step), _first_line(error)
+            path, reason = self.folder / str(step), getattr(error, "reason", None) or first_line(error)
             print(f"warning: checkpoint {path} is damaged ({reason}); moved to damaged/", file=sys.stderr, flush=True)
         self._manager.close()
         if jax.process_index() == 0:
@@ -228,20 +164,14 @@ class Checkpoints:
         self._manager.close()
 
 
-def _first_line(error: Exception) -> str:
-    text = " ".join(str(error).split("See full TensorStore details")[0].split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:200] + " ..."
-
-
 def check_same_model(
-    saved: dict, config: ModelConfig, where: str, mend: str = "Use another --workdir, or the old settings."
+    saved: ModelConfig, config: ModelConfig, where: str, fix: str = "Use another --workdir, or the old settings."
 ) -> None:
     """Refuses to continue a run with another architecture, and says what differs."""
-    now = to_dict(config)
-    names = sorted(n for n in saved.keys() | now.keys() if saved.get(n) != now.get(n))
-    if names:
-        differences = ", ".join(f"{n} was {saved.get(n)} and is now {now.get(n)}" for n in names)
-        raise UserError(f"{where} holds another model: {differences}. {mend}")
+    before, now = to_dict(saved), to_dict(config)
+    differences = [f"{n} was {before[n]} and is now {now[n]}" for n in sorted(now) if before[n] != now[n]]
+    if differences:
+        raise UserError(f"{where} holds another model: {', '.join(differences)}. {fix}")
 
 
 @contextlib.contextmanager
@@ -255,12 +185,14 @@ def disk_errors(workdir: str, what: str = "The workdir"):
         if reason is None or isinstance(error, UserError):
             raise
         raise UserError(
-            f"{what} {workdir} can no longer be written ({reason}). The checkpoints that are whole stay as they were: "
-            "mend that and start the same command again."
+            f"{what} {workdir} can no longer be written ({reason}). Finished checkpoints are unchanged: fix that and start "
+            "the same command again."
         ) from error
 
 
-def check_disk(workdir: str, checkpoint_bytes: int, what: str = "The workdir", mend: str = "another --workdir") -> None:
+def check_disk(
+    workdir: str, checkpoint_bytes: int, what: str = "The workdir", other: str = "another --workdir"
+) -> None:
     """Refuses a workdir that cannot be written, or whose disk has no room for one more checkpoint. Buckets have room."""
     if in_bucket(workdir):
         probe = folder(workdir) / f".probe-{jax.process_index()}"
@@ -270,7 +202,7 @@ def check_disk(workdir: str, checkpoint_bytes: int, what: str = "The workdir", m
             probe.unlink()
         except Exception as error:  # noqa: BLE001  every kind of bucket has errors of its own
             raise UserError(
-                f"{what} {workdir} cannot be written ({_first_line(error)}): is there such a bucket, and may this "
+                f"{what} {workdir} cannot be written ({first_line(error)}): is there such a bucket, and may this "
                 "machine's account write to it?"
             ) from error
         return
@@ -281,10 +213,10 @@ def check_disk(workdir: str, checkpoint_bytes: int, what: str = "The workdir", m
             file.write("x")
         os.remove(probe)
     except OSError as error:
-        raise UserError(f"{what} {workdir} cannot be written ({error.strerror}): choose {mend}.") from error
+        raise UserError(f"{what} {workdir} cannot be written ({error.strerror}): choose {other}.") from error
     free = shutil.disk_usage(workdir).free
     if free < checkpoint_bytes:
         raise UserError(
-            f"A checkpoint takes {checkpoint_bytes / 2**20:,.1f} MiB, and the disk of {workdir} has {free / 2**20:,.1f} MiB left: "
-            f"free some space, or choose {mend}."
+            f"A checkpoint takes {human_bytes(checkpoint_bytes)}, and the disk of {workdir} has {human_bytes(free)} left: "
+            f"free some space, or choose {other}."
         )

@@ -1,14 +1,14 @@
 """`config.json` of a Hugging Face checkpoint of the dots1 type <-> ModelConfig.
 
-What our model computes is fixed; their config can ask for more. So a field that would change the maths is refused,
-by name, unless it asks for exactly what we compute. Fields that change nothing (dtype, token ids, ...) are ignored.
+What this model computes is fixed; a Hugging Face config can ask for more. A field that would change the maths is refused by
+name unless it asks for exactly what this model computes. Fields that change nothing (dtype, token ids, ...) are ignored.
 """
 
 from collections.abc import Mapping
 
 from dots_jax.config import ModelConfig, UserError
 
-# Our field -> theirs.
+# Native field -> field of the Hugging Face config.
 FIELDS = {
     "vocab_size": "vocab_size",
     "num_layers": "num_hidden_layers",
@@ -25,7 +25,7 @@ FIELDS = {
     "max_seq_len": "max_position_embeddings",
 }
 
-# Their field -> the values we can compute, the first of which we write. None also stands for a field that is absent
+# Hugging Face field -> the values that this model can compute; the first is written. None also means that the field is absent
 # and whose default in transformers is harmless; where the default is another computation, absence is refused too.
 FIXED: dict[str, tuple] = {
     "model_type": ("dots1",),
@@ -60,7 +60,7 @@ def config_from_hf(hf: Mapping) -> ModelConfig:
     heads = _required(hf, "num_attention_heads")
     _require_one_of("num_key_value_heads", hf.get("num_key_value_heads"), (heads, None))
     _check_full_attention(hf)
-    values = {ours: _required(hf, theirs) for ours, theirs in FIELDS.items() if theirs != "head_dim"}
+    values = {native: _required(hf, hf_name) for native, hf_name in FIELDS.items() if hf_name != "head_dim"}
     if hf.get("head_dim") is None and values["hidden_size"] % heads:
         raise UserError(
             "The Hugging Face config has no head_dim, and hidden_size is not a multiple of num_attention_heads."
@@ -74,7 +74,7 @@ def config_to_hf(config: ModelConfig) -> dict:
     return {
         "architectures": ["Dots1ForCausalLM"],
         **{name: allowed[0] for name, allowed in FIXED.items()},
-        **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
+        **{hf_name: getattr(config, native) for native, hf_name in FIELDS.items()},
         "num_key_value_heads": config.num_heads,
         "sliding_window": None,
         "layer_types": ["full_attention"] * config.num_layers,
@@ -98,12 +98,12 @@ def _require_one_of(name: str, value, allowed: tuple) -> None:
 
 
 def _check_full_attention(hf: Mapping) -> None:
-    """Every layer must see its whole sequence. transformers lets layers from max_window_layers (default 62) on slide."""
+    """Every layer must attend to the full sequence. transformers lets layers from max_window_layers (default 62) on slide."""
     layers = _required(hf, "num_hidden_layers")
     first = hf.get("max_window_layers", 62)
     for name, value in (("num_hidden_layers", layers), ("max_window_layers", first)):
         if isinstance(value, bool) or not isinstance(value, int):
-            raise UserError(f"The Hugging Face config's {name} is {value!r}, but must be a whole number.")
+            raise UserError(f"The Hugging Face config's {name} is {value!r}, but must be an integer.")
     sliding = hf.get("sliding_window") is not None and first < layers
     types = hf.get("layer_types") or ["sliding_attention" if sliding else "full_attention"]
     for kind in types:

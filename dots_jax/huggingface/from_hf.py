@@ -1,10 +1,11 @@
-"""A Hugging Face checkpoint becomes one of ours: `DST/checkpoints/0`, in the source's dtype, piece by piece.
+"""A Hugging Face checkpoint becomes a native one: `DST/checkpoints/0`, in the source's dtype, piece by piece.
 
 Each process takes every n-th unit of work (`layout.units`). A finished unit leaves a small file with its checksum, so that
 a conversion that was stopped goes on where it was. Everything is written to `DST/conversion.partial`, which becomes
 `DST/checkpoints/0` by a rename at the end; in a bucket, where nothing can be renamed, orbax's commit file does it.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,29 +15,29 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from dots_jax.checkpoint.store import check_disk, disk_errors, with_checksum
-from dots_jax.config import ModelConfig, UserError, to_dict
+from dots_jax.checkpoint.metadata import CONVERTED, CheckpointMetadata, read_metadata
+from dots_jax.checkpoint.store import check_disk, disk_errors
+from dots_jax.config import ModelConfig, UserError
 from dots_jax.huggingface.config import config_from_hf
-from dots_jax.huggingface.names import ROUTER_BIAS, check_names, slice_from_theirs, their_shape
+from dots_jax.huggingface.names import ROUTER_BIAS, check_names, hf_shape, slice_from_hf
 from dots_jax.huggingface.progress import byte_bar
 from dots_jax.huggingface.safetensors_read import DTYPES, SafetensorsFolder
 from dots_jax.huggingface.stored_model import Batch, UnitWriter, finish_checkpoint, finish_model
 from dots_jax.huggingface.tokenizer_files import check_vocabulary, copy_files, found
 from dots_jax.huggingface.units import Layout, Piece, Unit, checksum, layouts, names_of, units
-from dots_jax.storage import folder, in_bucket, write_whole
+from dots_jax.storage import folder, in_bucket, write_text
 
 STEP = 0
-KIND = "converted"  # of the record: no training run
 BATCH_BYTES = 128 * 2**20  # committed at once; two of them are in memory
 THREADS = 4  # each holds a piece and its copies
-SPARE_BYTES = 64 * 2**20  # beside the arrays: databases' own files
+SPARE_BYTES = 64 * 2**20  # in addition to the arrays: databases' own files
 
 
 def from_hf(source_path: str, target_path: str) -> str:
     """Converts; says in one sentence what was made.
 
     Raises:
-      UserError: the source is not a whole checkpoint of this model type, or the target cannot take it.
+      UserError: the source is not a complete checkpoint of this model type, or the target cannot take it.
     """
     source = SafetensorsFolder(source_path)
     config = config_from_hf(source.config)
@@ -47,7 +48,7 @@ def from_hf(source_path: str, target_path: str) -> str:
     step = target / "checkpoints" / str(STEP)
     if _is_done(target_path, step, source.fingerprint):
         (target / "conversion.partial").rmtree(missing_ok=True)
-        return f"{target_path} holds this conversion already: nothing to do"
+        return f"{target_path} holds this conversion already: complete, skipped"
     work = _Work(target_path, source.fingerprint)
     done = work.open()
     if jax.process_index() == 0:
@@ -71,11 +72,11 @@ def check_tensors(source: SafetensorsFolder, config: ModelConfig) -> np.dtype:
     check_names("tensors", source.tensors, expected)
     first = source.tensors["model.embed_tokens.weight"].dtype
     for name, layout in expected.items():
-        tensor, shape = source.tensors[name], their_shape(layout.row, config)
+        tensor, shape = source.tensors[name], hf_shape(layout.weight, config)
         if tensor.shape != shape:
             raise UserError(f"{name} in {tensor.file} has shape {tensor.shape}, but config.json makes it {shape}.")
         # A bias in bfloat16, as transformers writes it after `.to(bfloat16)`, becomes float32 without a change.
-        allowed = ("F32", "BF16") if layout.row is ROUTER_BIAS else (first,)
+        allowed = ("F32", "BF16") if layout.weight is ROUTER_BIAS else (first,)
         if tensor.dtype not in allowed or tensor.dtype not in DTYPES:
             wanted = " or ".join(DTYPES) if tensor.dtype not in DTYPES else f"{' or '.join(allowed)}, as the rest"
             raise UserError(f"{name} in {tensor.file} has the dtype {tensor.dtype}, but must have {wanted}.")
@@ -88,10 +89,10 @@ def _is_done(target_path: str, step: epath.Path, fingerprint: str) -> bool:
     if not checkpoints.exists():
         return False
     if (step / "commit_success.txt").exists():
-        metadata = step / "record" / "metadata"
-        record = json.loads(metadata.read_text()) if metadata.exists() else {}
-        if record.get("kind") == KIND and record.get("source", {}).get("fingerprint") == fingerprint:
-            return True
+        with contextlib.suppress(UserError):  # a damaged one is another one
+            metadata = read_metadata(step)
+            if metadata.kind == CONVERTED and metadata.source_fingerprint == fingerprint:
+                return True
         raise UserError(f"{target_path} holds another checkpoint already, in {step}: choose another folder.")
     unfinished = {step.name} if in_bucket(target_path) else set()
     if {entry.name for entry in checkpoints.iterdir()} - unfinished:
@@ -100,7 +101,7 @@ def _is_done(target_path: str, step: epath.Path, fingerprint: str) -> bool:
 
 
 class _Work:
-    """The journal of a conversion: what it is of, and which units are whole."""
+    """The journal of a conversion: what it is of, and which units are finished."""
 
     def __init__(self, target_path: str, fingerprint: str):
         self._target, self._fingerprint = target_path, fingerprint
@@ -115,7 +116,7 @@ class _Work:
             check_disk(self._target, 0, "The folder", "another DST")
             for path in (self.folder / "units", self.step / "model"):
                 path.mkdir(parents=True, exist_ok=True)
-            write_whole(plan, text)
+            write_text(plan, text)
         self.barrier("folders made")
         if plan.read_text() != text:
             raise UserError(
@@ -129,7 +130,7 @@ class _Work:
         return done
 
     def write(self, unit: Unit, value: int) -> None:
-        write_whole(self.folder / "units" / f"{unit.name}.json", str(value))
+        write_text(self.folder / "units" / f"{unit.name}.json", str(value))
 
     def barrier(self, name: str) -> None:
         if jax.process_count() > 1:
@@ -194,23 +195,23 @@ def _convert(
     source: SafetensorsFolder, config: ModelConfig, layout: Layout, names: dict, piece: Piece, batch: Batch
 ) -> tuple[int, int]:
     """Reads, turns and writes one piece; returns its checksum and its bytes."""
-    row = layout.row
+    weight = layout.weight
     if piece.index is None:
         array = np.empty(layout.shape, layout.dtype)
-        for index, theirs in names.items():
-            array[index] = slice_from_theirs(row, tuple(source.read(name) for name in theirs), config)
+        for index, hf_names in names.items():
+            array[index] = slice_from_hf(weight, tuple(source.read(name) for name in hf_names), config)
         batch.write((), 0, 0, array)
         return checksum(array), array.nbytes
-    # Rows of their matrix: so many for each step along our first output axis.
-    rows = their_shape(row, config)[0] * len(row.theirs) // layout.inner[layout.axis]
-    whole = len(row.theirs) > 1
-    theirs = tuple(
-        source.read(name) if whole else source.read(name, piece.start * rows, piece.stop * rows)
+    # Rows of the hf matrix for each step along the first native output axis.
+    rows = hf_shape(weight, config)[0] * len(weight.hf) // layout.inner[layout.axis]
+    several = len(weight.hf) > 1
+    tensors = tuple(
+        source.read(name) if several else source.read(name, piece.start * rows, piece.stop * rows)
         for name in names[piece.index]
     )
-    theirs = tuple(part.astype(layout.dtype, copy=False) for part in theirs)
-    value = sum(checksum(part) for part in theirs)
-    array = slice_from_theirs(row, theirs, config)
+    tensors = tuple(part.astype(layout.dtype, copy=False) for part in tensors)
+    value = sum(checksum(part) for part in tensors)
+    array = slice_from_hf(weight, tensors, config)
     batch.write(piece.index, layout.axis, piece.start, array)
     return value, array.nbytes
 
@@ -219,24 +220,25 @@ def _finish(
     source: SafetensorsFolder, config: ModelConfig, plan: list[Layout], work: _Work, target: epath.Path
 ) -> None:
     """Puts the units together, and makes the checkpoint visible last."""
-    done = {path.name: int(path.read_text()) for path in (work.folder / "units").iterdir()}
+    done = {path.name: int(path.read_text()) for path in (work.folder / "units").iterdir() if path.suffix == ".json"}
     sums: dict[str, int] = {}
     for unit in units(plan):
         value = done[f"{unit.name}.json"]
         sums[unit.layout.key] = (sums.get(unit.layout.key, 0) + value) % 2**32
     finish_model(work.step / "model", plan)
-    record = {
-        "step": STEP, "position": 0, "tokens": 0, "data": [], "kind": KIND,
-        "model": to_dict(config),
-        "dtypes": {layout.key: layout.dtype.name for layout in plan},
-        "checksums": sums,
-        "source": {"fingerprint": source.fingerprint, "config": source.config, "files": source.files},
-        "tokenizer": found(source.path),
-    }  # fmt: skip
+    metadata = CheckpointMetadata(
+        step=STEP,
+        model=config,
+        kind=CONVERTED,
+        dtypes={layout.key: layout.dtype.name for layout in plan},
+        checksums=sums,
+        source={"fingerprint": source.fingerprint, "config": source.config, "files": source.files},
+        tokenizer_files=tuple(found(source.path)),
+    )
     if found(source.path):
         (target / "tokenizer").mkdir(exist_ok=True)
         copy_files(source.path, target / "tokenizer")
-    finish_checkpoint(work.step, with_checksum(record))
+    finish_checkpoint(work.step, metadata)
     if work.step.parent == work.folder:
         (target / "checkpoints").mkdir(exist_ok=True)
         work.step.rename(target / "checkpoints" / str(STEP))

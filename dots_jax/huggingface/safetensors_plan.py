@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dots_jax.config import ModelConfig, UserError
-from dots_jax.huggingface.names import ROUTER_BIAS, TABLE, Row, slices, their_shape
+from dots_jax.huggingface.names import ROUTER_BIAS, TABLE, Weight, hf_shape, slices
 
 _CODES = {"bfloat16": "BF16", "float32": "F32"}
 
@@ -27,10 +27,10 @@ def shard_bytes(text: str) -> int:
 
 
 class Export(NamedTuple):
-    """One tensor of an export. number: which of the row's tensors it is. dtype: as it is written."""
+    """One tensor of an export. number: which of the weight's tensors it is. dtype: as it is written."""
 
     name: str
-    row: Row
+    weight: Weight
     index: tuple[int, ...]
     number: int
     shape: tuple[int, ...]
@@ -44,10 +44,10 @@ class Export(NamedTuple):
 def exports(config: ModelConfig, dtype: np.dtype) -> list[Export]:
     """All tensors, in transformers' order. Router biases are float32 always."""
     made = []
-    for row in (*TABLE, ROUTER_BIAS):
-        kind = np.dtype(np.float32) if row is ROUTER_BIAS else np.dtype(dtype)
-        for index, names in slices(row, config):
-            made += [Export(name, row, index, k, their_shape(row, config), kind) for k, name in enumerate(names)]
+    for weight in (*TABLE, ROUTER_BIAS):
+        kind = np.dtype(np.float32) if weight is ROUTER_BIAS else np.dtype(dtype)
+        for index, names in slices(weight, config):
+            made += [Export(name, weight, index, k, hf_shape(weight, config), kind) for k, name in enumerate(names)]
     return sorted(made, key=lambda tensor: _module_order(tensor.name))
 
 
@@ -62,7 +62,7 @@ def _module_order(name: str) -> tuple:
 
 def _kept_as_one(tensor: Export) -> tuple:
     """The experts of a layer are three tensors there: down, gate and up."""
-    return (tensor.row.ours, tensor.index[0], tensor.number) if len(tensor.index) > 1 else (tensor.name,)
+    return (tensor.weight.native, tensor.index[0], tensor.number) if len(tensor.index) > 1 else (tensor.name,)
 
 
 def split(tensors: list[Export], max_bytes: int) -> dict[str, list[Export]]:
@@ -111,7 +111,7 @@ def header(tensors: list[Export]) -> bytes:
 def index_json(files: dict[str, list[Export]]) -> str:
     tensors = [tensor for part in files.values() for tensor in part]
     metadata = {
-        "total_parameters": sum(math.prod(tensor.shape) for tensor in tensors if tensor.row is not ROUTER_BIAS),
+        "total_parameters": sum(math.prod(tensor.shape) for tensor in tensors if tensor.weight is not ROUTER_BIAS),
         "total_size": sum(tensor.num_bytes for tensor in tensors),
     }
     weight_map = {tensor.name: file for file, part in files.items() for tensor in part}

@@ -141,7 +141,7 @@ def read_json(path: epath.Path) -> dict:
         value = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(
-            f"There is no {path.name} in {path.parent}: it is not a whole Hugging Face checkpoint."
+            f"There is no {path.name} in {path.parent}: it is not a complete Hugging Face checkpoint."
         ) from None
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not JSON: it is damaged or was cut off.") from None
@@ -227,12 +227,12 @@ def _entry(file: str, name: str, entry: object, data: int) -> Tensor:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"the entry of {name} is not dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    whole = lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    is_size = lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0
     if not isinstance(dtype, str) or dtype not in _SIZES:
         raise ValueError(f"{name} has the dtype {dtype!r}")
-    if not isinstance(shape, list) or not all(whole(size) for size in shape):
+    if not isinstance(shape, list) or not all(is_size(size) for size in shape):
         raise ValueError(f"{name} has the shape {shape!r}")
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(whole(offset) for offset in offsets):
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(is_size(offset) for offset in offsets):
         raise ValueError(f"{name} has the offsets {offsets!r}")
     num_bytes = offsets[1] - offsets[0]
     if num_bytes != math.prod(shape) * _SIZES[dtype]:

@@ -1,4 +1,4 @@
-"""The item `model` of a checkpoint on the disk, one array or part of an array at a time, past jax and its memory.
+"""Writes the item `model` of a checkpoint, one array or part of an array at a time, without jax and its memory.
 
 Orbax keeps each array as zarr chunks in an OCDBT database, written by each process into a database of its own
 (`ocdbt.process_<id>`) and merged, by reference, into one. A conversion writes each of its units as such a database, from
@@ -17,9 +17,9 @@ import tensorstore as ts
 from etils import epath
 from orbax.checkpoint import type_handlers
 
+from dots_jax.checkpoint.metadata import CheckpointMetadata
 from dots_jax.huggingface.units import Layout, Unit
 
-CACHE_BYTES = 2**29  # of decoded chunks, for readers of chunks that hold more than they ask for
 _MODEL_HANDLER, _RECORD_HANDLER = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
 
 
@@ -106,11 +106,11 @@ def _check_chunks(model: epath.Path, layouts: list[Layout]) -> None:
             raise ValueError(f"{layout.name} has {found.get(layout.name, 0)} of its {layout.num_chunks()} chunks")
 
 
-def finish_checkpoint(step: epath.Path, record: dict) -> None:
-    """The record and orbax's own files beside a finished item `model`: then the folder is a checkpoint."""
+def finish_checkpoint(step: epath.Path, metadata: CheckpointMetadata) -> None:
+    """The record and orbax's own files next to a finished item `model`: then the folder is a checkpoint."""
     (step / "record").mkdir(parents=True, exist_ok=True)
     handler = _RECORD_HANDLER()
-    handler.save(step / "record", args=ocp.args.JsonSave(record))
+    handler.save(step / "record", args=ocp.args.JsonSave(metadata.to_json()))
     handler.close()
     now = time.time_ns()
     qualified = lambda cls: f"{cls.__module__}.{cls.__qualname__}"
@@ -122,21 +122,3 @@ def finish_checkpoint(step: epath.Path, record: dict) -> None:
     # In a bucket, where nothing can be renamed, this file is what makes a folder a checkpoint: last.
     for path in (step / "model", step / "record", step):
         (path / "commit_success.txt").write_text(f"Checkpoint commit was successful to {path}")
-
-
-class ModelReader:
-    """The arrays of a checkpoint's item `model`, by layout; any part of them, without the rest."""
-
-    def __init__(self, model: epath.Path):
-        self._model = model
-        self._context = ts.Context({
-            **type_handlers.get_ts_context(use_ocdbt=True).spec.to_json(),
-            "cache_pool": {"total_bytes_limit": CACHE_BYTES},
-        })  # fmt: skip
-        self._open: dict[str, ts.TensorStore] = {}
-
-    def array(self, name: str) -> ts.TensorStore:
-        if name not in self._open:
-            spec = type_handlers.get_json_tspec_read(_info(self._model, name, self._context), use_ocdbt=True)
-            self._open[name] = ts.open(ts.Spec(spec), open=True, context=self._context).result()
-        return self._open[name]

@@ -1,8 +1,8 @@
-"""A checkpoint of ours, converted or trained, becomes a Hugging Face folder, piece by piece.
+"""A native checkpoint, converted or trained, becomes a Hugging Face folder, piece by piece.
 
-Each process writes every n-th file, from its first byte to its last. A journal beside the files says how far each one is
-and adds up what was read, so that an export that was stopped goes on, and one of damaged arrays never looks whole: the sums
-must be the checkpoint's. Everything is written to `DST.partial`, which becomes DST at the end; in a bucket, where nothing
+Each process writes every n-th file, from its first byte to its last. A journal next to the files says how far each one is
+and adds up what was read, so that an export that was stopped goes on, and one of damaged arrays never looks finished: the
+sums must be the checkpoint's. Everything is written to `DST.partial`, which becomes DST at the end; in a bucket, where nothing
 can be renamed, the config and the index are written last.
 """
 
@@ -17,18 +17,20 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from dots_jax.checkpoint.store import Checkpoints, check_disk, disk_errors
-from dots_jax.config import UserError, model_from_dict
+from dots_jax.checkpoint.arrays import StoredArrays
+from dots_jax.checkpoint.open import open_checkpoint
+from dots_jax.checkpoint.store import check_disk, disk_errors
+from dots_jax.config import UserError
 from dots_jax.huggingface import units as layouts
 from dots_jax.huggingface.config import config_to_hf
 from dots_jax.huggingface.progress import byte_bar
 from dots_jax.huggingface.safetensors_plan import Export, exports, header, index_json, shard_bytes, split
 from dots_jax.huggingface.safetensors_read import INDEX
-from dots_jax.huggingface.stored_model import ModelReader
 from dots_jax.huggingface.tokenizer_files import check_vocabulary, complete, copy_files, tokenizer_folder
-from dots_jax.storage import folder, in_bucket, write_whole
+from dots_jax.storage import folder, in_bucket, write_text
 
 THREADS = 4
+CHUNK_CACHE_BYTES = 2**29  # decoded; chunks of a training run can hold more than one piece
 AHEAD = 2 * THREADS  # pieces that are read before they can be written
 
 
@@ -64,60 +66,30 @@ def to_hf(
 
 
 class Source:
-    """One checkpoint and where its arrays are."""
+    """One checkpoint, and what an export needs of it."""
 
     def __init__(self, path: str, step: int | None):
-        checkpoints = _open(path)
-        steps = checkpoints.steps()
-        if not steps:
-            raise UserError(f"There is no finished checkpoint in {checkpoints.folder}.")
-        self.step = steps[-1] if step is None else step
-        if self.step not in steps:
-            raise UserError(
-                f"There is no checkpoint of step {self.step} in {checkpoints.folder}: it has {', '.join(map(str, steps))}."
-            )
-        try:
-            self.record = checkpoints.record(self.step)
-        except Exception as error:
-            raise UserError(
-                f"The record of {checkpoints.folder / str(self.step)} cannot be read: it is damaged."
-            ) from error
-        checkpoints.close()
-        self.path = folder(path)
-        self.config = model_from_dict(self.record["model"])
-        self.reader = ModelReader(checkpoints.folder / str(self.step) / "model")
-        self.dtype = np.dtype(self.reader.array("params.embed.w_VD").dtype.numpy_dtype)
-        self.layouts = {layout.row: layout for layout in layouts.layouts(self.config, self.dtype)}
+        opened = open_checkpoint(path, step)
+        self.path, self.metadata, self.config = opened.path, opened.metadata, opened.model
+        self.workdir = opened.workdir
+        self.arrays = StoredArrays(opened.path / "model", CHUNK_CACHE_BYTES)
+        self.dtype = self.arrays.arrays["params/embed/w_VD"].dtype
+        self.layouts = {layout.weight: layout for layout in layouts.layouts(self.config, self.dtype)}
 
     def verify(self, sums: dict[str, int]) -> None:
         """Refuses an export of arrays that are not the ones that were saved."""
         for layout in self.layouts.values():
-            if self.record["checksums"].get(layout.key) != sums[layout.key]:
+            if self.metadata.checksums.get(layout.key) != sums[layout.key]:
                 raise UserError(
-                    f"The array {layout.name} of the checkpoint of step {self.step} in {self.path} is damaged: it is not "
-                    "the one that was saved. Nothing was exported."
+                    f"The array {layout.name} of the checkpoint {self.path} is damaged: it is not the one that was saved. "
+                    "Nothing was exported."
                 )
-
-
-def _open(path: str) -> Checkpoints:
-    here = folder(path)
-    if not here.is_dir():
-        raise UserError(f"There is no folder {path}.")
-    if (here / "checkpoints").is_dir():
-        return Checkpoints(path)
-    if (here / "config.json").exists():
-        raise UserError(f"{path} is a Hugging Face checkpoint already: convert from_hf is the way from there.")
-    if "checkpoints" in (here.name, here.parent.name):
-        raise UserError(
-            f"{path} is a part of a workdir: give the folder that holds checkpoints/, and the step as --step."
-        )
-    raise UserError(f"There are no checkpoints in {path}: give what from_hf wrote, or the --workdir of a training run.")
 
 
 def _tokenizer(source: Source, tokenizer: str | None) -> epath.Path | None:
     """The folder whose small files are copied, if there is one."""
-    kept = source.path / "tokenizer"
-    path = tokenizer_folder(tokenizer) if tokenizer else (kept if kept.is_dir() else None)
+    kept = source.workdir / "tokenizer" if source.workdir else None
+    path = tokenizer_folder(tokenizer) if tokenizer else (kept if kept and kept.is_dir() else None)
     if path:
         check_vocabulary(path, source.config.vocab_size)
     return path
@@ -126,10 +98,10 @@ def _tokenizer(source: Source, tokenizer: str | None) -> epath.Path | None:
 def _config(source: Source, files: dict[str, list[Export]]) -> dict:
     """config.json. The one that the weights came with says the same in its own way, and has fields that change nothing in
     the model (token ids, initializer_range, ...): what it says stays."""
-    ours, came_with = config_to_hf(source.config), source.record.get("source", {}).get("config", {})
+    native, came_with = config_to_hf(source.config), source.metadata.hf_config
     dtype = next(t for part in files.values() for t in part if t.name == "model.embed_tokens.weight").dtype.name
-    kept = {name: value for name, value in came_with.items() if value is not None or name not in ours}
-    return ours | kept | {"dtype": dtype, "torch_dtype": dtype}  # of transformers 5, and of 4
+    kept = {name: value for name, value in came_with.items() if value is not None or name not in native}
+    return native | kept | {"dtype": dtype, "torch_dtype": dtype}  # of transformers 5, and of 4
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -145,7 +117,7 @@ class _Work:
         self._journal = self.folder / "conversion.partial"
         first = next(iter(files.values()))[-1]
         self._plan = json.dumps({
-            "format": 1, "source": source.record["checksum"], "files": list(files), "dtype": first.dtype.name,
+            "format": 1, "source": source.metadata.checksum, "files": list(files), "dtype": first.dtype.name,
         })  # fmt: skip
 
     def open(self, total: int) -> None:
@@ -158,7 +130,7 @@ class _Work:
             check_disk(str(self.folder), max(0, total - there), "The folder", "another DST")
             self._journal.mkdir(parents=True, exist_ok=True)
             if not plan.exists():
-                write_whole(plan, self._plan)
+                write_text(plan, self._plan)
         self.barrier("folders made")
         if plan.read_text() != self._plan:
             raise UserError(
@@ -169,7 +141,7 @@ class _Work:
         return self._journal / f"{file}.jsonl"
 
     def entries(self, file: str) -> list[tuple[str, str, int]]:
-        """(tensor, our array, checksum) of all that is in the file; a line that was cut off does not count."""
+        """(tensor, native array, checksum) of all that is in the file; a line that was cut off does not count."""
         if not self.journal(file).exists():
             return []
         lines = self.journal(file).read_text().split("\n")[:-1]
@@ -183,7 +155,7 @@ class _Work:
         return sums
 
     def finish(self, files: dict, config: dict, tokenizer: epath.Path | None, chat_template: str) -> None:
-        """The small files, and then what makes the folder a checkpoint."""
+        """The small files, and last the ones that make the folder a checkpoint."""
         if tokenizer:
             copy_files(tokenizer, self.folder)
         complete(self.folder, chat_template, config)
@@ -228,7 +200,7 @@ def _write_local(work: _Work, file: str, tensors: list[Export], done: int, piece
     """Goes on behind the `done` tensors that the journal knows; what a killed export wrote behind them is overwritten."""
     start = header(tensors)
     if done:  # without the line that a full disk or a kill cut off
-        write_whole(work.journal(file), "".join(json.dumps(entry) + "\n" for entry in work.entries(file)))
+        write_text(work.journal(file), "".join(json.dumps(entry) + "\n" for entry in work.entries(file)))
     with (
         open(work.folder / file, "r+b" if done else "wb") as out,
         open(work.journal(file), "a" if done else "w") as journal,
@@ -253,7 +225,7 @@ def _write_bucket(work: _Work, file: str, tensors: list[Export], done: int, piec
 
 
 def _copy(out, pieces: Iterator, bar) -> Iterator[tuple[str, str, int]]:
-    """Writes the pieces of a file; yields a journal entry when a tensor is whole."""
+    """Writes the pieces of a file; yields a journal entry when a tensor is complete."""
     value = 0
     for tensor, key, last, (array, part) in pieces:
         out.write(memoryview(array.reshape(-1).view(np.uint8)))
@@ -267,12 +239,12 @@ def _copy(out, pieces: Iterator, bar) -> Iterator[tuple[str, str, int]]:
 def _read_ahead(
     source: Source, threads: ThreadPoolExecutor, tensors: list[Export], done: int, resumes: bool
 ) -> Iterator[tuple[Export, str, bool, tuple[np.ndarray, int]]]:
-    """(tensor, our array's key, whether it ends here, (rows of it, checksum)), in order, a few of them read ahead."""
+    """(tensor, native array's key, whether it ends here, (rows of it, checksum)), in order, a few of them read ahead."""
     waiting: collections.deque[tuple[Export, str, bool, Future]] = collections.deque()
     for tensor in tensors[done if resumes else 0 :]:
-        layout = source.layouts[tensor.row]
-        size = layout.inner[layout.axis] // len(tensor.row.theirs)
-        step = _step(source.reader.array(layout.name).chunk_layout.read_chunk.shape, layout, tensor, size)
+        layout = source.layouts[tensor.weight]
+        size = layout.inner[layout.axis] // len(tensor.weight.hf)
+        step = _step(source.arrays.arrays[layout.path].chunk, layout, tensor, size)
         for start in range(0, size, step):
             stop = min(start + step, size)
             if len(waiting) >= AHEAD:
@@ -286,21 +258,21 @@ def _read_ahead(
 
 
 def _step(chunk: tuple[int, ...], layout: layouts.Layout, tensor: Export, size: int) -> int:
-    """Along our first output axis, what is read at once: about PIECE_BYTES, in whole chunks if they are not larger."""
+    """Along the first native output axis, what is read at once: about PIECE_BYTES, in complete chunks if they are not larger."""
     part, row_bytes = chunk[len(layout.stack) + layout.axis], tensor.num_bytes // size
     step = max(1, layouts.PIECE_BYTES // row_bytes)
     if part <= step:
         step = step // part * part
     else:
-        step *= 8  # each chunk is read as a whole for every piece: fewer and larger ones
+        step *= 8  # each piece decodes all of its chunks: fewer and larger ones
     return min(step, size)
 
 
 def _read(source: Source, layout: layouts.Layout, tensor: Export, start: int, stop: int) -> tuple[np.ndarray, int]:
-    store = source.reader.array(layout.name)
-    first = tensor.number * (layout.inner[layout.axis] // len(tensor.row.theirs))
+    store = source.arrays.stores[layout.path]
+    first = tensor.number * (layout.inner[layout.axis] // len(tensor.weight.hf))
     where = (slice(None),) * layout.axis + (slice(first + start, first + stop),)
-    # Their axes are ours, outputs first; tensorstore turns while it copies.
+    # The hf axes are the native ones, outputs first; tensorstore transposes while it copies.
     turned = (*range(layout.axis, len(layout.inner)), *range(layout.axis))
     rows = store[(*tensor.index, *where)].transpose(turned).read(order="C").result()
     return rows.astype(tensor.dtype, copy=False), layouts.checksum(rows)

@@ -1,4 +1,4 @@
-"""The small files beside the weights: tokenizer, chat template, generation config. They are copied; only ids are checked."""
+"""The small files next to the weights: tokenizer, chat template, generation config. They are copied; only ids are checked."""
 
 import json
 
@@ -58,7 +58,7 @@ def copy_files(source: epath.Path, target: epath.Path) -> None:
 
 
 def complete(target: epath.Path, chat_template: str, config: dict) -> None:
-    """Adds what is not there: a tokenizer config beside a bare tokenizer.json, the template, the generation config."""
+    """Adds what is not there: a tokenizer config for a bare tokenizer.json, the template, the generation config."""
     ids = _ids(target / "tokenizer.json") if (target / "tokenizer.json").exists() else {}
     if ids and not (target / "tokenizer_config.json").exists():
         tokens = {"eos_token": END_OF_TEXT, "pad_token": END_OF_TEXT} if END_OF_TEXT in ids else {}

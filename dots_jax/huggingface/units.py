@@ -13,18 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from dots_jax.config import ModelConfig
-from dots_jax.huggingface.names import ROUTER_BIAS, TABLE, Row, our_shape, slices, stack_shape
+from dots_jax.huggingface.names import ROUTER_BIAS, TABLE, Weight, native_shape, slices, stack_shape
 
 CHUNK_BYTES = 4 * 2**20  # about what a read from a bucket should be
 MAX_HIDDEN_PARTS = 16  # of hidden_size: fewer chunks, and chunks that are no thin stripes
 PIECE_BYTES = 64 * 2**20  # read, transposed and written at once, by each of a few threads
-UNIT_BYTES = 2**30  # written to a database of its own, which is there as a whole or done again
+UNIT_BYTES = 2**30  # written to a database of its own, which is finished or written again
 
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """Part of one row: the slice at `index` of its stack axes, and of that the rows start to stop of each of their
-    tensors' first axis (in units of our first output axis). index None: all slices of a small array."""
+    """Part of one weight: of the slice at `index` of its stack axes, the rows start to stop of the first axis of each hf
+    tensor (in units of the first native output axis). index None: all slices of a small array."""
 
     index: tuple[int, ...] | None
     start: int
@@ -35,17 +35,21 @@ class Piece:
 class Layout:
     """One parameter: its stack axes, the shape of one slice, the chunk over both, and the dtype that is stored."""
 
-    row: Row
+    weight: Weight
     stack: tuple[int, ...]
     inner: tuple[int, ...]
     chunk: tuple[int, ...]
     dtype: np.dtype
 
     @property
+    def path(self) -> str:
+        """Of the array in the item `model`, as `checkpoint.arrays.StoredArrays` names it."""
+        return self.weight.native if self.weight is ROUTER_BIAS else f"params/{self.weight.native}"
+
+    @property
     def name(self) -> str:
-        """As orbax names the array inside of the item `model`."""
-        path = self.row.ours if self.row is ROUTER_BIAS else f"params/{self.row.ours}"
-        return path.replace("/", ".")
+        """The same as orbax writes it."""
+        return self.path.replace("/", ".")
 
     @property
     def key(self) -> str:
@@ -62,8 +66,8 @@ class Layout:
 
     @property
     def axis(self) -> int:
-        """Of a slice, the axis along which pieces are cut: the first axis of their tensors."""
-        return len(self.row.inputs)
+        """Of a slice, the axis along which pieces are cut: the first axis of the hf tensors."""
+        return len(self.weight.inputs)
 
     def num_chunks(self) -> int:
         return math.prod(size // part for size, part in zip(self.shape, self.chunk))
@@ -73,7 +77,7 @@ class Layout:
         if self.chunk == self.shape:
             yield Piece(None, 0, size)
             return
-        if len(self.row.theirs) > 1:  # two tensors side by side on this axis: both whole
+        if len(self.weight.hf) > 1:  # two tensors lie next to each other on this axis: all of both
             step = size
         else:
             step = max(1, PIECE_BYTES // (self.num_bytes // math.prod(self.stack) // size * part)) * part
@@ -90,18 +94,18 @@ class Layout:
 def layouts(config: ModelConfig, dtype: np.dtype) -> list[Layout]:
     """Every parameter in `dtype`, and the router biases in float32."""
     made = []
-    for row in (*TABLE, ROUTER_BIAS):
-        kept = np.dtype(np.float32) if row is ROUTER_BIAS else np.dtype(dtype)
-        stack, inner = stack_shape(row, config), our_shape(row, config)
-        made.append(Layout(row, stack, inner, chunk_shape(row, stack, inner, kept.itemsize), kept))
+    for weight in (*TABLE, ROUTER_BIAS):
+        kept = np.dtype(np.float32) if weight is ROUTER_BIAS else np.dtype(dtype)
+        stack, inner = stack_shape(weight, config), native_shape(weight, config)
+        made.append(Layout(weight, stack, inner, chunk_shape(weight, stack, inner, kept.itemsize), kept))
     return made
 
 
-def chunk_shape(row: Row, stack: tuple[int, ...], inner: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+def chunk_shape(weight: Weight, stack: tuple[int, ...], inner: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     size = lambda parts: math.prod(parts) * itemsize
     if size(stack + inner) <= CHUNK_BYTES:
         return stack + inner
-    chunk, fields = list(inner), row.inputs + row.outputs
+    chunk, fields = list(inner), weight.inputs + weight.outputs
     hidden = fields.index("hidden_size") if "hidden_size" in fields else 0
     while size(chunk) > CHUNK_BYTES and chunk[hidden] % 2 == 0 and inner[hidden] // chunk[hidden] < MAX_HIDDEN_PARTS:
         chunk[hidden] //= 2
@@ -142,12 +146,12 @@ def units(all_layouts: list[Layout]) -> list[Unit]:
 
 
 def names_of(layout: Layout, config: ModelConfig) -> dict[tuple[int, ...], tuple[str, ...]]:
-    """Index into the stack axes -> the names of their tensors."""
-    return dict(slices(layout.row, config))
+    """Index into the stack axes -> the names of the hf tensors."""
+    return dict(slices(layout.weight, config))
 
 
 def checksum(array: np.ndarray) -> int:
-    """The sum of bit patterns modulo 2**32, as checkpoint/store.py takes it: of parts it can be added up."""
+    """The sum of bit patterns modulo 2**32, as checkpoint/restore.py takes it. Those of parts add up."""
     bits = np.ascontiguousarray(array).view({2: np.uint16, 4: np.uint32}[array.dtype.itemsize])
     return int(bits.sum(dtype=np.uint64)) % 2**32
 

@@ -28,13 +28,13 @@ def chunk_size(batch: int, longest: int) -> int:
 
 
 def slots_for(needed: int) -> int:
-    """The smallest size of cache with at least so many slots: 2**n or 3 * 2**n."""
+    """The smallest size of cache with at least `needed` slots: 2**n or 3 * 2**n."""
     power = max(FIRST_SLOTS, 1 << (needed - 1).bit_length())
     return power * 3 // 4 if needed <= power * 3 // 4 and power > FIRST_SLOTS else power
 
 
-def whole_batch(rows: int, mesh: Mesh) -> int:
-    """The next size of batch that the mesh can split; what is too much are rows without work."""
+def padded_batch_size(rows: int, mesh: Mesh) -> int:
+    """The next batch size that the mesh can split; the rows added are padding."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     return -(-rows // parts) * parts
 
@@ -62,10 +62,10 @@ class Generator:
         """Yields new tokens as they come: for each prompt those since the last time.
 
         A row ends after a stop id, which is given out as its last token; after max_new_tokens; or where the context ends.
-        row_numbers: of the prompts in the whole input, for `sampling`. The caller may send True at any time for a row that
+        row_numbers: of the prompts in the complete input, for `sampling`. The caller may send True at any time for a row that
         need not go on: `generator.send([bool, ...])`.
         """
-        batch = whole_batch(len(prompts), self.mesh)
+        batch = padded_batch_size(len(prompts), self.mesh)
         size = chunk_size(batch, max(len(prompt) for prompt in prompts))
         tokens, lengths = padded_prompts(prompts, batch, size)
         budget = np.minimum(max_new_tokens, self.config.max_seq_len - lengths)

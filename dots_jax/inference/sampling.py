@@ -1,5 +1,5 @@
 """The next token from logits: greedy, or drawn. Every draw is a function of (seed, row, index of the token) alone, so a
-row's text depends neither on the rows beside it nor on how the work was cut into batches. B rows, V ids."""
+row's text depends neither on the other rows of its batch nor on how the work was cut into batches. B rows, V ids."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from dots_jax.config import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """temperature: 0 takes the likeliest token. top_k: draws among so many likeliest (0: all). top_p: draws among the
+    """temperature: 0 takes the likeliest token. top_k: draws among this many likeliest (0: all). top_p: draws among the
     likeliest whose probabilities, after temperature and top_k, first reach this sum. seed: of all draws."""
 
     temperature: float = 0.0
@@ -34,7 +34,7 @@ GREEDY = Sampling()
 
 
 def sample(logits_BV: jax.Array, sampling: Sampling, rows_B: jax.Array, index: jax.Array) -> jax.Array:
-    """The next token of each row, int32 [B]. rows_B: each row's number in the whole input; index: of the token in its row."""
+    """The next token of each row, int32 [B]. rows_B: each row's number in the complete input; index: of the token in its row."""
     if sampling.temperature == 0:
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
     logits_BV = logits_BV.astype(jnp.float32) / sampling.temperature

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from dots_jax.config import ModelConfig
 from dots_jax.inference.decoder import Decoder
-from dots_jax.inference.generation import chunk_size, padded_prompts, slots_for, whole_batch
+from dots_jax.inference.generation import chunk_size, padded_batch_size, padded_prompts, slots_for
 from dots_jax.inference.weights import Weights, rows_sharding
 
 LOGIT_TOKENS = 1024  # whose logits exist at the same time
@@ -23,7 +23,7 @@ class Scorer:
 
     def logprobs(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
         """For each row one number a token after the first, in nats."""
-        batch, longest = whole_batch(len(rows), self.mesh), max(map(len, rows))
+        batch, longest = padded_batch_size(len(rows), self.mesh), max(map(len, rows))
         size = chunk_size(batch, longest)
         tokens, lengths = padded_prompts(rows, batch, size)
         targets = np.roll(tokens, -1, axis=1)

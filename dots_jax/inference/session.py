@@ -1,7 +1,6 @@
 """What `generate` and `eval --score` do: open a checkpoint, read prompts, run, write.
 
-Everything that the user may have got wrong is found before the weights are read. A file of results is written beside its
-place and renamed when it is whole.
+Every error of the user is found before the weights are read. Files of results are written atomically.
 """
 
 import contextlib
@@ -10,8 +9,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
+from dots_jax.checkpoint.open import Opened, open_checkpoint
 from dots_jax.config import ModelConfig, UserError
 from dots_jax.data.tokenizers import chat
 from dots_jax.inference import weights as serving
@@ -19,11 +19,11 @@ from dots_jax.inference.generation import TOKENS_PER_CALL, TOKENS_PER_STREAMED_C
 from dots_jax.inference.sampling import Sampling
 from dots_jax.inference.scoring import Scorer
 from dots_jax.inference.text import RowText, Vocabulary, stop_ids
-from dots_jax.storage import folder, tokenizer_beside
+from dots_jax.storage import atomic_write
 
 
-class Row(NamedTuple):
-    """A line of a file: as it was, and its tokens."""
+class InputRow(NamedTuple):
+    """A line of an input file: its fields, and its tokens."""
 
     fields: dict
     tokens: list[int]
@@ -36,21 +36,21 @@ def generate(options: SimpleNamespace) -> None:
     """Text for one prompt, a conversation, or every row of a file."""
     _check_flags(options)
     sampling = Sampling(options.temperature, options.top_k, options.top_p, options.seed)
-    checkpoint = serving.open_checkpoint(options.checkpoint, options.step)
-    config = checkpoint.config
-    vocabulary = open_vocabulary(options.tokenizer, checkpoint, options.checkpoint)
+    opened = open_checkpoint(options.checkpoint, options.step)
+    config = opened.model
+    vocabulary = open_vocabulary(options.tokenizer, opened)
     stops = _stop_ids(options.stop_ids, vocabulary, config)
     if options.stop and vocabulary is None:
         raise UserError("--stop needs a tokenizer, to know what text the tokens are: give --tokenizer.")
 
     def start() -> Generator:
-        mesh, dtype = serving.serving_mesh(config), _dtype(options.dtype, checkpoint)
-        weights = serving.load_weights(checkpoint, serving.define(config, dtype), mesh)
+        mesh, dtype = serving.serving_mesh(config), _dtype(options.dtype, opened)
+        weights = serving.load_weights(opened, serving.define(config, dtype), mesh)
         return Generator(config, dtype, mesh, weights, sampling)
 
     if options.input:
         rows = read_rows(options.input, "prompt", _prompt_encoder(vocabulary, options.chat), config, room=1)
-        with whole_file(options.output) as file:
+        with output_file(options.output) as file:
             _generate_rows(start(), rows, file, options, stops, vocabulary)
         return
     encode = _prompt_encoder(vocabulary, options.chat)
@@ -64,13 +64,13 @@ def generate(options: SimpleNamespace) -> None:
 def score(options: SimpleNamespace) -> None:
     """The log-probabilities of every row of a file."""
     _require_flags(options, "checkpoint", "score", "output")
-    checkpoint = serving.open_checkpoint(options.checkpoint, options.step)
-    config = checkpoint.config
-    vocabulary = open_vocabulary(options.tokenizer, checkpoint, options.checkpoint)
+    opened = open_checkpoint(options.checkpoint, options.step)
+    config = opened.model
+    vocabulary = open_vocabulary(options.tokenizer, opened)
     rows = read_rows(options.score, "text", _prompt_encoder(vocabulary, as_chat=False), config, room=0)
-    with whole_file(options.output) as file:
-        mesh, dtype = serving.serving_mesh(config), _dtype(options.dtype, checkpoint)
-        weights = serving.load_weights(checkpoint, serving.define(config, dtype), mesh)
+    with output_file(options.output) as file:
+        mesh, dtype = serving.serving_mesh(config), _dtype(options.dtype, opened)
+        weights = serving.load_weights(opened, serving.define(config, dtype), mesh)
         scorer = Scorer(config, dtype, mesh, weights)
         for batch in _batches(rows, options.batch_size):
             for row, logprobs in zip(batch, scorer.logprobs([row.tokens for row in batch])):
@@ -159,16 +159,14 @@ def _check_flags(options: SimpleNamespace) -> None:
     if (options.prompt is not None) + bool(options.input) > 1 or not (
         options.prompt is not None or options.input or options.chat
     ):
-        raise UserError(
-            "Say what to go on from: one of --prompt=TEXT, --input=FILE.jsonl, or --chat for a conversation."
-        )
+        raise UserError("Give one of --prompt=TEXT, --input=FILE.jsonl, or --chat for a conversation.")
     if bool(options.input) != bool(options.output):
         raise UserError("--input and --output belong together: rows are read from the one and written to the other.")
 
 
-def _dtype(asked: str | None, checkpoint: serving.Checkpoint) -> str:
+def _dtype(asked: str | None, opened: Opened) -> str:
     """As asked for; else as the run computed; else bfloat16, which is what released weights are."""
-    dtype = asked or checkpoint.record.get("config", {}).get("compute", {}).get("dtype", "bfloat16")
+    dtype = asked or opened.metadata.compute_dtype or "bfloat16"
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"--dtype must be float32 or bfloat16, but is {dtype}.")
     return dtype
@@ -183,26 +181,24 @@ def _stop_ids(asked: str | None, vocabulary: Vocabulary | None, config: ModelCon
     return set(map(int, ids))
 
 
-def open_vocabulary(path: str | None, checkpoint: serving.Checkpoint, where: str) -> Vocabulary | None:
+def open_vocabulary(path: str | None, opened: Opened) -> Vocabulary | None:
     """The tokenizer that the user names, or else that of the run; None for a converted model without one.
 
     Raises:
       UserError: its file cannot be read, or has ids that the model does not have.
     """
-    config, beside = checkpoint.config, tokenizer_beside(folder(where))
-    run = checkpoint.record.get("config", {}).get("data")
-    if not path and run is None and not beside:
-        return None
     if path and os.path.isdir(path):
         path = os.path.join(path, "tokenizer.json")
+    path = path or opened.tokenizer
+    if path is None:
+        return None
     from dots_jax.inference.vocabularies import bytes_vocabulary, tokenizer_vocabulary  # these load TensorFlow
 
-    path = path or (str(beside) if run is None else run["tokenizer"])
     vocabulary = tokenizer_vocabulary(path) if path else bytes_vocabulary()
-    if vocabulary.size > config.vocab_size:
+    if vocabulary.size > opened.model.vocab_size:
         raise UserError(
-            f"The tokenizer {vocabulary.name} has {vocabulary.size} ids, but the model of {where} only {config.vocab_size}: "
-            "give the tokenizer with which it was trained, as --tokenizer=FILE."
+            f"The tokenizer {vocabulary.name} has {vocabulary.size} ids, but the model of {opened.path} only "
+            f"{opened.model.vocab_size}: give the tokenizer with which it was trained, as --tokenizer=FILE."
         )
     return vocabulary
 
@@ -218,7 +214,7 @@ def _prompt_encoder(vocabulary: Vocabulary | None, as_chat: bool) -> Callable[[s
 
 def read_rows(
     path: str, text_field: str, encode: Callable[[str], list[int]], config: ModelConfig, room: int
-) -> list[Row]:
+) -> list[InputRow]:
     """The rows of a JSONL file, checked; empty lines are left out.
 
     Raises:
@@ -239,7 +235,7 @@ def read_rows(
     return rows
 
 
-def _row(at: str, line: str, text_field: str, encode, config: ModelConfig, room: int) -> Row:
+def _row(at: str, line: str, text_field: str, encode, config: ModelConfig, room: int) -> InputRow:
     try:
         fields = json.loads(line)
         json.dumps(fields, ensure_ascii=False).encode()
@@ -250,30 +246,19 @@ def _row(at: str, line: str, text_field: str, encode, config: ModelConfig, room:
     tokens, text = (fields.get("tokens"), fields.get(text_field)) if isinstance(fields, dict) else (None, None)
     is_tokens = isinstance(tokens, list) and all(isinstance(t, int) and not isinstance(t, bool) for t in tokens)
     if is_tokens == isinstance(text, str) or (tokens is not None and not is_tokens):
-        raise UserError(f'{at} needs one of "tokens", a list of whole numbers, and "{text_field}", a string.')
-    return Row(fields, serving.check_tokens(at, tokens if is_tokens else encode(text), config, room))
+        raise UserError(f'{at} needs one of "tokens", a list of integers, and "{text_field}", a string.')
+    return InputRow(fields, serving.check_tokens(at, tokens if is_tokens else encode(text), config, room))
 
 
-def _batches(rows: list[Row], size: int) -> Iterator[list[Row]]:
+def _batches(rows: list[InputRow], size: int) -> Iterator[list[InputRow]]:
     return (rows[i : i + size] for i in range(0, len(rows), size))
 
 
 @contextlib.contextmanager
-def whole_file(path: str):
-    """A file to write, which takes its name when everything is in it; if that fails, what was there stays.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    beside = f"{path}.{os.getpid()}.new"
+def output_file(path: str) -> Iterator[IO]:
+    """`atomic_write` of a file that the user named. Raises UserError if it cannot be written."""
     try:
-        if os.path.isdir(path):
-            raise IsADirectoryError(0, "it is a folder")
-        with open(beside, "w", encoding="utf-8") as file:
+        with atomic_write(path) as file:
             yield file
-        os.replace(beside, path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.remove(beside)

@@ -1,4 +1,4 @@
-"""From tokens to text while they come: whole characters only, and cut off where a stop string begins."""
+"""From tokens to text while they come: complete characters only, and cut off where a stop string begins."""
 
 import codecs
 from collections.abc import Iterable, Sequence
@@ -37,7 +37,7 @@ def stop_ids(vocabulary: Vocabulary | None) -> set[int]:
 class RowText:
     """The text of one row as it grows.
 
-    text: what is known so far, whole characters, cut off before a stop string. kept: tokens up to and with the one that
+    text: what is known so far, complete characters, cut off before a stop string. kept: tokens up to and with the one that
     completed the stop string, or all. stopped: whether one was found.
     """
 

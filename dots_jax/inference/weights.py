@@ -13,12 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dots_jax.checkpoint.store import Checkpoints
-from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig, UserError, model_from_dict
+from dots_jax.checkpoint.open import Opened
+from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig, UserError
 from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel.mesh import make_mesh
 from dots_jax.parallel.sharding import replicated
-from dots_jax.storage import folder
 
 # The rule table for serving: the logical axis of a parameter -> the mesh axis that splits it. That of training is
 # parallel.mesh.RULES.
@@ -35,7 +34,6 @@ SERVING_RULES: dict[str, str | None] = {
     "norm": None,
 }
 ROWS = ("data", "fsdp")  # the mesh axes over which rows of a batch lie
-INIT_STD = 1.0  # of arrays that are never made: the parameters come from a checkpoint
 
 
 class Weights(NamedTuple):
@@ -62,8 +60,8 @@ def serving_mesh(config: ModelConfig, num_devices: int | None = None) -> Mesh:
 
 
 def serving_spec(logical: tuple[str, ...], shape: tuple[int, ...], axis_sizes: Mapping[str, int]) -> PartitionSpec:
-    """The PartitionSpec of a parameter, as `parameter_spec` is for training; an axis that its mesh axis does not divide
-    stays whole."""
+    """The PartitionSpec of a parameter, as `parameter_spec` is for training. An axis that its mesh axis does not divide is
+    not split."""
     names = (None,) * (len(shape) - len(logical)) + tuple(logical)
     axes = [SERVING_RULES[name] if name else None for name in names]
     return PartitionSpec(*(a if a and size % axis_sizes[a] == 0 else None for a, size in zip(axes, shape)))
@@ -81,7 +79,7 @@ def cache_sharding(mesh: Mesh, config: ModelConfig) -> NamedSharding:
 
 def define(config: ModelConfig, dtype: str) -> ModelDef:
     """The model for one device: XLA partitions it by where its arrays lie."""
-    return ModelDef(config, ComputeConfig(dtype=dtype, remat="none"), None, INIT_STD)
+    return ModelDef(config, ComputeConfig(dtype=dtype, remat="none"), None)
 
 
 def shard_weights(definition: ModelDef, params: dict, router_bias: jax.Array, mesh: Mesh) -> Weights:
@@ -89,7 +87,7 @@ def shard_weights(definition: ModelDef, params: dict, router_bias: jax.Array, me
 
     Empties `params`: each array is freed when its successor is made, so that at most one stack exists twice.
     """
-    shardings = _shardings(definition, mesh)
+    shardings, _ = definition.shardings(mesh, serving_spec)
     outer, layers, experts = {}, [{} for _ in range(definition.config.num_moe_layers)], {}
 
     declarations = jax.tree_util.tree_leaves_with_path(definition.declarations())
@@ -108,10 +106,6 @@ def shard_weights(definition: ModelDef, params: dict, router_bias: jax.Array, me
     return Weights(outer, tuple(layers), experts, biases)
 
 
-def _shardings(definition: ModelDef, mesh: Mesh) -> dict:
-    return definition.shardings(mesh, serving_spec)[0]
-
-
 def _pop(tree: dict, names: list[str]):
     for name in names[:-1]:
         tree = tree[name]
@@ -125,7 +119,7 @@ def _set(tree: dict, names: list[str], leaf) -> None:
 
 
 def check_tokens(what: str, tokens: list[int], config: ModelConfig, room: int) -> list[int]:
-    """The tokens, if the model can take them and has room for so many more."""
+    """The tokens, if the model can take them and has room for `room` more."""
     if not tokens:
         raise UserError(f"{what} is empty: it needs at least one token.")
     if bad := [t for t in tokens if not 0 <= t < config.vocab_size]:
@@ -138,65 +132,12 @@ def check_tokens(what: str, tokens: list[int], config: ModelConfig, room: int) -
     return tokens
 
 
-# --- from a checkpoint ------------------------------------------------------------------------------------------------
+def load_weights(opened: Opened, definition: ModelDef, mesh: Mesh) -> Weights:
+    """The weights of a checkpoint, straight into their shards.
 
-
-class Checkpoint(NamedTuple):
-    """An opened checkpoint: its model's config, its record, and where it is."""
-
-    config: ModelConfig
-    record: dict
-    step: int
-    checkpoints: Checkpoints
-
-
-def open_checkpoint(path: str, step: int | None = None) -> Checkpoint:
-    """The newest checkpoint of a folder that training or `convert from_hf` wrote, or the one of a step; no arrays yet.
-
-    Raises:
-      UserError: there is none, or its record cannot be read.
+    They are read in the dtype in which they are stored, which their checksums need, and then cast.
     """
-    where = folder(path)
-    if not (where / "checkpoints").is_dir():
-        if not where.exists():
-            mend = "there is nothing of that name"
-        elif (where / "config.json").exists():
-            mend = f"it is a Hugging Face folder; `python -m dots_jax.convert from_hf {path} DIR` makes one of it"
-        elif (where / "model").is_dir() and where.parent.name == "checkpoints":
-            mend = f"it is one step of a run; give {where.parent.parent} and --step={where.name}"
-        else:
-            mend = "give the --workdir of a training run, or a folder that `python -m dots_jax.convert from_hf` wrote"
-        raise UserError(f"{path} is no checkpoint: {mend}.")
-    checkpoints = Checkpoints(path)
-    steps = checkpoints.steps()
-    if not steps:
-        raise UserError(f"There is no finished checkpoint in {checkpoints.folder}.")
-    if step is not None and step not in steps:
-        raise UserError(
-            f"There is no checkpoint of step {step} in {checkpoints.folder}: it has {', '.join(map(str, steps))}."
-        )
-    step = steps[-1] if step is None else step
-    try:
-        record = checkpoints.record(step)
-    except Exception as error:  # noqa: BLE001  whatever the reader trips over, it cannot be used
-        raise UserError(f"The checkpoint {checkpoints.folder / str(step)} cannot be read.") from error
-    return Checkpoint(model_from_dict(record["model"]), record, step, checkpoints)
-
-
-def load_weights(checkpoint: Checkpoint, definition: ModelDef, mesh: Mesh) -> Weights:
-    """The weights of a checkpoint, straight into their shards; read in the dtype in which they were saved, which their
-    checksums need, and then cast."""
-    shapes, bias = definition.abstract()
-    saved = checkpoint.record.get("dtypes", {})
-
-    def leaf(path, shape, sharding):
-        kind = saved.get(f"['model']{jax.tree_util.keystr(path)}", "float32")
-        return jax.ShapeDtypeStruct(shape.shape, kind, sharding=sharding)
-
-    abstract = jax.tree_util.tree_map_with_path(
-        leaf,
-        {"params": shapes, "router_bias": bias},
-        {"params": _shardings(definition, mesh), "router_bias": replicated(mesh)},
+    params, router_bias = opened.restore(
+        definition.abstract(), definition.shardings(mesh, serving_spec), stored_dtypes=True
     )
-    model = checkpoint.checkpoints.restore_model(checkpoint.step, abstract)
-    return shard_weights(definition, model["params"], model["router_bias"], mesh)
+    return shard_weights(definition, params, router_bias, mesh)

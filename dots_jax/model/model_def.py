@@ -20,7 +20,8 @@ from dots_jax.parallel.sharding import parameter_spec, replicated
 class ModelDef:
     """A model without its arrays: binds arrays to the module, knows their shapes and where they land."""
 
-    def __init__(self, config: ModelConfig, compute: ComputeConfig, mesh: Mesh | None, init_std: float):
+    def __init__(self, config: ModelConfig, compute: ComputeConfig, mesh: Mesh | None, init_std: float = 1.0):
+        """init_std: of `init`; unused where the arrays come from a checkpoint."""
         self.config, self.mesh, self.init_std = config, mesh, init_std
         self.offload_optimizer = compute.offload_optimizer
         # On one device there is nothing to exchange, and collectives of one would still copy.

@@ -60,7 +60,7 @@ def train(config: TrainConfig, options: RunOptions) -> int:
                 if run.saves_after(step) or stopping:
                     report.flush()  # a run that must stop for its losses must not save first
                     log.sync()
-                    checkpoints.save(step, to_items(state), run.record(step), run.model_def.stack_axes())
+                    checkpoints.save(step, to_items(state), run.metadata(step), run.model_def.stack_axes())
                 if stopping and step < run.last_step:
                     report.note(f"SIGTERM: saved a checkpoint after step {step:,}; the same command goes on from there")
                     break

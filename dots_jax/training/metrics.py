@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from clu import metric_writers
 
-from dots_jax.storage import folder, in_bucket
+from dots_jax.storage import folder, in_bucket, write_text
 
 # Scalars of a row that go to TensorBoard under a folder of their own.
 _FOLDERS = {
@@ -95,9 +95,7 @@ class MetricsLog:
             for task, metrics in row.get("validation", {}).items():
                 self.validation[task] = {name: math.nan if v is None else v for name, v in metrics.items()}
         # A new file that is then renamed: a kill while it is being written must not cost the history.
-        with open(path + ".new", "w", encoding="utf-8") as file:
-            file.writelines(map(_line, rows))
-        os.replace(path + ".new", path)
+        write_text(path, "".join(map(_line, rows)))
         self._file = open(path, "a", encoding="utf-8")
         self._board = metric_writers.SummaryWriter(os.path.join(workdir, "tensorboard"))
 

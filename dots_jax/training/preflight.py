@@ -52,8 +52,8 @@ def check_workdir(run: Run) -> None:
     workdir = run.options.workdir
     if workdir and (folder(workdir) / "checkpoints").is_dir():
         with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-            if record := checkpoints.newest_record():
-                check_same_model(record["model"], run.config.model, f"The workdir {workdir}")
+            if saved := checkpoints.newest_metadata():
+                check_same_model(saved.model, run.config.model, f"The workdir {workdir}")
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Where a run goes on, and what it must not change when it does."""
 
+from dots_jax.checkpoint.metadata import CheckpointMetadata
 from dots_jax.checkpoint.store import Checkpoints, check_same_model
 from dots_jax.config import UserError
 from dots_jax.storage import folder
@@ -23,43 +24,42 @@ def restore_or_initialise(run: Run, checkpoints: Checkpoints) -> tuple[TrainStat
     # 2. Restore the newest checkpoint of the workdir that can be read.
     # 3. If there is none, take the weights of TrainConfig.initial_checkpoint, with a new optimizer, at step 0.
     # 4. If there is no initial checkpoint either, draw the parameters from TrainConfig.seed.
-    if record := checkpoints.newest_record():
-        check_resumable(record, run)
+    if saved := checkpoints.newest_metadata():
+        check_resumable(saved, run)
     if restored := checkpoints.restore_newest(to_items(run.abstract)):
-        items, record = restored
-        say(f"resuming    after step {record['step']:,} ({record['tokens']:,} tokens)")
-        return from_items(items), record["step"]
+        items, saved = restored
+        say(f"resuming    after step {saved.step:,} ({saved.tokens:,} tokens)")
+        return from_items(items), saved.step
     return first_state(run.config, run.model_def, run.optimizer, run.abstract), 0  # 3 and 4
 
 
-def check_resumable(record: dict, run: Run) -> None:
+def check_resumable(saved: CheckpointMetadata, run: Run) -> None:
     """A checkpoint continues only its own run: the same model, the same data, the same place in the schedule."""
     workdir = run.options.workdir
-    if record.get("kind"):
+    if not saved.is_training_run:
         raise UserError(
-            f"The workdir {workdir} holds weights that were {record['kind']}, not a training run: give them as "
+            f"The workdir {workdir} holds weights that were {saved.kind}, not a training run: give them as "
             f"TrainConfig.initial_checkpoint = '{workdir}', and choose another --workdir for the run."
         )
-    check_same_model(record["model"], run.config.model, f"The workdir {workdir}")
-    step = record["step"]
-    expected = run.record(min(step, run.schedule.num_steps))
-    if step > run.schedule.num_steps or record["position"] != expected["position"]:
+    check_same_model(saved.model, run.config.model, f"The workdir {workdir}")
+    expected = run.metadata(min(saved.step, run.schedule.num_steps))
+    if saved.step > run.schedule.num_steps or saved.position != expected.position:
         raise UserError(
-            f"The workdir {workdir} has trained {step:,} steps on {record['position']:,} sequences, which does not fit the "
+            f"The workdir {workdir} has trained {saved.step:,} steps on {saved.position:,} sequences, which does not fit the "
             f"stages of this config. {MAY_CHANGE}: use the old stages, or another --workdir."
         )
-    for before, now in zip(record["data"], expected["data"]):
+    for before, now in zip(saved.data, expected.data):
         if before == now:
             continue
-        if before["content"] != now["content"] and before["mixture"] == now["mixture"]:
+        if before.content != now.content and before.mixture == now.mixture:
             raise UserError(
                 f"The workdir {workdir} was trained on other data than {run.config.data.cache_dir} holds now (another "
                 "version of the sources, or of Python for its library): use the old cache, or another --workdir."
             )
-        name = next(name for name in before | now if before.get(name) != now.get(name))
+        name = before.first_difference(now)
         raise UserError(
-            f"The workdir {workdir} has already started stage {before['name']!r}, whose {name} was {before.get(name)} and is "
-            f"now {now.get(name)}. {MAY_CHANGE}: use the old setting, or another --workdir."
+            f"The workdir {workdir} has already started stage {before.name!r}, whose {name} was {getattr(before, name)} and is "
+            f"now {getattr(now, name)}. {MAY_CHANGE}: use the old setting, or another --workdir."
         )
 
 

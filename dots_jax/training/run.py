@@ -5,11 +5,13 @@ import dataclasses
 import jax
 import optax
 
-from dots_jax.config import TrainConfig, to_dict
+from dots_jax.checkpoint.metadata import CheckpointMetadata, StageData
+from dots_jax.config import Stage, TrainConfig, to_dict
 from dots_jax.curriculum.mixture_use import repeats, uses
 from dots_jax.curriculum.stages import Schedule
 from dots_jax.curriculum.token_ledger import TokenLedger
 from dots_jax.data.corpus import Corpus
+from dots_jax.data.sequences.mixture_sequences import MixtureSequences
 from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel.batches import put_batch
 from dots_jax.parallel.sharding import batch_sharding
@@ -66,33 +68,28 @@ class Run:
         """A warning for each source that is read more often than DataConfig.max_epochs."""
         return repeats(uses(self.schedule, self.corpus.rates, self.corpus.sizes), self.config.data.max_epochs)
 
-    # --- what a checkpoint says besides its arrays ---
+    # --- what a checkpoint says about itself ---
 
-    def record(self, step: int) -> dict:
-        """`position` is the complete state of the data pipeline."""
-        return {
-            "step": step,
-            "position": self.schedule.position_before(step),
-            "tokens": self.schedule.tokens_before(step),
-            "data": self._data_of_started_stages(step),
-            "exposure": self.ledger.stages(step),
-            "model": to_dict(self.config.model),
-            "config": to_dict(self.config),
-            "gin": self.options.gin_text,
-        }
-
-    def _data_of_started_stages(self, step: int) -> list[dict]:
-        """All that the order of the text depends on."""
+    def metadata(self, step: int) -> CheckpointMetadata:
         started = self.schedule.at(step - 1).stage_index + 1 if step else 0
-        return [
-            {
-                "name": stage.name,
-                "mixture": stage.mixture,
-                "rates": {task: str(rate) for task, rate in sequences.rates.items()},
-                "seq_len": stage.seq_len,
-                "seed": self.config.seed,
-                "content": sequences.identity,
-                **({"untie": dataclasses.asdict(stage.untie)} if stage.untie else {}),
-            }
-            for stage, sequences in zip(self.config.stages[:started], self.corpus.sequences)
-        ]
+        return CheckpointMetadata(
+            step=step,
+            model=self.config.model,
+            position=self.schedule.position_before(step),
+            tokens=self.schedule.tokens_before(step),
+            data=tuple(map(self._stage_data, self.config.stages[:started], self.corpus.sequences)),
+            exposure=self.ledger.stages(step),
+            config=to_dict(self.config),
+            gin=self.options.gin_text,
+        )
+
+    def _stage_data(self, stage: Stage, sequences: MixtureSequences) -> StageData:
+        return StageData(
+            name=stage.name,
+            mixture=stage.mixture,
+            rates={task: str(rate) for task, rate in sequences.rates.items()},
+            seq_len=stage.seq_len,
+            seed=self.config.seed,
+            content=sequences.identity,
+            untie=dataclasses.asdict(stage.untie) if stage.untie else None,
+        )

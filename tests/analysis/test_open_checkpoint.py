@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from synthetic_checkpoint import EXPERTS, LAYER, write_large, write_small
 
 import dots_jax
-from dots_jax.checkpoint import store as training_checkpoint
+from dots_jax.checkpoint import store
 from dots_jax.checkpoint.arrays import bytes_read
 from dots_jax.config import UserError, tiny
 
@@ -32,7 +32,7 @@ def small(tmp_path_factory):
     """A workdir with two checkpoints, and what is in them. Chunks are cut as those of a large model."""
     workdir = tmp_path_factory.mktemp("small")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_checkpoint, "MIN_CHUNK_BYTES", 1024)
+        patch.setattr(store, "MIN_CHUNK_BYTES", 1024)
         states = write_small(workdir, tiny(), 3, 5)
     return workdir, states
 
@@ -77,7 +77,7 @@ def test_sizes(small):
         n: (a.shape, a.dtype, a.nbytes) for n, a in named(states[5]).items()
     }
     files = sum(file.stat().st_size for file in (workdir / "checkpoints/5/model").rglob("d/*"))
-    stored = opened._stored.stored_bytes
+    stored = opened._opened.arrays.stored_bytes
     assert 0.7 * files < sum(stored.values()) < files and all(stored.values())
     assert opened.model == tiny() and opened.steps == [3, 5] and opened.tokens == {3: 3000, 5: 5000}
 
@@ -183,7 +183,7 @@ def test_any_number_of_chunks_at_a_time(small, limit, monkeypatch):
 
 def test_a_sharded_model_is_cut_into_layers_and_experts(tmp_path, monkeypatch):
     """Orbax cuts each device's shard as `save_args` asks, so the chunks of a pod can be told without a pod."""
-    monkeypatch.setattr(training_checkpoint, "MIN_CHUNK_BYTES", 256 * 1024)
+    monkeypatch.setattr(store, "MIN_CHUNK_BYTES", 256 * 1024)
     mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("fsdp", "expert"))
     split = NamedSharding(mesh, PartitionSpec(None, "expert", "fsdp"))
     experts = jax.device_put(np.arange(3 * 4 * 512 * 640, dtype=np.float32).reshape(3, 4, 512, 640), split)
@@ -191,7 +191,7 @@ def test_a_sharded_model_is_cut_into_layers_and_experts(tmp_path, monkeypatch):
         "moe_blocks": {"experts": {"w": experts}, "shared": {"w": experts}, "small": {"scale": experts[:, 0, :, 0]}}
     }
     stack_axes = {"moe_blocks": {"experts": {"w": 2}, "shared": {"w": 1}, "small": {"scale": 1}}}
-    cut = jax.tree.map(training_checkpoint.save_args, item, stack_axes)
+    cut = jax.tree.map(store.save_args, item, stack_axes)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "item", item, save_args=cut)
     written = json.loads((tmp_path / "item/array_metadatas/process_0").read_text())["array_metadatas"]
@@ -295,10 +295,10 @@ def test_no_checkpoint(small, tmp_path):
         ("nowhere", r"There is no folder .*nowhere\."),
         (
             ".",
-            r"is no checkpoint and no workdir: a workdir has a folder checkpoints/, and a checkpoint has model/ and record/\.",
+            r"is not a checkpoint: give the workdir of a training run, a folder that .*convert from_hf` wrote, or one checkpoint",
         ),
         ("run", r"There is no finished checkpoint in .*run/checkpoints\."),
-        ("broken", r"broken/checkpoints/1 is no whole checkpoint of this project: its record cannot be read\."),
+        ("broken", r"The checkpoint .*broken/checkpoints/1 cannot be read: its record cannot be read: .*No such file"),
     ):
         with pytest.raises(UserError, match=sentence):
             dots_jax.open_checkpoint(str(tmp_path / path))
@@ -342,5 +342,5 @@ def test_a_step_and_metrics_that_are_not_there(small):
     opened = dots_jax.open_checkpoint(str(small[0]))
     with pytest.raises(UserError, match=r"There is no checkpoint of step 4 in .*checkpoints: it has 3, 5\."):
         opened.at(4)
-    with pytest.raises(UserError, match=r"There is no metrics\.jsonl beside .*: only a training run writes one\."):
+    with pytest.raises(UserError, match=r"There is no metrics\.jsonl of .*: only a training run writes one"):
         opened.metrics()

@@ -3,6 +3,7 @@
 Claim: a damaged checkpoint is named and set aside, and the one before it is used.
 """
 
+import dataclasses
 import errno
 import gc
 import json
@@ -18,8 +19,9 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from small_run import NUM_STEPS, restored
 
+from dots_jax.checkpoint.metadata import CheckpointMetadata
 from dots_jax.checkpoint.store import Checkpoints
-from dots_jax.config import CheckpointConfig, UserError
+from dots_jax.config import CheckpointConfig, UserError, tiny
 from dots_jax.training.state import StepHealth, TrainState, to_items
 
 # --- a state of a few arrays: no model, no compilation ---------------------------------------------------------------
@@ -46,21 +48,21 @@ def abstract(state):
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
 
 
-def record_of(step):
-    return {"step": step, "position": 8 * step, "gin": "TrainConfig.seed = 0\n"}
+def metadata_of(step):
+    return CheckpointMetadata(step=step, model=tiny(), position=8 * step, gin="TrainConfig.seed = 0\n")
 
 
 def saved(folder, *steps, keep_last=3, is_milestone=lambda step: False):
     checkpoints = Checkpoints(str(folder), CheckpointConfig(keep_last=keep_last), is_milestone)
     for step in steps:
-        checkpoints.save(step, small_state(step), record_of(step))
+        checkpoints.save(step, small_state(step), metadata_of(step))
         checkpoints.wait()
     return checkpoints
 
 
 def assert_is_step(restored, step, devices=8):
-    state, record = restored
-    assert {name: record[name] for name in record_of(step)} == record_of(step)
+    state, metadata = restored
+    assert dataclasses.replace(metadata, checksums={}, checksum="") == metadata_of(step)
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(small_state(step, devices)), strict=True):
         np.testing.assert_array_equal(a, b)
         assert a.sharding == b.sharding
@@ -68,7 +70,7 @@ def assert_is_step(restored, step, devices=8):
 
 def test_empty_folder_is_a_new_run(tmp_path):
     checkpoints = saved(tmp_path)
-    assert checkpoints.steps() == [] and checkpoints.newest_record() is None
+    assert checkpoints.steps() == [] and checkpoints.newest_metadata() is None
     assert checkpoints.restore_newest(abstract(small_state(0))) is None
     checkpoints.close()
 
@@ -90,7 +92,7 @@ def test_keeps_the_last_and_the_milestones(tmp_path):
 def test_a_step_that_is_there_stays(tmp_path):
     saved(tmp_path, 1).close()
     checkpoints = saved(tmp_path)
-    checkpoints.save(1, small_state(5), record_of(5))
+    checkpoints.save(1, small_state(5), metadata_of(5))
     assert_is_step(checkpoints.restore_newest(abstract(small_state(0))), 1)
     checkpoints.close()
 
@@ -122,11 +124,11 @@ def test_no_damage_goes_unnoticed(tmp_path, capsys):
             else:
                 target.write_bytes(damaged)
             checkpoints = Checkpoints(str(tmp_path / "bad"), is_milestone=lambda step: False)
-            state, record = checkpoints.restore_newest(abstract(small_state(0)))
+            state, metadata = checkpoints.restore_newest(abstract(small_state(0)))
             checkpoints.close()
-            assert_is_step((state, record), record["step"])
+            assert_is_step((state, metadata), metadata.step)
             warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
-            if record["step"] == 1:
+            if metadata.step == 1:
                 noticed += 1
                 assert len(warnings) == 1 and f"{os.sep}checkpoints{os.sep}2 is damaged" in warnings[0]
                 assert (tmp_path / "bad" / "damaged" / "2").is_dir()

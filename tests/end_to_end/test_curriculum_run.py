@@ -1,5 +1,6 @@
 """A whole run with a knotted last stage: what its rows, its checkpoints and its first lines say about its sources."""
 
+import dataclasses
 import json
 
 import pytest
@@ -32,7 +33,7 @@ def test_ledger_warnings_and_a_resumed_knotted_stage(workdir, capfd):
     assert stable["source_tokens"] == stable["stage_source_tokens"] and stable["stage_epoch"] == stable["epoch"]
     assert stable["stage"] == "stable" and last["stage"] == "long"
     assert sum(last["stage_source_tokens"].values()) == 5 * 512
-    ledger = Checkpoints(str(workdir.path)).record(NUM_STEPS)["exposure"]
+    ledger = Checkpoints(str(workdir.path)).metadata(NUM_STEPS).exposure
     assert list(ledger) == ["stable", "anneal", "long"]
     for source in ("small_prose", "small_numbers"):
         assert sum(stage[source]["tokens"] for stage in ledger.values()) == last["source_tokens"][source]
@@ -60,13 +61,11 @@ def test_ids_that_do_not_fit_are_refused(workdir, capfd):
 
 def test_a_checkpoint_from_before_the_ledger_goes_on(workdir, monkeypatch):
     """Its record knows neither exposure nor untie."""
-    record = Run.record
-    monkeypatch.setattr(
-        Run, "record", lambda run, step: {k: v for k, v in record(run, step).items() if k != "exposure"}
-    )
+    metadata = Run.metadata
+    monkeypatch.setattr(Run, "metadata", lambda run, step: dataclasses.replace(metadata(run, step), exposure={}))
     assert workdir.train(flags=("--max_steps=5",)) == 0
     monkeypatch.undo()
-    old = Checkpoints(str(workdir.path)).record(5)
+    old = Checkpoints(str(workdir.path)).metadata(5).to_json()
     assert "exposure" not in old and "untie" not in json.dumps(old["data"])
     assert workdir.train(flags=("--max_steps=6",)) == 0
     assert workdir.rows()[-1]["step"] == 6

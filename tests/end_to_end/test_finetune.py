@@ -102,7 +102,7 @@ def test_refused(workdir, converted, tmp_path, capfd, flags):
         assert all(word in line for word in words), line
         assert not workdir.path.exists()
 
-    says("there are no checkpoints in", "convert from_hf", bindings=(starts_from(tmp_path / "nowhere"),))
+    says("TrainConfig.initial_checkpoint: There is no folder", bindings=(starts_from(tmp_path / "nowhere"),))
     says(
         "holds another model: num_heads was 2 and is now 4", "Set ModelConfig to that model",
         bindings=(starts_from(converted), "ModelConfig.num_heads = 4"),

@@ -12,15 +12,13 @@ import pytest
 from hf_checkpoint import CONFIG, convert, hf_config, random_tensors, write
 from safetensors import safe_open
 
-from dots_jax.checkpoint.store import Checkpoints
+from dots_jax.checkpoint.open import open_checkpoint
 from dots_jax.config import ComputeConfig, MeshConfig, UserError
 from dots_jax.huggingface import names as hf
 from dots_jax.huggingface import units as layout
 from dots_jax.huggingface.config import config_from_hf
-from dots_jax.huggingface.stored_model import ModelReader
 from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel.mesh import make_mesh
-from dots_jax.storage import folder
 
 
 def bits(array) -> np.ndarray:
@@ -39,11 +37,10 @@ def abstract_model(mesh: MeshConfig, dtype, config=CONFIG) -> dict:
 
 
 def restore(path, abstract: dict) -> dict:
-    checkpoints = Checkpoints(str(path))
-    assert checkpoints.steps() == [0]
-    model = checkpoints.restore_model(0, abstract)
-    checkpoints.close()
-    return model
+    opened = open_checkpoint(str(path))
+    assert opened.steps == [0]
+    shapes = (abstract["params"], abstract["router_bias"])
+    return dict(zip(abstract, opened.restore(shapes, jax.tree.map(lambda leaf: leaf.sharding, shapes))))
 
 
 def small_chunks(monkeypatch, chunk=512, piece=2048, unit=8192):
@@ -126,11 +123,11 @@ def test_a_part_of_a_model(tmp_path, monkeypatch):
     tensors = random_tensors()
     write(tmp_path / "hf", tensors, hf_config(CONFIG))
     assert convert("from_hf", tmp_path / "hf", tmp_path / "dst") == 0
-    reader = ModelReader(folder(str(tmp_path / "dst")) / "checkpoints" / "0" / "model")
-    experts = reader.array("params.moe_blocks.moe.experts.w_down_EFD")
-    assert experts.chunk_layout.read_chunk.shape[:2] == (1, 1)
+    arrays, name = open_checkpoint(str(tmp_path / "dst")).arrays, "params/moe_blocks/moe/experts/w_down_EFD"
+    assert arrays.arrays[name].chunk[:2] == (1, 1)
     np.testing.assert_array_equal(
-        bits(experts[2, 5].read().result().T.copy()), bits(tensors["model.layers.3.mlp.experts.5.down_proj.weight"])
+        bits(arrays.read(name, (2, 5), arrays.arrays[name].dtype).T.copy()),
+        bits(tensors["model.layers.3.mlp.experts.5.down_proj.weight"]),
     )
 
 

@@ -163,9 +163,8 @@ def test_what_is_no_checkpoint(folders, tensors, tmp_path):
     write(source, tensors, hf_config(CONFIG))
     assert convert("from_hf", source, tmp_path / "ours") == 0
     says("is a workdir of dots_jax", argv=("from_hf", tmp_path / "ours", target))
-    says("is a Hugging Face checkpoint already", argv=("to_hf", source, target))
-    says("give the folder that holds checkpoints/", argv=("to_hf", tmp_path / "ours" / "checkpoints" / "0", target))
-    says("There are no checkpoints in", argv=("to_hf", tmp_path, target))
+    says("is a Hugging Face folder: ", argv=("to_hf", source, target))
+    says("is not a checkpoint: give the workdir of a training run", argv=("to_hf", tmp_path, target))
     says("There is no folder", argv=("to_hf", tmp_path / "nowhere", target))
     says("There is no checkpoint of step 7", "it has 0", argv=("to_hf", tmp_path / "ours", target, "--step=7"))
     shutil.rmtree(tmp_path / "ours" / "checkpoints" / "0")

@@ -1,5 +1,6 @@
 """The commands generate and eval --score: files in, files out; text that streams; one sentence for what is wrong."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -14,13 +15,15 @@ from numerics import quick_compilation
 from dots_jax import eval as eval_command
 from dots_jax import generate as generate_command
 from dots_jax import gin_cli
+from dots_jax.checkpoint.metadata import CheckpointMetadata
+from dots_jax.checkpoint.open import open_checkpoint
 from dots_jax.checkpoint.store import Checkpoints
-from dots_jax.config import ComputeConfig, MeshConfig, OptimizerConfig, tiny, to_dict
+from dots_jax.config import ComputeConfig, MeshConfig, OptimizerConfig, tiny
 from dots_jax.inference import weights as serving
 from dots_jax.inference.text import RowText, stop_ids
 from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel.mesh import make_mesh
-from dots_jax.storage import tokenizer_beside
+from dots_jax.storage import tokenizer_file
 from dots_jax.training.optimizer import make_optimizer
 from dots_jax.training.state import init_state, state_shardings, to_items
 
@@ -41,15 +44,13 @@ def checkpoint(tmp_path_factory):
     definition = ModelDef(MODEL, ComputeConfig(), make_mesh(MeshConfig(fsdp=1)), 0.3)
     optimizer = make_optimizer(OptimizerConfig(), definition.weight_decays())
     shardings = state_shardings(definition, optimizer)
-    record = {
-        "step": 3,
-        "model": to_dict(MODEL),
-        "config": {"data": {"tokenizer": ""}, "compute": {"dtype": "float32"}},
-    }
+    metadata = CheckpointMetadata(
+        step=3, model=MODEL, config={"data": {"tokenizer": ""}, "compute": {"dtype": "float32"}}
+    )
     checkpoints = Checkpoints(str(workdir), is_milestone=lambda step: False)
     for step in (2, 3):
         state = jax.jit(lambda: init_state(definition, optimizer, step), out_shardings=shardings)()  # noqa: B023
-        checkpoints.save(step, to_items(state), record | {"step": step}, definition.stack_axes())
+        checkpoints.save(step, to_items(state), dataclasses.replace(metadata, step=step), definition.stack_axes())
     checkpoints.wait()
     checkpoints.close()
     return workdir
@@ -160,9 +161,9 @@ def test_scores_of_texts_and_tokens(checkpoint, tmp_path):
 
 
 def test_weights_are_held_in_the_dtype_of_the_computation(checkpoint):
-    opened = serving.open_checkpoint(str(checkpoint))
-    definition = serving.define(opened.config, "bfloat16")
-    weights = serving.load_weights(opened, definition, serving.serving_mesh(opened.config))
+    opened = open_checkpoint(str(checkpoint))
+    definition = serving.define(opened.model, "bfloat16")
+    weights = serving.load_weights(opened, definition, serving.serving_mesh(opened.model))
     dtypes = {str(path[-2:]): leaf.dtype for path, leaf in jax.tree_util.tree_leaves_with_path(weights)}
     assert weights.experts["w_down_EFD"].dtype == weights.outer["head"]["w_DV"].dtype == "bfloat16"
     assert weights.outer["final_norm"]["scale"].dtype == weights.biases[0].dtype == "float32"
@@ -275,11 +276,11 @@ def test_a_text_may_hold_a_line_separator(checkpoint, tmp_path):
 
 
 def test_a_converted_tokenizer_is_found(tmp_path):
-    assert tokenizer_beside(epath.Path(tmp_path)) is None
+    assert tokenizer_file(epath.Path(tmp_path)) is None
     for name in ("tokenizer.json", "tokenizer/tokenizer.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("{}")
-        assert tokenizer_beside(epath.Path(tmp_path)) == epath.Path(tmp_path / name)
+        assert tokenizer_file(epath.Path(tmp_path)) == epath.Path(tmp_path / name)
 
 
 def test_a_prompt_that_leaves_no_room(refusal, checkpoint, tmp_path):
@@ -294,16 +295,17 @@ def test_what_is_no_checkpoint(refusal, checkpoint, tmp_path):
     (tmp_path / "hf").mkdir()
     (tmp_path / "hf" / "config.json").write_text("{}")
     for path, words in (
-        (tmp_path, "is no checkpoint: give the --workdir of a training run"),
-        (tmp_path / "nowhere", "is no checkpoint: there is nothing of that name"),
-        (tmp_path / "hf", "it is a Hugging Face folder; `python -m dots_jax.convert from_hf"),
-        (f"{checkpoint}/checkpoints/3", f"it is one step of a run; give {checkpoint} and --step=3."),
+        (tmp_path, "is not a checkpoint: give the workdir of a training run"),
+        (tmp_path / "nowhere", "There is no folder"),
+        (tmp_path / "hf", "is a Hugging Face folder: `python -m dots_jax.convert from_hf"),
         (tmp_path / "empty", "There is no finished checkpoint in"),
     ):
         assert words in refusal(run_generate, f"--checkpoint={path}", "--prompt=x")
         assert words in refusal(run_score, f"--checkpoint={path}", f"--score={tmp_path}", f"--output={tmp_path}/o")
     said = refusal(run_generate, f"--checkpoint={checkpoint}", "--prompt=x", "--step=9")
     assert "There is no checkpoint of step 9" in said and "it has 2, 3." in said
+    said = refusal(run_generate, f"--checkpoint={checkpoint}/checkpoints/3", "--prompt=x", "--step=2")
+    assert "is the checkpoint of step 3, not of step 2: give one of the two." in said
 
 
 def test_tokenizers_that_do_not_fit(refusal, checkpoint, tmp_path):

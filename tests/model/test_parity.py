@@ -103,7 +103,7 @@ class Golden:
         self.logits = np.split(logits, np.cumsum(lengths)[:-1])
         self.config = config_from_hf(self.header["config"])
         self.tensors = {
-            tensor: golden.make_tensor(tensor, hf.their_shape(row, self.config), self.header["seed"])
+            tensor: golden.make_tensor(tensor, hf.hf_shape(row, self.config), self.header["seed"])
             for row in (*hf.TABLE, hf.ROUTER_BIAS)
             for _, names in hf.slices(row, self.config)
             for tensor in names
@@ -168,7 +168,7 @@ def test_live_parity(attempt, tmp_path):
 
     ours = config_from_hf(config)
     tensors = {
-        name: golden.make_tensor(name, hf.their_shape(row, ours), seed)
+        name: golden.make_tensor(name, hf.hf_shape(row, ours), seed)
         for row in (*hf.TABLE, hf.ROUTER_BIAS)
         for _, names in hf.slices(row, ours)
         for name in names

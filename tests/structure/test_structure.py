@@ -33,7 +33,7 @@ FLOORS = (
     ("planning",),
 )
 ALSO = {
-    "storage": {"config"},
+    "storage": {"config", "human"},
     "locks": {"config", "storage"},
     "gin_check": {"config"},
     "hlo": {"parallel"},

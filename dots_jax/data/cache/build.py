@@ -31,12 +31,13 @@ from array_record.python import array_record_module
 
 from dots_jax.config import UserError
 from dots_jax.data.cache import token_format as fmt
-from dots_jax.data.cache.plan import Plan, appears, read_json, write_json
+from dots_jax.data.cache.plan import Plan, read_json, write_json
 from dots_jax.data.registry import get_task, task_vocabulary
 from dots_jax.data.sources.content import Content
 from dots_jax.data.sources.documents import Document, Reading, documents_of, user_field
 from dots_jax.data.sources.json_lines import ENDINGS, Malformed
 from dots_jax.data.tokenizers import vocabulary as vocabularies
+from dots_jax.storage import atomic_path, atomic_write, write_text
 
 RUN_TOKENS = 1 << 25  # tokenised documents in memory at a time; some 0.4 GB a worker
 
@@ -107,7 +108,7 @@ def _write_run(stem: Path, keys: list[int], documents: list[Document], lengths: 
     if documents[0].weights is not None:
         arrays["weights"] = np.concatenate([documents[i].weights for i in order])
     for name, array in arrays.items():
-        with appears(stem.with_name(f"{stem.name}.{name}.npy")) as path, open(path, "wb") as file:
+        with atomic_write(stem.with_name(f"{stem.name}.{name}.npy"), "wb") as file:
             np.save(file, array)
     if lengths is None:
         return 0
@@ -193,8 +194,8 @@ def _shard_documents(building: Path, plan: Plan, shard: int) -> list[Document]:
 
 def write_file(path: Path, documents: Iterable[Document], token_dtype: str, chunk_tokens: int) -> dict:
     """Writes one file of a cache; returns its size and sha256. documents: all of them with weights, or none."""
-    with appears(path) as unfinished_path:
-        writer = array_record_module.ArrayRecordWriter(str(unfinished_path), fmt.WRITER_OPTIONS)
+    with atomic_path(path) as unfinished_path:
+        writer = array_record_module.ArrayRecordWriter(unfinished_path, fmt.WRITER_OPTIONS)
         try:
             for tokens, ends, weights in _chunks(documents, token_dtype, chunk_tokens):
                 writer.write(fmt.encode_chunk(tokens, ends, weights))
@@ -338,5 +339,4 @@ def _write_samples(path: Path, plan: Plan, pieces: list[dict], samples: int | No
             json.dumps({"file": name, place_of(name): number, "field": field, "reason": why, "begins": begins})
             for _, why, begins, number, name in rows
         ]
-        with appears(path) as unfinished_path:
-            unfinished_path.write_text("\n".join(lines) + "\n")
+        write_text(path, "\n".join(lines) + "\n")

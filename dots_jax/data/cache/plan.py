@@ -1,12 +1,9 @@
 """What one token cache will be, and the folder where it is made: the ground on which cache_build.py works."""
 
-import contextlib
 import dataclasses
 import json
-import os
 import shutil
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import seqio
@@ -16,6 +13,7 @@ from dots_jax.data.cache.code_identity import code_identity
 from dots_jax.data.registry import task_vocabulary
 from dots_jax.data.sources.documents import is_weighted, pieces_of
 from dots_jax.data.tokenizers import vocabulary as vocabularies
+from dots_jax.storage import write_text
 
 # Of the order of documents in the stream. Not the run's seed: the cache serves every run, whose own order is order.py.
 DOCUMENT_ORDER_SEED = 0
@@ -114,20 +112,8 @@ def unfinished(building: Path, kind: str, number: int) -> list[int]:
     return [i for i in range(number) if f"{i:05d}" not in done]
 
 
-@contextlib.contextmanager
-def appears(path: Path) -> Iterator[Path]:
-    """A path to write to; what is there in the end appears as `path` at once. Two writers may do so at the same time."""
-    new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        yield new
-        os.replace(new, path)
-    finally:
-        new.unlink(missing_ok=True)
-
-
 def write_json(path: Path, value) -> None:
-    with appears(path) as unfinished_path:
-        unfinished_path.write_text(json.dumps(value, indent=1) + "\n")
+    write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def read_json(path: Path):

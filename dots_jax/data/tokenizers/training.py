@@ -19,6 +19,7 @@ from dots_jax.config import UserError
 from dots_jax.data.registry import check_split, get_task, import_tasks, task_vocabulary
 from dots_jax.data.tokenizers.tokenizer import SPECIAL_TOKENS, TokenizerVocabulary
 from dots_jax.data.tokenizers.vocabulary import token_bytes
+from dots_jax.storage import write_text
 
 # Of Qwen2's tokenizer.json: contractions, letters with one sign before them, single digits, signs, line ends, spaces.
 WORDS = (
@@ -140,12 +141,10 @@ def _bytes_per_token(vocabulary: TokenizerVocabulary, texts: list[str]) -> float
 
 
 def _write(path: str, tokenizer: tokenizers.Tokenizer) -> None:
-    """Whole or not at all: a run must not find half a tokenizer."""
+    """Atomic: a run must not find half a tokenizer."""
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with open(path + ".new", "w", encoding="utf-8") as file:
-            file.write(tokenizer.to_str(pretty=True) + "\n")
-        os.replace(path + ".new", path)
+        write_text(path, tokenizer.to_str(pretty=True) + "\n")
     except OSError as error:
         raise UserError(
             f"The tokenizer cannot be written to {path} ({error.strerror}): choose another --output."
