@@ -1,4 +1,4 @@
-"""How a parameter lies in a converted checkpoint, and the pieces in which it is written.
+"""How a parameter is stored in a converted checkpoint, and the pieces in which it is written.
 
 An array is stored in chunks of a few MiB: one layer and one expert each, cut along hidden_size first, which is the axis
 that a mesh shards (parallel/mesh.py). So a pod's hosts read what their shards need, a notebook reads one expert, and a
@@ -77,7 +77,7 @@ class Layout:
         if self.chunk == self.shape:
             yield Piece(None, 0, size)
             return
-        if len(self.weight.hf) > 1:  # two tensors lie next to each other on this axis: all of both
+        if len(self.weight.hf) > 1:  # two tensors share this axis: all of both
             step = size
         else:
             step = max(1, PIECE_BYTES // (self.num_bytes // math.prod(self.stack) // size * part)) * part

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,24 @@ def padded_prompts(prompts: Sequence[Sequence[int]], batch: int, size: int) -> t
     return tokens, lengths
 
 
+class DecodeState(NamedTuple):
+    """What changes from token to token, next to the cache."""
+
+    token_B: jax.Array  # int32, the last token of each row
+    done_B: jax.Array  # bool, rows that have ended
+    count: int | jax.Array  # tokens that were fed to the model after the prompts
+
+
+class DecodeLimits(NamedTuple):
+    """What stays the same for a batch."""
+
+    lengths_B: jax.Array  # int32, tokens of each prompt
+    rows_B: jax.Array  # int32, each row's number in the complete input, for `sampling`
+    budget_B: jax.Array  # int32, new tokens that a row may have
+    stop_ids: jax.Array  # int32, ids that end a row
+    prefilled: int | jax.Array  # slots of the cache that the prompts take
+
+
 class Generator:
     """Generates with one model; compiled once for each shape of batch and size of cache."""
 
@@ -73,32 +92,31 @@ class Generator:
         rows = np.zeros(batch, np.int32)
         rows[: len(prompts)] = row_numbers
         lengths, budget, rows = (jax.device_put(a, rows_sharding(self.mesh)) for a in (lengths, budget, rows))
+        stop_ids = jnp.asarray(sorted(stop_ids) or [-1], jnp.int32)
+        limits = DecodeLimits(lengths, rows, budget, stop_ids, prefilled=tokens.shape[1])
 
         cache, x_BD = self.prefill(tokens, lengths, size)
-        prefilled = tokens.shape[1]
-        stop_ids = jnp.asarray(sorted(stop_ids) or [-1], jnp.int32)
-        token_B, done_B = self._first(self.weights, x_BD, rows, stop_ids, budget)
-        news, ended = [[int(t)] for t in jax.device_get(token_B)[: len(prompts)]], np.zeros(batch, bool)
+        state = DecodeState(*self._first(self.weights, x_BD, limits), count=0)
+        news, ended = [[int(t)] for t in jax.device_get(state.token_B)[: len(prompts)]], np.zeros(batch, bool)
         news = [new if n else [] for new, n in zip(news, jax.device_get(budget))]
-        count = 0  # tokens that were fed to the model after the prompts
         while True:
             wanted = yield news
             if wanted is not None:
                 ended[: len(prompts)] |= np.asarray(wanted, bool)
-            done_B = jnp.logical_or(done_B, jax.device_put(ended, rows_sharding(self.mesh)))
-            left = int(jnp.max(jnp.where(done_B, 0, budget - count - 1)))
+            done_B = jnp.logical_or(state.done_B, jax.device_put(ended, rows_sharding(self.mesh)))
+            left = int(jnp.max(jnp.where(done_B, 0, budget - state.count - 1)))
             if left <= 0:
                 return
             calls = min(left, tokens_per_call)
-            if prefilled + count + calls > cache.slots:
-                cache = self.decoder.grow(cache, slots_for(prefilled + count + calls))
+            needed = limits.prefilled + state.count + calls
+            if needed > cache.slots:
+                cache = self.decoder.grow(cache, slots_for(needed))
             out_BC, valid_BC, token_B, done_B, cache = self._steps(
-                self.weights, cache, token_B, done_B, lengths, prefilled, count, calls, rows, stop_ids, budget,
-                tokens_per_call,
-            )  # fmt: skip
+                self.weights, cache, state._replace(done_B=done_B), limits, calls, tokens_per_call
+            )
+            state = DecodeState(token_B, done_B, state.count + calls)
             out, valid = jax.device_get((out_BC, valid_BC))
             news = [[int(t) for t in o[v]] for o, v in zip(out, valid)][: len(prompts)]
-            count += calls
 
     def prefill(self, tokens_BT: np.ndarray, lengths_B: jax.Array, size: int) -> tuple[Cache, jax.Array]:
         """The prompts' cache, filled in chunks of `size`, and the hidden state of each one's last token [B, D]."""
@@ -124,31 +142,30 @@ class Generator:
         return jnp.where(here_B[:, None], last_BD, x_BD), cache
 
     @functools.partial(jax.jit, static_argnums=0)
-    def _first(self, weights, x_BD, rows_B, stop_ids, budget_B):
+    def _first(self, weights, x_BD, limits: DecodeLimits):
         logits_BV = self.decoder.logits(weights, x_BD[:, None])[:, 0]
-        token_B = sample(logits_BV, self.sampling, rows_B, 0)
-        return self._copies(token_B), self._copies(jnp.isin(token_B, stop_ids) | (budget_B <= 1))
+        token_B = sample(logits_BV, self.sampling, limits.rows_B, 0)
+        done_B = jnp.isin(token_B, limits.stop_ids) | (limits.budget_B <= 1)
+        return self._copies(token_B), self._copies(done_B)
 
-    @functools.partial(jax.jit, static_argnums=(0, 12), donate_argnums=2)
-    def _steps(
-        self, weights, cache, token_B, done_B, lengths_B, prefilled, count, calls, rows_B, stop_ids, budget_B, size
-    ):  # fmt: skip
+    @functools.partial(jax.jit, static_argnums=(0, 6), donate_argnums=2)
+    def _steps(self, weights, cache, state: DecodeState, limits: DecodeLimits, calls, size):
         """At most `calls` tokens more for each row: [B, size] of them and which are real, the last ones, who is done."""
 
         def body(carry):
             i, cache, token_B, done_B, out_BC, valid_BC = carry
             logits_BV, cache = self.decoder.step(
-                weights, cache, token_B, lengths_B, prefilled, count + i, jnp.logical_not(done_B)
+                weights, cache, token_B, limits.lengths_B, limits.prefilled, state.count + i, jnp.logical_not(done_B)
             )
-            new_B = sample(logits_BV, self.sampling, rows_B, count + i + 1)
+            new_B = sample(logits_BV, self.sampling, limits.rows_B, state.count + i + 1)
             new_B = jnp.where(done_B, token_B, new_B)
             out_BC = lax.dynamic_update_slice(out_BC, new_B[:, None], (0, i))
             valid_BC = lax.dynamic_update_slice(valid_BC, jnp.logical_not(done_B)[:, None], (0, i))
-            done_B = done_B | jnp.isin(new_B, stop_ids) | (count + i + 2 >= budget_B)
+            done_B = done_B | jnp.isin(new_B, limits.stop_ids) | (state.count + i + 2 >= limits.budget_B)
             return i + 1, cache, new_B, done_B, out_BC, valid_BC
 
-        nothing = jnp.zeros((token_B.shape[0], size), jnp.int32)
-        carry = (jnp.int32(0), cache, token_B, done_B, nothing, nothing.astype(bool))
+        nothing = jnp.zeros((state.token_B.shape[0], size), jnp.int32)
+        carry = (jnp.int32(0), cache, state.token_B, state.done_B, nothing, nothing.astype(bool))
         going = lambda carry: (carry[0] < calls) & jnp.any(jnp.logical_not(carry[3]))
         _, cache, token_B, done_B, out_BC, valid_BC = lax.while_loop(going, body, carry)
         return *map(self._copies, (out_BC, valid_BC, token_B, done_B)), cache

@@ -1,8 +1,8 @@
-"""Where a model lies while it serves, and its weights in the form that decoding reads.
+"""How a model is sharded for serving, and its weights in the form that decoding reads.
 
-Training splits every matrix along its input and gathers it when it is used. Serving moves a few tokens past all the
-weights, so weights stay where they are and tokens travel: heads, feed-forward columns, vocabulary and experts lie over
-the mesh's `expert` axis, rows of the batch over `data` and `fsdp`.
+Training shards every matrix along its input and gathers it when it is used. Serving needs all weights for a few tokens, so
+weights stay on their devices and tokens move: heads, feed-forward columns, vocabulary and experts are sharded over the mesh
+axis `expert`, rows of the batch over `data` and `fsdp`.
 """
 
 import math
@@ -33,14 +33,14 @@ SERVING_RULES: dict[str, str | None] = {
     "router": None,
     "norm": None,
 }
-ROWS = ("data", "fsdp")  # the mesh axes over which rows of a batch lie
+ROWS = ("data", "fsdp")  # the mesh axes over which rows of a batch are sharded
 
 
 class Weights(NamedTuple):
     """All arrays of a model, for a program whose layers are unrolled.
 
     outer: embed, dense_block, final_norm, head. layers: the rest of each mixture-of-experts block, without its experts.
-    experts: theirs, as they are stored: [L, E, ...]. biases: [E] of each layer.
+    experts: those of all layers, as they are stored: [L, E, ...]. biases: [E] of each layer.
 
     The layers are arrays of their own because a slice of a stack would be copied at every token; the experts stay in their
     stack because a token reads only a few of them, by index.
@@ -72,13 +72,13 @@ def rows_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def cache_sharding(mesh: Mesh, config: ModelConfig) -> NamedSharding:
-    """Of keys and values [B, N, S, H]: rows and heads lie where the rows and heads of the computation do."""
+    """Of keys and values [B, N, S, H]: rows and heads are sharded as in the computation."""
     heads = "expert" if config.num_heads % mesh.shape["expert"] == 0 else None
     return NamedSharding(mesh, PartitionSpec(ROWS, heads))
 
 
 def define(config: ModelConfig, dtype: str) -> ModelDef:
-    """The model for one device: XLA partitions it by where its arrays lie."""
+    """The model for one device: XLA partitions it by the shardings of its arrays."""
     return ModelDef(config, ComputeConfig(dtype=dtype, remat="none"), None)
 
 
