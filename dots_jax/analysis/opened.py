@@ -117,7 +117,7 @@ class OpenCheckpoint:
         return self._opened.workdir is not None and (self._opened.workdir / "metrics.jsonl").exists()
 
     def metrics(self) -> list[dict]:
-        """The rows of the run's metrics.jsonl, one for each logged step."""
+        """The rows of the run's metrics.jsonl, one for each logged step; null is None. Rows of validations are left out."""
         if not self.has_metrics:
             raise UserError(
                 f"There is no metrics.jsonl of {self.path}: only a training run writes one, in its workdir."
@@ -129,7 +129,7 @@ class OpenCheckpoint:
                 rows.append(json.loads(line))
             except ValueError:  # a run that is just writing, or was killed
                 break
-        return rows
+        return [row for row in rows if "validation" not in row]
 
     def tree(self) -> str:
         """Every array with its shape, dtype, bytes in memory and bytes on the disk, as a table."""

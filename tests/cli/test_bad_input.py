@@ -12,6 +12,8 @@ from small_run import NUM_STEPS
 from dots_jax.data.sources.text_task import register_text_task
 from dots_jax.training import loop, preflight, resume
 
+PROFILE = "TrainConfig.profile = @ProfileConfig()"
+
 
 @pytest.fixture
 def refusal(workdir, capfd, monkeypatch):
@@ -77,6 +79,12 @@ def odd_tasks():
         (["stable/Stage.warmup_steps = 2000.5"], "must be an integer, but is 2000.5"),
         (["ModelConfig.num_layers = 'three'"], "must be an integer, but is 'three'"),
         (["TrainConfig.stages = ()"], "must hold at least one Stage."),
+        # periodic work
+        (["TrainConfig.validate_every = 5"], "validate_every is 5, but TrainConfig.validation names no task"),
+        (["TrainConfig.validate_every = -1"], "TrainConfig.validate_every must not be negative, but is -1."),
+        ([PROFILE, "ProfileConfig.num_steps = -1"], "ProfileConfig.num_steps must not be negative, but is -1."),
+        ([PROFILE, "ProfileConfig.first_step = 0"], "ProfileConfig.first_step must be above 0, but is 0."),
+        ([PROFILE, "ProfileConfig.num_steps = 2", "ProfileConfig.first_step = 41"], "41, but the run has 40 steps"),
     ],
 )  # fmt: skip
 def test_refused_before_anything_is_compiled(refusal, workdir, bindings, words):

@@ -5,22 +5,11 @@ import math
 
 import numpy as np
 import pytest
+from tensorboard_reader import scalars
 
 from dots_jax.training.metrics import MetricsLog, to_row
 
 TASKS = ("small_prose", "small_numbers")
-
-
-def scalars(workdir) -> dict[tuple[str, int], list[float]]:
-    """Everything on TensorBoard: (tag, step) -> values."""
-    import tensorflow as tf
-
-    found = {}
-    for path in sorted((workdir / "tensorboard").glob("events.out.*")):
-        for event in tf.compat.v1.train.summary_iterator(str(path)):
-            for value in event.summary.value:
-                found.setdefault((value.tag, event.step), []).append(float(tf.make_ndarray(value.tensor)))
-    return found
 
 
 def error(capfd) -> str:
@@ -153,3 +142,23 @@ def test_other_processes_write_nothing(tmp_path):
     log.write({"step": 1, "loss": 0.5})
     log.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_metrics_are_strict_json(tmp_path):
+    """Numbers that are not finite are null, in rows of today and in rows that an older version wrote."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": NaN, "epoch": {"a": 0.5}}\n')
+    log = MetricsLog(str(tmp_path), 1)
+    load = np.array([np.inf, 1], np.float32)
+    log.write(to_row(2, {"loss": np.float32("nan"), "load": load}, validation={"a": {"loss": -math.inf, "tokens": 3}}))
+    log.close()
+    assert path.read_text().splitlines() == [
+        '{"step": 1, "loss": null, "epoch": {"a": 0.5}}',
+        '{"step": 2, "loss": null, "load": [null, 1.0], "validation": {"a": {"loss": null, "tokens": 3}}}',
+    ]
+    board = scalars(tmp_path)
+    assert math.isnan(board["train/loss", 2][0]) and board["load/layer_1", 2] == [math.inf]
+    assert board["validation/a/tokens", 2] == [3]
+    again = MetricsLog(str(tmp_path), 2)
+    again.close()
+    assert again.validation["a"]["tokens"] == 3 and math.isnan(again.validation["a"]["loss"])
