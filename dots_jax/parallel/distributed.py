@@ -64,7 +64,7 @@ def require_devices(devices: str | None) -> None:
     if (found[0].platform, len(found)) != (platform, int(number)):
         raise UserError(
             f"--devices={devices}, but this run has {len(found)} {found[0].platform} device(s), of {jax.process_count()} "
-            "process(es): mend the machines, or say what it should run on."
+            "process(es): fix the machines, or change --devices."
         )
 
 

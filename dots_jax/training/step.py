@@ -19,7 +19,7 @@ LOSS_AVERAGE_DECAY = 0.98
 
 
 def _batch_loss(params, router_bias, batch, scale, *, model_def: ModelDef, compute: ComputeConfig, alpha: float):
-    """The share of one (micro)batch in the step's loss; `scale` = (1 / real tokens, 1 / sequences) of the whole step."""
+    """The share of one (micro)batch in the step's loss; `scale` = (1 / real tokens, 1 / sequences) of all microbatches together."""
     model = model_def.bind(params, router_bias)
     batch = along_context(batch, model_def.mesh)
     x_BTD, stats = model(batch["tokens"], batch["positions"], batch["segments"])
@@ -34,7 +34,7 @@ def _gradients(params, router_bias, batch, microbatches: int, loss_fn):
     float32; a microbatch's own are in the dtypes of `params`.
 
     Microbatch m takes the rows m, m + M, m + 2M ...: each device splits its own rows, and nothing moves.
-    The scale comes from the whole step, so that a microbatch counts by its real tokens.
+    The scale comes from the complete batch, so that a microbatch counts by its real tokens.
     """
     scale = 1 / jnp.maximum(jnp.sum(batch["weights"]), 1), 1 / batch["tokens"].shape[0]
     gradient = jax.value_and_grad(loss_fn, has_aux=True)
