@@ -177,7 +177,7 @@ def one_token() -> str:
                     "copies sorted by expert; a grouped matmul on those rows;",
                     "gated sum of the six. No token is dropped",
                 ),
-                "model/moe.py",
+                "model/experts/strategy.py",
                 ORANGE,
                 cells=strip,
                 group=layers,
@@ -220,6 +220,11 @@ def one_weight() -> str:
                 ("a chunk holds one layer and one expert;", "each array has a checksum"),
                 "checkpoint/arrays.py",
                 GREEN,
+            ),
+            Step(
+                "Declaration",
+                ("logical axes, weight decay, compute dtype, stack:", "declared once, where the layer makes it"),
+                "model/parameters.py",
             ),
             Step(
                 "Shards on the mesh",
