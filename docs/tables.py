@@ -26,6 +26,7 @@ def results(name: str) -> dict:
 
 def table(columns: list[str], rows: list[list]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
+    assert all(len(line) == len(columns) for line in lines), columns
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
@@ -92,9 +93,8 @@ def planner_steps() -> str:
             [f"{slices}{row['topology']}, {length}", mesh_name(row), row["setup"], seconds, exposed, mfus, memory]
         )
     columns = [
-        "topology",
+        "topology, length",
         "file",
-        "length",
         "what",
         "seconds a step",
         "exposed seconds",
