@@ -211,6 +211,8 @@ def demo_results() -> str:
 ROOMS = {
     "config": "frozen, typed dataclasses that check themselves",
     "cli": "the `dots` command, gin files and options; the only room with gin",
+    "storage": "local and gs:// paths, atomic writes",
+    "locks": "one writer at a time in a folder, also in a bucket",
     "parallel": "mesh, sharding rules, collectives, batches, processes",
     "curriculum": "stages, learning rates, which source is read how often",
     "hlo": "a reader of compiled TPU modules: cost, links, timeline, memory",
@@ -239,9 +241,13 @@ FOLDERS = {
 
 
 def folder_tree() -> str:
-    rooms = [f"  {name + '/':<16}{caption}" for name, caption in ROOMS.items() if exists(f"dots_jax/{name}")]
+    rooms = [f"  {label(name):<16}{caption}" for name, caption in ROOMS.items() if exists(f"dots_jax/{name}")]
     folders = [f"{name + '/':<18}{caption}" for name, caption in FOLDERS.items() if exists(name)]
     return "\n".join(["```text", "dots_jax/", *rooms, *folders, "```"])
+
+
+def label(room: str) -> str:
+    return f"{room}/" if (ROOT / "dots_jax" / room).is_dir() else f"{room}.py"
 
 
 def exists(name: str) -> bool:
