@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax import gin_cli
+from dots_jax.cli import gin_config
 from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig, Stage, TrainConfig
 from dots_jax.model.flops import count_parameters, flops_per_token
 from dots_jax.model.model_def import ModelDef
@@ -194,7 +194,7 @@ def main() -> None:
     options = parser.parse_args()
     bindings = [f"ComputeConfig.remat = '{options.remat}'"] if options.remat else []
     accelerator = jax.default_backend() != "cpu"
-    config = gin_cli.build(TrainConfig, [str(RUN_FILE)], bindings)[0] if accelerator else small_run()
+    config = gin_config.build(TrainConfig, [str(RUN_FILE)], bindings)[0] if accelerator else small_run()
     stage = config.stages[0]
     sequences = options.sequences or stage.microbatch_tokens // stage.seq_len
     microbatches = options.microbatches or stage.batch_tokens[0][1] // stage.microbatch_tokens

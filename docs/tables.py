@@ -210,7 +210,6 @@ def demo_results() -> str:
 # Rooms of dots_jax/ from the ground up, then the folders around it. What does not exist (yet) is left out.
 ROOMS = {
     "config": "frozen, typed dataclasses that check themselves",
-    "cli": "the `dots` command, gin files and options; the only room with gin",
     "storage": "local and gs:// paths, atomic writes",
     "locks": "one writer at a time in a folder, also in a bucket",
     "parallel": "mesh, sharding rules, collectives, batches, processes",
@@ -229,6 +228,7 @@ ROOMS = {
     "serving": "an HTTP server for generation",
     "analysis": "opens checkpoints; expert load, learning dynamics, attention, figures",
     "planning": "memory and time of a run on a pod, compiled and searched",
+    "cli": "the `dots` command: options, gin files, one file a subcommand; the only room with gin",
 }
 FOLDERS = {
     "gin": "one readable file a run; models/ schedules/ data/ meshes/ are its parts",

@@ -8,6 +8,8 @@ import warnings
 
 PACKAGE = "dots_jax."
 MOVED = {
+    "gin_check": "cli.gin_check",
+    "gin_cli": "cli.gin_config",
     "interop": "huggingface",
     "inspection": "analysis",
     "data.cache_build": "data.cache.build",

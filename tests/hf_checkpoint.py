@@ -91,9 +91,6 @@ def write(folder, tensors: dict[str, np.ndarray], config: dict, files: int = 1) 
 
 def convert(*argv: str) -> int:
     """The command in this process; returns its exit status."""
-    from dots_jax import convert, gin_cli
+    from dots_jax.cli.main import main
 
-    argv = ["convert", *map(str, argv)]
-    return gin_cli.execute(
-        None, convert.main, *convert.FLAGS, argv=argv, arguments=convert.ARGUMENTS, only_reads_config=True
-    )
+    return main(["convert", *map(str, argv)])

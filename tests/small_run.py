@@ -123,17 +123,14 @@ class Workdir:
 
     def train(self, *bindings: str, flags: tuple[str, ...] = ()) -> int:
         """The train command in this process; returns its exit status."""
-        from dots_jax import gin_cli, train
+        from dots_jax.cli.main import main
 
-        argv = ["train", *self._arguments(self.gin, bindings, flags)]
-        return gin_cli.execute(train.TrainConfig, train.main, *train.FLAGS, argv=argv)
+        return main(["train", *self._arguments(self.gin, bindings, flags)])
 
     def evaluate(self, *bindings: str, flags: tuple[str, ...] = ()) -> int:
-        from dots_jax import eval as eval_command
-        from dots_jax import gin_cli
+        from dots_jax.cli.main import main
 
-        argv = ["eval", *self._arguments(self.eval_gin, bindings, flags)]
-        return gin_cli.execute(eval_command.EvalConfig, eval_command.main, gin_cli.DISTRIBUTED, argv=argv)
+        return main(["eval", *self._arguments(self.eval_gin, bindings, flags)])
 
     def another(self, name: str) -> "Workdir":
         """A second folder of the same run."""

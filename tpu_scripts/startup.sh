@@ -150,7 +150,7 @@ train_command() {
   COMMAND=("$BIN" -m dots_jax.train)
   for file in "${GIN_FILES[@]}"; do COMMAND+=("--gin_file=$file"); done
   for binding in "${GIN_BINDINGS[@]+"${GIN_BINDINGS[@]}"}"; do COMMAND+=("--gin_bindings=$binding"); done
-  COMMAND+=("--workdir=$WORKDIR" "--distributed=${DOTS_DISTRIBUTED:-auto}" "--devices=$PLATFORM:$DEVICES" --supervised)
+  COMMAND+=("--workdir=$WORKDIR" "--distributed=${DOTS_DISTRIBUTED:-auto}" "--devices=$PLATFORM:$DEVICES" --exit_codes)
   # jax takes the CPU where it finds no TPU; a list of platforms makes it fail instead. The CPU stays for jax's own use.
   export JAX_PLATFORMS=$PLATFORM
   [[ $PLATFORM == cpu ]] || JAX_PLATFORMS=$PLATFORM,cpu
@@ -228,7 +228,7 @@ run() {
     done
     child=''
 
-    # What the statuses mean: dots_jax.train --supervised.
+    # What the statuses mean: dots_jax.train --exit_codes.
     if [[ -n $stopping ]]; then
       state "stopped: asked to, exit status $status"
       say "asked to stop; exit status $status"

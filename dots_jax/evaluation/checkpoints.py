@@ -2,7 +2,6 @@
 
 import json
 import os
-from types import SimpleNamespace
 
 import jax
 from clu import metric_writers
@@ -16,11 +15,11 @@ from dots_jax.parallel.mesh import make_mesh
 from dots_jax.storage import folder, write_text
 
 
-def evaluate(config: EvalConfig, options: SimpleNamespace) -> int:
-    """Scores config.tasks with the checkpoints that config.checkpoint names, in options.workdir."""
+def evaluate(config: EvalConfig, workdir: str) -> int:
+    """Scores config.tasks with the checkpoints that config.checkpoint names, in workdir."""
     # Which checkpoints, and of which model.
     which = config.checkpoint
-    opened = open_checkpoint(options.workdir, None if which in ("latest", "all") else int(which))
+    opened = open_checkpoint(workdir, None if which in ("latest", "all") else int(which))
     steps, model = opened.steps if which == "all" else [opened.step], opened.model
     config = config.for_devices(model, jax.device_count())
     register(config.data)
@@ -46,7 +45,7 @@ def evaluate(config: EvalConfig, options: SimpleNamespace) -> int:
 
     # Write down.
     if jax.process_index() == 0:
-        _write(options.workdir, results)
+        _write(workdir, results)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What `generate` and `eval --score` do: open a checkpoint, read prompts, run, write.
+"""What `dots generate` and `dots score` do: open a checkpoint, read prompts, run, write.
 
 Every error of the user is found before the weights are read. Files of results are written atomically.
 """
@@ -8,10 +8,10 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import IO, NamedTuple
 
 from dots_jax.checkpoint.open import Opened, open_checkpoint
+from dots_jax.cli.options import GenerateOptions, ScoreOptions
 from dots_jax.config import ModelConfig, UserError
 from dots_jax.data.tokenizers import chat
 from dots_jax.inference import weights as serving
@@ -32,7 +32,7 @@ class InputRow(NamedTuple):
 # --- the commands -----------------------------------------------------------------------------------------------------
 
 
-def generate(options: SimpleNamespace) -> None:
+def generate(options: GenerateOptions) -> None:
     """Text for one prompt, a conversation, or every row of a file."""
     _check_flags(options)
     sampling = Sampling(options.temperature, options.top_k, options.top_p, options.seed)
@@ -61,13 +61,13 @@ def generate(options: SimpleNamespace) -> None:
         _converse(start(), config, options, stops, vocabulary)
 
 
-def score(options: SimpleNamespace) -> None:
+def score(options: ScoreOptions) -> None:
     """The log-probabilities of every row of a file."""
-    _require_flags(options, "checkpoint", "score", "output")
+    _require_flags(options, "checkpoint", "input", "output")
     opened = open_checkpoint(options.checkpoint, options.step)
     config = opened.model
     vocabulary = open_vocabulary(options.tokenizer, opened)
-    rows = read_rows(options.score, "text", _prompt_encoder(vocabulary, as_chat=False), config, room=0)
+    rows = read_rows(options.input, "text", _prompt_encoder(vocabulary, as_chat=False), config, room=0)
     with output_file(options.output) as file:
         mesh, dtype = serving.serving_mesh(config), _dtype(options.dtype, opened)
         weights = serving.load_weights(opened, serving.define(config, dtype), mesh)
@@ -94,7 +94,7 @@ def _generate_rows(generator, rows, file, options, stops, vocabulary) -> None:
 
 def _run(generator, prompts, numbers, options, stops, vocabulary, per_call, show: Callable[[str], None] | None = None):
     """[(new tokens, text)] of each prompt; `show` gets the text of the first as it comes."""
-    texts = [RowText(vocabulary.pieces if vocabulary else (), options.stop or ()) for _ in prompts]
+    texts = [RowText(vocabulary.pieces if vocabulary else (), options.stop) for _ in prompts]
     new = [[] for _ in prompts]
     parts = generator.generate(prompts, numbers, options.max_new_tokens, stops, per_call)
     ended = None
@@ -148,13 +148,13 @@ def chat_tokens(messages: list[dict], vocabulary: Vocabulary) -> list[int]:
 # --- what the user gave -----------------------------------------------------------------------------------------------
 
 
-def _require_flags(options: SimpleNamespace, *names: str) -> None:
+def _require_flags(options: GenerateOptions | ScoreOptions, *names: str) -> None:
     for name in names:
         if not getattr(options, name):
             raise UserError(f"Missing --{name} (--help lists the flags).")
 
 
-def _check_flags(options: SimpleNamespace) -> None:
+def _check_flags(options: GenerateOptions) -> None:
     _require_flags(options, "checkpoint")
     if (options.prompt is not None) + bool(options.input) > 1 or not (
         options.prompt is not None or options.input or options.chat

@@ -47,10 +47,9 @@ def initialize(distributed: str | None) -> None:
 
 
 def require_devices(devices: str | None) -> None:
-    """Refuses to go on unless the run has exactly these devices, all processes together.
+    """Raises unless JAX sees exactly these devices, all processes together.
 
-    devices: PLATFORM:NUMBER, as in `tpu:128`; None asks nothing. Without it jax would take the CPU where it finds no TPU,
-      and a pod without one of its hosts would be a smaller pod.
+    devices: PLATFORM:NUMBER, as in `tpu:128`; None checks nothing. This catches a silent CPU fallback and a missing host.
 
     Raises:
       UserError: the run has others.

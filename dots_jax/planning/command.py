@@ -5,15 +5,15 @@ import sys
 import time
 from pathlib import Path
 
+from dots_jax.cli.options import PodOptions
 from dots_jax.config import TrainConfig, UserError
 from dots_jax.curriculum.picture import check_suffix
 from dots_jax.planning.child_process import run_in_child
 from dots_jax.planning.pod import prepare_runtime
 
 
-def plan_pod(config: TrainConfig, options) -> int:
-    """The exit status: 0 it fits, 1 it does not. options: topology, slices, stage, json, hlo, top, picture, search,
-    max_trials, debug; as `dots_jax.plan` describes them.
+def plan_pod(config: TrainConfig, options: PodOptions) -> int:
+    """The exit status: 0 it fits, 1 it does not.
 
     Raises:
       UserError: what is asked for does not exist or cannot be written, or the TPU compiler ended without a result.

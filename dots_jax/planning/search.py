@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from dots_jax.cli.options import PodOptions
 from dots_jax.config import EXPERT_STRATEGIES, Stage, TrainConfig, UserError
 from dots_jax.hlo.interconnect import Interconnect
 from dots_jax.planning.analytic import Rough, group_along, rough
@@ -127,7 +128,7 @@ def diverse(found: list[Candidate], number: int) -> list[Candidate]:
     return chosen
 
 
-def search(job: Job, options) -> int:
+def search(job: Job, options: PodOptions) -> int:
     """Prints the best that were found, with what to write into a gin file. The exit status: 1 if none fits."""
     import tqdm
 

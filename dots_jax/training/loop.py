@@ -6,12 +6,12 @@ import time
 import jax
 import jax.numpy as jnp
 
+from dots_jax.cli.options import RunOptions
 from dots_jax.config import TrainConfig
 from dots_jax.evaluation.perplexity import table
 from dots_jax.parallel.prefetch import Prefetcher
 from dots_jax.training.hooks import Profile, Report, StopSignal, Validation
 from dots_jax.training.metrics import MetricsLog
-from dots_jax.training.options import RunOptions
 from dots_jax.training.preflight import check_workdir, open_run, prepare
 from dots_jax.training.report import farewell, header, say
 from dots_jax.training.resume import restore_or_initialise, write_config

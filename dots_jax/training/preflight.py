@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import jax
 
 from dots_jax.checkpoint.store import Checkpoints, check_disk, check_same_model, disk_errors
+from dots_jax.cli.options import RunOptions
 from dots_jax.config import TrainConfig, UserError
 from dots_jax.curriculum.stages import Schedule
 from dots_jax.data.corpus import resolve
@@ -17,7 +18,6 @@ from dots_jax.parallel.topology import peak_flops
 from dots_jax.storage import folder
 from dots_jax.training.initial import check_initial
 from dots_jax.training.optimizer import make_optimizer
-from dots_jax.training.options import RunOptions
 from dots_jax.training.report import say
 from dots_jax.training.run import Run
 from dots_jax.training.state import abstract_state

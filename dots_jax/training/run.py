@@ -6,6 +6,7 @@ import jax
 import optax
 
 from dots_jax.checkpoint.metadata import CheckpointMetadata, StageData
+from dots_jax.cli.options import RunOptions
 from dots_jax.config import Stage, TrainConfig, to_dict
 from dots_jax.curriculum.mixture_use import repeats, uses
 from dots_jax.curriculum.stages import Schedule
@@ -15,7 +16,6 @@ from dots_jax.data.sequences.mixture_sequences import MixtureSequences
 from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel.batches import put_batch
 from dots_jax.parallel.sharding import batch_sharding
-from dots_jax.training.options import RunOptions
 from dots_jax.training.state import TrainState
 
 

@@ -106,7 +106,7 @@ def test_refused_before_anything_is_compiled(refusal, workdir, bindings, words):
         (["--distributed=nowhere,0,1"], "--distributed must be auto or ADDRESS:PORT,PROCESS,PROCESSES"),
         (["--devices=8"], "--devices must be PLATFORM:NUMBER, as in tpu:128, but is 8."),
         (["--devices=tpu:8"], "--devices=tpu:8, but this run has 8 cpu device(s), of 1 process(es)"),
-        (["--devices=cpu:4", "--supervised"], "--devices=cpu:4, but this run has 8 cpu device(s)"),
+        (["--devices=cpu:4", "--exit_codes"], "--devices=cpu:4, but this run has 8 cpu device(s)"),
     ],
 )
 def test_flags_that_cannot_be(refusal, flags, words):
@@ -184,7 +184,7 @@ def test_a_bug_is_one_line_too_and_debug_shows_where(workdir, capfd, monkeypatch
     assert workdir.train(flags=("--debug",)) == 2
     err = capfd.readouterr().err
     assert "Traceback" in err and "in broken" in err
-    assert workdir.train(flags=("--supervised",)) == 1  # whatever starts it again may try: not every bug hits twice
+    assert workdir.train(flags=("--exit_codes",)) == 1  # whatever starts it again may try: not every bug hits twice
     assert jax.process_count() == 1
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dots_jax import gin_cli
+from dots_jax.cli import gin_config
 from dots_jax.config import TrainConfig, UserError, dots_llm1
 from dots_jax.curriculum.table import plan
 from dots_jax.model.flops import count_parameters
@@ -21,7 +21,7 @@ MESHES = sorted(path.stem for path in (GIN / "meshes").glob("*.gin"))
 
 
 def build(*paths: Path) -> TrainConfig:
-    return gin_cli.build(TrainConfig, [str(path) for path in paths])[0]
+    return gin_config.build(TrainConfig, [str(path) for path in paths])[0]
 
 
 def header(path: Path) -> str:

@@ -13,9 +13,7 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from dots_jax import gin_cli
-from dots_jax.cache import main
-from dots_jax.config import CacheConfig
+from dots_jax.cli.main import main
 from dots_jax.data.cache import build as cache_build
 from dots_jax.data.cache import token_cache
 from dots_jax.data.cache.token_cache import open_stream
@@ -80,8 +78,7 @@ def arguments(cache_dir, *bindings):
 
 
 def command(cache_dir, *bindings, flags=()):
-    argv = ["cache", *arguments(cache_dir, *bindings), *flags]
-    return gin_cli.execute(CacheConfig, main, gin_cli.DRY_RUN, argv=argv, workdir=False)
+    return main(["cache", *arguments(cache_dir, *bindings), *flags])
 
 
 def directory_of(cache_dir):
@@ -129,7 +126,7 @@ def test_holds_every_document_and_says_where_from(corpus, tmp_path, capsys):
 
     assert command(tmp_path) == 0  # again: left alone
     out = capsys.readouterr().out
-    assert "is whole already" in out and "was there" in out.splitlines()[-1]
+    assert "already complete, skipped" in out and "was there" in out.splitlines()[-1]
 
 
 def test_three_workers(corpus, expected, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import seqio
 
-from dots_jax import gin_cli
+from dots_jax.cli import gin_config
 from dots_jax.config import DataConfig, Mixture, Source, TrainConfig, UserError
 from dots_jax.curriculum.mixture_use import declared_rates, known_sizes, repeats, uses
 from dots_jax.curriculum.stages import Schedule
@@ -122,7 +122,7 @@ def test_mistakes(data, message):
 
 def build(data: str) -> TrainConfig:
     files = [GIN / "models/dots_llm1.gin", GIN / "schedules/dots142b.gin", GIN / "data" / data]
-    return gin_cli.build(TrainConfig, [str(file) for file in files])[0]
+    return gin_config.build(TrainConfig, [str(file) for file in files])[0]
 
 
 BINDINGS = sorted(file.name for file in (GIN / "data").glob("*.gin") if file.name != "mixtures.gin")

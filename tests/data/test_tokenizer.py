@@ -13,7 +13,7 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from dots_jax import gin_cli, train_tokenizer
+from dots_jax.cli.main import main
 from dots_jax.config import UserError
 from dots_jax.data.cache.token_cache import open_stream
 from dots_jax.data.sources import text_task
@@ -210,7 +210,7 @@ def test_equals_transformers(file, vocab):
 
 
 def run(*flags):
-    return gin_cli.execute(None, train_tokenizer.main, *train_tokenizer.FLAGS, argv=["train_tokenizer", *flags])
+    return main(["tokenizer", *flags])
 
 
 def test_the_command_makes_the_same_file_twice(tmp_path, capfd):

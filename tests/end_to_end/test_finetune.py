@@ -9,8 +9,8 @@ import pytest
 from hf_checkpoint import convert, hf_config, random_tensors, write
 from small_run import GIN, restored
 
+from dots_jax.cli.gin_config import build
 from dots_jax.config import MeshConfig, ModelConfig, Stage, TrainConfig
-from dots_jax.gin_cli import build
 from dots_jax.huggingface import names as hf
 from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel.mesh import make_mesh

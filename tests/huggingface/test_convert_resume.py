@@ -24,7 +24,7 @@ from dots_jax.huggingface import safetensors_read as safetensors_files
 # The command with chunks, pieces and units as small as this model, and a pause after each.
 SMALL = """
 import sys, time
-from dots_jax import convert, gin_cli
+from dots_jax.cli.main import main
 from dots_jax.interop import from_hf, layout, to_hf
 layout.CHUNK_BYTES, layout.PIECE_BYTES, layout.UNIT_BYTES = 512, 2048, 4096
 pause, *argv = sys.argv[1:]
@@ -34,7 +34,7 @@ def slowly(function):
         return function(*arguments)
     return run
 from_hf._convert, to_hf._read = slowly(from_hf._convert), slowly(to_hf._read)
-gin_cli.run(None, convert.main, *convert.FLAGS, argv=["convert", *argv], arguments=convert.ARGUMENTS, only_reads_config=True)
+sys.exit(main(["convert", *argv]))
 """
 
 

@@ -12,12 +12,10 @@ import pytest
 from etils import epath
 from numerics import quick_compilation
 
-from dots_jax import eval as eval_command
-from dots_jax import generate as generate_command
-from dots_jax import gin_cli
 from dots_jax.checkpoint.metadata import CheckpointMetadata
 from dots_jax.checkpoint.open import open_checkpoint
 from dots_jax.checkpoint.store import Checkpoints
+from dots_jax.cli.main import main
 from dots_jax.config import ComputeConfig, MeshConfig, OptimizerConfig, tiny
 from dots_jax.inference import weights as serving
 from dots_jax.inference.text import RowText, stop_ids
@@ -57,11 +55,11 @@ def checkpoint(tmp_path_factory):
 
 
 def run_generate(*flags: str) -> int:
-    return gin_cli.execute(None, generate_command.main, *generate_command.FLAGS, argv=["generate", *flags])
+    return main(["generate", *flags])
 
 
 def run_score(*flags: str) -> int:
-    return gin_cli.execute(None, eval_command.score, *eval_command.SCORE_FLAGS, argv=["eval", *flags])
+    return main(["eval", *flags])
 
 
 def write(path, *rows) -> str:

@@ -84,7 +84,7 @@ def test_the_command_line_of_the_training(tmp_path):
     out, _ = worker.boot().communicate(timeout=30)
     assert worker.process.returncode == 0
     expected = ["--gin_file=a b.gin", "--gin_file=c.gin", "--gin_bindings=A.b = 'c d'", "--workdir=w", "--distributed=auto",
-                "--devices=cpu:8", "--supervised"]  # fmt: skip
+                "--devices=cpu:8", "--exit_codes"]  # fmt: skip
     assert f"{expected} cpu" in worker.log()
     assert " finished | " in worker.state()
 

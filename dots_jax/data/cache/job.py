@@ -20,6 +20,7 @@ import tqdm
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import create_runner
 
+from dots_jax.cli.options import CacheOptions
 from dots_jax.config import CacheConfig, DataConfig, UserError
 from dots_jax.data import mixtures
 from dots_jax.data.cache import build as cache_build
@@ -45,8 +46,8 @@ class Row(NamedTuple):
     seconds: float | None
 
 
-def cache(config: CacheConfig, options) -> int:
-    """The command: makes every cache that is missing and prints what is in each. options: dry_run. Returns the exit status."""
+def cache(config: CacheConfig, options: CacheOptions) -> int:
+    """The command: makes every cache that is missing and prints what is in each. Returns the exit status."""
     mixtures.register(config.data)
     todo = splits_of(config)
     cache_dir, thorough = config.data.cache_dir, config.source_check == "checksum" and not options.dry_run
@@ -71,7 +72,7 @@ def cache(config: CacheConfig, options) -> int:
             compared = (
                 f" (its source files compared by their {how})" if any(s["sha256"] for s in manifest.sources) else ""
             )
-            print(f"{task.name} {split}: {directory} is complete already and stays as it is{compared}", flush=True)
+            print(f"{task.name} {split}: {directory} already complete, skipped{compared}", flush=True)
         else:
             token_cache.make_cache(
                 task, split, cache_dir, for_each, shards=config.shards, max_malformed=config.max_malformed,

@@ -1,14 +1,14 @@
 """What gin does not check: that every name exists, that what has no default is set, and that what is set is used.
 
-gin 0.5 accepts in silence a misspelled macro, a scope that nothing uses and a binding that nothing reads. `gin_cli` reads
+gin 0.5 accepts in silence a misspelled macro, a scope that nothing uses and a binding that nothing reads. `gin_config` reads
 the gin files into the plain `Binding`s below; here the references are followed from the root config to every binding.
 """
 
 import dataclasses
-import difflib
 import typing
 
 from dots_jax import config as config_module
+from dots_jax.cli.suggestion import did_you_mean
 from dots_jax.config import UserError, renamed
 
 CLASSES = {
@@ -42,12 +42,6 @@ class Binding:
         if self.name == MACRO:
             return target
         return "/".join((*self.scope, self.name)) + f".{self.parameter}"
-
-
-def did_you_mean(wrong: str, choices: typing.Iterable[str], prefix: str = "") -> str:
-    by_lower = {choice.lower(): choice for choice in choices}
-    close = difflib.get_close_matches(wrong.lower(), by_lower, n=1, cutoff=0.6)
-    return f"; did you mean {prefix}{by_lower[close[0]]}?" if close else ""
 
 
 def _references(value) -> typing.Iterator[Reference]:
@@ -105,6 +99,10 @@ def _check_class(name: str, place: str) -> None:
 
 def check_use(config_class: type, bindings: list[Binding]) -> None:
     """Follow the references from the root: what has no default is bound, and what is bound is reached.
+
+    With `TrainConfig.stages = (@first/Stage(), @second/Stage())` and `second/Stage.tokens = %LONG`, TrainConfig leads to
+    the class Stage in the scopes (first,) and (second,), and the latter to the macro LONG. A binding of `Stage.seq_len`
+    (no scope) is read in both; one of `secnd/Stage.seq_len` is reached by nothing, which is an error.
 
     A value that a later binding replaces counts as a reader too. So `--gin_bindings` may shorten the list of stages
     without making the settings of the others an error, while a misspelled scope, which no value names, is one.

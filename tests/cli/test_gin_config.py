@@ -1,13 +1,14 @@
-"""The command line and its gin files: what is accepted, what is refused, and in which words."""
+"""Gin files: what is accepted, what is refused, and in which words."""
 
 import dataclasses
 import re
-import subprocess
-import sys
 
 import pytest
 
-from dots_jax import config, gin_cli
+from dots_jax import config
+from dots_jax.cli import gin_config
+from dots_jax.cli.execute import execute
+from dots_jax.cli.options import RunOptions
 from dots_jax.config import EvalConfig, ModelConfig, TrainConfig, UserError
 
 RUN = """
@@ -39,23 +40,14 @@ def run_gin(tmp_path):
     return path
 
 
-@pytest.fixture(autouse=True)
-def without_tensorflow(monkeypatch):
-    """`test_as_a_process` loads it; the others need not wait for that."""
-    monkeypatch.setattr(gin_cli, "_load_tensorflow_quietly", lambda: None)
-
-
-def command(*arguments, main=lambda config, options: None, extra=(gin_cli.MAX_STEPS, gin_cli.DRY_RUN)):
-    return gin_cli.execute(TrainConfig, main, *extra, argv=["command", *map(str, arguments)])
-
-
-def error_of(capsys, *arguments, **keywords) -> str:
+def error_of(capsys, *arguments) -> str:
     """Runs a command that must fail as the user should see it: status 2, one line on stderr, nothing on stdout."""
 
-    def must_not_run(config, options):
+    def load(options):
+        gin_config.load(TrainConfig, options)
         raise AssertionError("the command ran")
 
-    status = command(*arguments, **{"main": must_not_run, **keywords})
+    status = execute(RunOptions, load, "", list(map(str, arguments)))
     out, err = capsys.readouterr()
     assert status == 2
     assert out == ""
@@ -68,7 +60,7 @@ def error_of(capsys, *arguments, **keywords) -> str:
 
 
 def test_builds_the_config(run_gin):
-    built, _, _ = gin_cli.build(TrainConfig, [str(run_gin)], ["ModelConfig.num_layers = 3", "TrainConfig.seed = 7"])
+    built, _, _ = gin_config.build(TrainConfig, [str(run_gin)], ["ModelConfig.num_layers = 3", "TrainConfig.seed = 7"])
     assert type(built) is TrainConfig
     assert built.model == ModelConfig(num_layers=3, hidden_size=32)  # the command line wins
     assert built.seed == 7
@@ -79,57 +71,22 @@ def test_builds_the_config(run_gin):
     assert built.compute == config.ComputeConfig()
 
 
-def test_options_and_status(run_gin, tmp_path):
-    seen = []
-    arguments = [f"--gin_file={run_gin}", f"--workdir={tmp_path}", "--max_steps=12"]
-    assert command(*arguments, main=lambda config, options: seen.append((config, options))) == 0
-    built, options = seen[0]
-    assert built.model.num_layers == 4
-    assert (options.workdir, options.max_steps, options.dry_run, options.debug) == (str(tmp_path), 12, False, False)
-    assert set(vars(options)) == {"workdir", "max_steps", "dry_run", "debug", "gin_text", "operative_text"}
-    assert command(*arguments, main=lambda config, options: 5) == 5
-
-
-def test_a_dry_run_needs_no_workdir(run_gin):
-    assert command(f"--gin_file={run_gin}", "--dry_run") == 0
-
-
-def test_a_command_adds_flags(run_gin):
-    seen = []
-    flag = gin_cli.Flag("prompt", str, "text to continue", "")
-    status = command(
-        f"--gin_file={run_gin}",
-        "--workdir=w",
-        "--prompt=hello",
-        main=lambda config, o: seen.append(o.prompt),
-        extra=(flag,),
-    )
-    assert status == 0 and seen == ["hello"]
-
-
-def test_help_lists_the_flags(capsys):
-    assert command("--help") == 0
-    out = capsys.readouterr().out
-    for name in ("--gin_file", "--gin_bindings", "--workdir", "--debug", "--max_steps", "--dry_run"):
-        assert name in out
-
-
 @pytest.mark.parametrize("overrides", [[], ["TrainConfig.seed = 7", "second/Stage.tokens = 8192"]])
 def test_both_saved_texts_build_the_same_config(run_gin, tmp_path, overrides):
     (tmp_path / "more.gin").write_text("include 'run.gin'\nMODEL = @small/ModelConfig()\n"
                                        "TrainConfig.model = %MODEL\nsmall/ModelConfig.num_heads = 2\n"
                                        "TrainConfig.data = @DataConfig()\n"
                                        f"DataConfig.cache_dir = '{'long ' * 60}'\n")  # fmt: skip
-    built, gin_text, operative_text = gin_cli.build(TrainConfig, [str(tmp_path / "more.gin")], overrides)
+    built, gin_text, operative_text = gin_config.build(TrainConfig, [str(tmp_path / "more.gin")], overrides)
     assert built.model == ModelConfig(num_layers=4, hidden_size=32, num_heads=2)
     for text in (gin_text, operative_text):
         saved = tmp_path / "elsewhere" / "saved.gin"
         saved.parent.mkdir(exist_ok=True)
         saved.write_text(text)
-        again, gin_text_again, operative_text_again = gin_cli.build(TrainConfig, [str(saved)])
+        again, gin_text_again, operative_text_again = gin_config.build(TrainConfig, [str(saved)])
         assert again == built
         assert operative_text_again == operative_text
-        assert gin_cli.build(TrainConfig, [str(saved)], ["TrainConfig.seed = 99"])[0].seed == 99
+        assert gin_config.build(TrainConfig, [str(saved)], ["TrainConfig.seed = 99"])[0].seed == 99
     assert "ModelConfig.rope_theta = 10000000.0" in operative_text  # defaults too
 
 
@@ -139,7 +96,7 @@ def test_include_looks_beside_the_file_and_then_in_the_working_directory(tmp_pat
     (tmp_path / "a" / "b" / "more.gin").write_text("include 'a/b/seed.gin'\nTrainConfig.log_every = 3\n")
     (tmp_path / "a" / "b" / "seed.gin").write_text("TrainConfig.seed = 3")
     monkeypatch.chdir(tmp_path)
-    built, text, _ = gin_cli.build(TrainConfig, ["a/run.gin"])
+    built, text, _ = gin_config.build(TrainConfig, ["a/run.gin"])
     assert (built.seed, built.log_every) == (3, 5)
     assert "include" not in text
 
@@ -147,40 +104,49 @@ def test_include_looks_beside_the_file_and_then_in_the_working_directory(tmp_pat
 def test_files_of_the_package_are_found_by_name(tmp_path, monkeypatch, repo_root, capsys):
     """From any folder, in includes too; a file of that name where the command runs comes first."""
     monkeypatch.chdir(tmp_path)
-    expected, _, _ = gin_cli.build(TrainConfig, [str(repo_root / "gin" / "tiny.gin")])
-    assert gin_cli.build(TrainConfig, ["tiny.gin"])[0] == expected
+    expected, _, _ = gin_config.build(TrainConfig, [str(repo_root / "gin" / "tiny.gin")])
+    assert gin_config.build(TrainConfig, ["tiny.gin"])[0] == expected
     (tmp_path / "mine.gin").write_text("include 'tiny.gin'\nTrainConfig.seed = 7\n")
-    assert gin_cli.build(TrainConfig, ["mine.gin"])[0] == dataclasses.replace(expected, seed=7)
+    assert gin_config.build(TrainConfig, ["mine.gin"])[0] == dataclasses.replace(expected, seed=7)
     (tmp_path / "tiny.gin").write_text(RUN)
-    assert gin_cli.build(TrainConfig, ["tiny.gin"])[0] != expected
+    assert gin_config.build(TrainConfig, ["tiny.gin"])[0] != expected
     assert error_of(capsys, "--gin_file=tinny_bpe.gin", "--workdir=w").endswith("did you mean tiny_bpe.gin?")
+
+
+def test_files_of_other_editors_and_in_the_home_folder(run_gin, tmp_path, monkeypatch):
+    expected = gin_config.build(TrainConfig, [str(run_gin)])[0]
+    (tmp_path / "bom.gin").write_bytes(b"\xef\xbb\xbf" + RUN.replace("\n", "\r\n").encode())
+    built, text, _ = gin_config.build(TrainConfig, [str(tmp_path / "bom.gin")])
+    assert built == expected and "\ufeff" not in text
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert gin_config.build(TrainConfig, [], ["include '~/bom.gin'"])[0] == expected
 
 
 def test_files_in_order_then_bindings(run_gin, tmp_path):
     (tmp_path / "two.gin").write_text("TrainConfig.seed = 2\nTrainConfig.log_every = 2")
-    built, _, _ = gin_cli.build(TrainConfig, [str(run_gin), str(tmp_path / "two.gin")], ["TrainConfig.seed = 3"])
+    built, _, _ = gin_config.build(TrainConfig, [str(run_gin), str(tmp_path / "two.gin")], ["TrainConfig.seed = 3"])
     assert (built.seed, built.log_every) == (3, 2)
 
 
 def test_an_override_may_leave_settings_of_the_file_unread(run_gin):
     """A list of stages made shorter, a macro replaced by a number: the file's own settings are no mistakes."""
     overrides = ["TrainConfig.stages = (@first/Stage(),)", "ModelConfig.hidden_size = 64"]
-    built, text, operative_text = gin_cli.build(TrainConfig, [str(run_gin)], overrides)
+    built, text, operative_text = gin_config.build(TrainConfig, [str(run_gin)], overrides)
     assert [stage.name for stage in built.stages] == ["first"] and built.model.hidden_size == 64
     for saved in (text, operative_text):
-        assert gin_cli.build(TrainConfig, [], [saved])[0] == built
+        assert gin_config.build(TrainConfig, [], [saved])[0] == built
 
 
 def test_gin_holds_nothing_afterwards(run_gin):
-    gin_cli.build(TrainConfig, [str(run_gin)], ["TrainConfig.seed = 7"])
-    assert gin_cli.build(TrainConfig, [str(run_gin)])[0].seed == 0
+    gin_config.build(TrainConfig, [str(run_gin)], ["TrainConfig.seed = 7"])
+    assert gin_config.build(TrainConfig, [str(run_gin)])[0].seed == 0
     assert config.OptimizerConfig() == config.OptimizerConfig(beta1=0.9)
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny_bpe", "eval_tiny"])
 def test_shipped_run_files(repo_root, name):
     path = repo_root / "gin" / f"{name}.gin"
-    built, _, _ = gin_cli.build(EvalConfig if name.startswith("eval") else TrainConfig, [str(path)])
+    built, _, _ = gin_config.build(EvalConfig if name.startswith("eval") else TrainConfig, [str(path)])
     header = path.read_text().split("\n\n")[0]
     assert re.search(r"python -m dots_jax\.\w+ --gin_file=gin/" + name, header) and "Hardware:" in header
     if name == "tiny":
@@ -194,7 +160,7 @@ def test_shipped_run_files(repo_root, name):
 def test_shipped_model_file_is_the_preset(repo_root):
     stages = RUN.replace("ModelConfig.hidden_size = %MODEL_SIZE\nModelConfig.num_layers = 4\n", "")
     stages = stages.replace("MODEL_SIZE = 32\n", "")
-    built, _, _ = gin_cli.build(TrainConfig, [str(repo_root / "gin/models/dots_llm1.gin")], [stages])
+    built, _, _ = gin_config.build(TrainConfig, [str(repo_root / "gin/models/dots_llm1.gin")], [stages])
     assert built.model == config.dots_llm1()
 
 
@@ -232,7 +198,10 @@ BAD_BINDINGS = {
     "old name, nothing": ("ComputeConfig.kept_on_host = ''", "write `ComputeConfig.offload_activations = ()`."),
     "old name, macro": ("ComputeConfig.expert_buffer = %LR", "expert_buffer is now ComputeConfig.expert_capacity_factor."),
     "circle": ("A = %A\nTrainConfig.seed = %A", "define A by way of itself"),
-    "no quotes": ("TrainConfig.validation = (python,)", "python is no value; text needs quotes, as in 'python'"),
+    "no quotes": ("TrainConfig.validation = (python,)", "python is not a valid value: quote strings, as in 'python'"),
+    "number and letter": ("TrainConfig.seed = 3x", "3x"),
+    "true": ("ComputeConfig.offload_optimizer = true", "true is not a valid value: use True."),
+    "null": ("TrainConfig.seed = null", "null is not a valid value: use None."),
     "no value": ("TrainConfig.seed =", "cannot read `TrainConfig.seed =`"),
     "no equals": ("TrainConfig.seed", "expected ':' or '='"),
     "arithmetic": ("TrainConfig.seed = 2 ** 3", "cannot read `TrainConfig.seed = 2 ** 3`"),
@@ -271,23 +240,11 @@ def test_errors_in_a_file_say_where(run_gin, capsys, line, expected):
     assert sentence.startswith(f"{run_gin}:{number}: ") and expected in sentence
 
 
-@pytest.mark.parametrize(
-    "arguments, expected",
-    [
-        ([], "Missing --gin_file"),
-        (["--gin_file={run}"], "Missing --workdir"),
-        (["--gin_file={dir}/rum.gin", "--workdir=w"], "There is no gin file {dir}/rum.gin; did you mean {run}?"),
-        (["--gin_file={dir}", "--workdir=w"], "cannot be read: Is a directory"),
-        (["--gin_file={run}", "--workdir=w", "--max_step=3"], "no flag --max_step; did you mean --max_steps?"),
-        (["--gin_file={run}", "--workdir=w", "--max_steps=0"], "--max_steps=0"),
-        (["--gin_file={run}", "--workdir=w", "--max_steps=ten"], "--max_steps=ten"),
-        (["--gin_file={run}", "--workdir"], "workdir"),
-        (["{run}", "--workdir=w"], "Flags begin with --"),
-    ],
-)
-def test_bad_flags(run_gin, capsys, arguments, expected):
-    names = {"run": run_gin, "dir": run_gin.parent}
-    assert expected.format(**names) in error_of(capsys, *(a.format(**names) for a in arguments))
+def test_missing_files(run_gin, capsys):
+    assert error_of(capsys, "--workdir=w").startswith("Missing --gin_file")
+    near, folder = run_gin.parent / "rum.gin", run_gin.parent
+    assert error_of(capsys, f"--gin_file={near}") == f"There is no gin file {near}; did you mean {run_gin}?"
+    assert "cannot be read: Is a directory" in error_of(capsys, f"--gin_file={folder}")
 
 
 def test_files_for_another_command(run_gin, tmp_path, capsys):
@@ -295,7 +252,7 @@ def test_files_for_another_command(run_gin, tmp_path, capsys):
     sentence = error_of(capsys, f"--gin_file={tmp_path / 'eval.gin'}", "--workdir=w")
     assert "set nothing of TrainConfig" in sentence and "They set EvalConfig" in sentence
     with pytest.raises(UserError, match="set nothing of EvalConfig"):
-        gin_cli.build(EvalConfig, [str(run_gin)])
+        gin_config.build(EvalConfig, [str(run_gin)])
 
 
 def test_include_circle_and_binary(tmp_path, capsys):
@@ -303,55 +260,4 @@ def test_include_circle_and_binary(tmp_path, capsys):
     (tmp_path / "b.gin").write_text("include 'a.gin'")
     assert "includes itself" in error_of(capsys, f"--gin_file={tmp_path / 'a.gin'}", "--workdir=w")
     (tmp_path / "c.gin").write_bytes(b"\xff\xfe\x00")
-    assert "it is not text" in error_of(capsys, f"--gin_file={tmp_path / 'c.gin'}", "--workdir=w")
-
-
-# --- what goes wrong later ----------------------------------------------------------------------------------------
-
-
-def test_errors_of_the_command_itself(run_gin, capsys):
-    def fail(error):
-        def main(config, options):
-            raise error
-
-        return main
-
-    arguments = [f"--gin_file={run_gin}", "--workdir=w"]
-    assert (
-        error_of(capsys, *arguments, main=fail(UserError("The disk is full: free some.")))
-        == "The disk is full: free some."
-    )
-    sentence = error_of(capsys, *arguments, main=fail(ValueError("first line\n  second line")))
-    assert sentence == "ValueError: first line second line (add --debug to see where)"
-    assert error_of(capsys, *arguments, main=fail(AssertionError())) == "AssertionError (add --debug to see where)"
-    assert command(*arguments, main=fail(KeyboardInterrupt())) == 130
-    assert capsys.readouterr().err == "interrupted\n"
-    assert command(*arguments, "--debug", main=fail(ValueError("deep"))) == 2
-    err = capsys.readouterr().err
-    assert "Traceback" in err and err.rstrip().split("\n")[-1].startswith("error: ValueError: deep")
-
-
-COMMAND = '''"""A command."""
-from dots_jax import gin_cli
-from dots_jax.config import TrainConfig
-
-def train(config, options):
-    import tensorflow  # whose greeting must not reach the user
-    print(f"seed {config.seed}")
-
-if __name__ == "__main__":
-    gin_cli.run(TrainConfig, train, gin_cli.MAX_STEPS)
-'''
-
-
-@pytest.mark.parametrize("binding, status, out, err", [
-    ("TrainConfig.seed = 3", 0, "seed 3\n", ""),
-    ("TrainConfig.sed = 3", 2, "", "error: --gin_bindings: TrainConfig has no setting sed; did you mean seed?\n"),
-])  # fmt: skip
-def test_as_a_process(run_gin, tmp_path, process_env, binding, status, out, err):
-    (tmp_path / "command.py").write_text(COMMAND)
-    done = subprocess.run(
-        [sys.executable, "command.py", f"--gin_file={run_gin}", "--workdir=w", "--gin_bindings", binding],
-        cwd=tmp_path, capture_output=True, text=True, env=process_env,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (status, out, err)
+    assert "it is not UTF-8 text" in error_of(capsys, f"--gin_file={tmp_path / 'c.gin'}", "--workdir=w")

@@ -1,0 +1,150 @@
+"""What each command takes on its command line: frozen dataclasses, of which `arguments` makes the parsers.
+
+A field made with `flag` is the flag of that name, one made with `word` stands without --. Their annotations decide the type:
+a tuple may be repeated. Standard library only, so that any room may name these types.
+"""
+
+import dataclasses
+
+
+def flag(help: str, default=None, *, minimum: int | None = None, path: bool = False):
+    """minimum: of an integer. path: `~` is the home folder."""
+    return dataclasses.field(default=default, metadata={"help": help, "minimum": minimum, "path": path})
+
+
+def word(help: str, *, path: bool = False):
+    return dataclasses.field(default="", metadata={"help": help, "path": path, "word": True})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What every command takes."""
+
+    debug: bool = flag("show tracebacks and warnings of the libraries", False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GinOptions(Options):
+    """Of a command that is configured by gin files."""
+
+    gin_file: tuple[str, ...] = flag("gin file; may be repeated, later ones win", (), path=True)
+    gin_bindings: tuple[str, ...] = flag('one more setting: "TrainConfig.seed = 1"; may be repeated', ())
+    gin_text: str = ""  # files and bindings as given, includes written out; set by `gin_config.load`
+    operative_text: str = ""  # every setting in force
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions(GinOptions):
+    workdir: str | None = flag("folder of the run: checkpoints, metrics, config; may be in a bucket", path=True)
+    max_steps: int | None = flag("stop after this global step, with a checkpoint", minimum=1)
+    dry_run: bool = flag("check everything, print the plan and stop; needs no --workdir", False)
+    distributed: str | None = flag("several processes: auto, or ADDRESS:PORT,PROCESS,PROCESSES")
+    devices: str | None = flag("exit unless JAX sees exactly these devices: PLATFORM:NUMBER, as in tpu:128")
+    exit_codes: bool = flag("for scripts: 0 finished, 2 needs a person, 75 stopped by SIGTERM, 1 try again", False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointOptions(Options):
+    """Of a command that computes with a trained model."""
+
+    checkpoint: str | None = flag("a training workdir, or what `dots convert from_hf` wrote", path=True)
+    step: int | None = flag("take the checkpoint of this step; default: the newest", minimum=0)
+    tokenizer: str | None = flag("a tokenizer.json; default: the run's own", path=True)
+    dtype: str | None = flag("float32 or bfloat16; default: as the run computed, or bfloat16")
+    output: str | None = flag("the .jsonl to write", path=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoreOptions(CheckpointOptions):
+    input: str | None = flag("the .jsonl of texts", path=True)
+    batch_size: int = flag("rows that are scored at the same time", 16, minimum=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalOptions(GinOptions, CheckpointOptions):
+    """Of two uses in one command: tasks of a gin file (workdir), or texts of a file (score and CheckpointOptions)."""
+
+    workdir: str | None = flag("with --gin_file: folder of the run", path=True)
+    distributed: str | None = flag("with --gin_file: auto, or ADDRESS:PORT,PROCESS,PROCESSES")
+    score: str | None = flag("score this .jsonl of texts, as `dots score --input`", path=True)
+    batch_size: int | None = flag("with --score: rows that are scored at the same time; default: 16", minimum=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerateOptions(CheckpointOptions):
+    prompt: str | None = flag("the text to continue")
+    chat: bool = flag("prompts are a user's messages; alone: a conversation in the terminal", False)
+    input: str | None = flag("a .jsonl of prompts", path=True)
+    batch_size: int = flag("rows that run at the same time", 16, minimum=1)
+    max_new_tokens: int = flag("tokens added to each row", 256, minimum=1)
+    temperature: float = flag("0: always the likeliest token", 1.0)
+    top_k: int = flag("draw among this many likeliest tokens; 0: all", 0, minimum=0)
+    top_p: float = flag("draw among the likeliest tokens of this total probability", 1.0)
+    seed: int = flag("the same seed, rows and flags give the same text", 0, minimum=0)
+    stop: tuple[str, ...] = flag(r"end a row before this text; \n, \t, \\ are escapes; may be repeated", ())
+    stop_ids: str | None = flag("ids that end a row: 1,2,3; default: <|endoftext|>, <|endofresponse|>")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvertOptions(Options):
+    direction: str = word("from_hf or to_hf")
+    src: str = word("the folder to read", path=True)
+    dst: str = word("the folder to write", path=True)
+    distributed: str | None = flag("several processes: auto, or ADDRESS:PORT,PROCESS,PROCESSES")
+    step: int | None = flag("to_hf: the checkpoint of this step; default: the newest", minimum=0)
+    dtype: str | None = flag("to_hf: bfloat16 or float32; default: as stored")
+    tokenizer: str | None = flag("to_hf: folder with tokenizer.json; default: the weights' own", path=True)
+    max_shard_size: str | None = flag("to_hf: size of a file, as 5GB; default: 50GB, as transformers")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CurriculumOptions(GinOptions):
+    picture: str | None = flag("draw the curriculum into this file: .png, .svg, .pdf", path=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PodOptions(GinOptions):
+    topology: str | None = flag("the TPU pod: v5p:4x4x8, v6e:16x16, tpu7x:4x4x8, v5e:16x16, ...")
+    slices: int = flag("slices of that topology, joined by the data-centre network", 1, minimum=1)
+    stage: str | None = flag("plan this stage of the run; default: the first")
+    picture: str | None = flag("draw memory and time into this file: .png, .svg, .pdf", path=True)
+    json: str | None = flag("write the forecast into this file, for scripts", path=True)
+    hlo: str | None = flag("write the optimised module into this file, to check the estimate", path=True)
+    top: int | None = flag("name this many of the operations that take longest", minimum=1)
+    search: bool = flag("try meshes, remat, offload and microbatches; print the best as gin lines", False)
+    max_trials: int = flag("with --search: configurations to compile at most", 6, minimum=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanOptions(PodOptions):
+    """Of `dots plan` without a subcommand: --topology means pod, --inference serving, neither of them curriculum."""
+
+    picture: str | None = flag("draw the curriculum, or memory and time, into this .png, .svg, .pdf", path=True)
+    inference: bool = flag("what serving the model takes, as `dots plan serving`", False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HloOptions(Options):
+    file: str = word("text of an optimised module, as --hlo and compiled.as_text() write it", path=True)
+    topology: str | None = flag("the TPU pod it was compiled for, as in v5p:4x4x8")
+    mesh: str | None = flag("axes and sizes in order, as in data=1,fsdp=16,expert=8")
+    slices: int = flag("slices of that topology", 1, minimum=1)
+    rows: float = flag("expert rows of a device: tokens x choices; 0: the buffer is full", 0.0)
+    buffer: float = flag("ComputeConfig.expert_capacity_factor: room over those rows", 1.25)
+    flops: float = flag("model FLOPs of a device's step, for the MFU", 0.0)
+    top: int = flag("number of the largest operations to name", 30, minimum=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CacheOptions(GinOptions):
+    dry_run: bool = flag("check everything, print what there is to do and stop", False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizerOptions(Options):
+    output: str | None = flag("the tokenizer.json to write", path=True)
+    vocab_size: int = flag("ids, the special tokens included", 2048, minimum=1)
+    files: str | None = flag("UTF-8 text, or *.jsonl with a field text: globs, separated by commas")
+    task: str = flag("without --files: the train split of this seqio task", "python_stdlib")
+    tasks_modules: str = flag("modules that register tasks, separated by commas", "dots_jax.data.tasks")
+    cache_dir: str = flag("folder of data sets, as DataConfig.cache_dir", ".cache/dots_jax", path=True)
