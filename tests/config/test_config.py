@@ -164,7 +164,7 @@ BAD = {
         lambda: train(stages=(stage(microbatch_tokens=512),)).for_devices(8),
         "make the batch a multiple of 1024 tokens",
     ),
-    "batch over devices, beside context": (
+    "batch over devices, with context": (
         lambda: train(mesh=MeshConfig(context=2), stages=(stage(batch_tokens=((0, 384),)),)).for_devices(8),
         "Stage 'stable': 384 tokens are 3 sequences of 128, which cannot be split over 4 of the devices",
     ),
