@@ -1,11 +1,14 @@
-"""For every test: 8 fake CPU devices, quiet libraries, no network.
+"""For every test: 8 fake CPU devices, quick compilation, quiet libraries, no network; and what the run took from the machine.
 
 Light on purpose: neither jax nor TensorFlow is imported here, so that collecting the tests and running the small ones
 stays fast.
 """
 
 import os
+import shutil
+import signal
 import socket
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 _DEVICES = "--xla_force_host_platform_device_count="
@@ -16,8 +19,70 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 os.environ.setdefault("NO_GCE_CHECK", "true")  # TensorFlow Datasets otherwise asks the network whether this is a cloud
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# The same HLO, less work in LLVM: half the compile time, for programs that run a few times on little data. And what one
+# test, worker or process of a test compiled, none of the others compiles again. The folder is new for each run of the
+# tests, so that nothing stale decides one.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ  # it has the environment of the process that started it
+if not IS_WORKER:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="dots_jax_tests_")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import pytest
+from session import MemoryWatch, forget_compiled, interrupts, largest_processes
+
+# --- the run ------------------------------------------------------------------------------------------------------------
+
+PEAKS: list[tuple[int, int]] = []  # of this process, or of each worker: its own and its largest child's
+
+
+def pytest_configure(config):
+    if not IS_WORKER:
+        config.memory_watch = MemoryWatch()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    result = yield
+    if number := interrupts.came():
+        pytest.exit(f"{signal.Signals(number).name} during {item.nodeid}", returncode=128 + number)
+    return result
+
+
+def pytest_sessionfinish(session):
+    if IS_WORKER:
+        session.config.workeroutput["peaks"] = largest_processes()
+    else:
+        PEAKS.append(largest_processes())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    PEAKS.append(tuple(getattr(node, "workeroutput", {}).get("peaks", (0, 0))))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    at_once = config.memory_watch.stop()
+    largest, child = (max(values) for values in zip(*PEAKS))
+    terminalreporter.line(
+        f"memory: at most {at_once:,.0f} MiB at once, in all processes; the largest process of the tests {largest:,} MiB, the "
+        f"largest that a test started {child:,} MiB"
+    )
+
+
+def pytest_unconfigure():
+    if not IS_WORKER:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_of_one_file():
+    yield
+    forget_compiled()
+
+
+# --- what a test gets ---------------------------------------------------------------------------------------------------
 
 _connect = socket.socket.connect
 
@@ -46,32 +111,23 @@ def repo_root(request):
 
 
 @pytest.fixture(scope="session")
-def process_env(pytestconfig, tmp_path_factory):
-    """The environment for a test that starts a command as a process: this checkout, and what one process compiled the
-    next one need not. The cache is new for each session, so that nothing stale decides a test."""
-    return {
-        **os.environ,
-        "PYTHONPATH": str(pytestconfig.rootpath),
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+def process_env(pytestconfig):
+    """The environment for a test that starts a command as a process: this checkout."""
+    return {**os.environ, "PYTHONPATH": str(pytestconfig.rootpath)}
 
 
 @pytest.fixture(scope="session")
 def small_cache(tmp_path_factory):
-    """Token caches of `small_run`, made once."""
+    """Token caches of `small_run`, made once in each process of the tests."""
     return tmp_path_factory.mktemp("small_cache")
 
 
 @pytest.fixture
 def workdir(tmp_path, small_cache, process_env, monkeypatch):
-    """A new run of `small_run`. Most of the time of such a run is compilation: with few optimisations it takes half as
-    long, and what is compiled here or in a process of `process_env` is compiled once a session."""
-    from numerics import quick_compilation
+    """A new run of `small_run`."""
     from small_run import Workdir
 
     monkeypatch.setattr(
         "dots_jax.training.preflight.peak_flops", lambda device: (1e10, "assumed")
     )  # measuring takes a second
-    with quick_compilation(process_env["JAX_COMPILATION_CACHE_DIR"]):
-        yield Workdir(tmp_path, small_cache, {**process_env, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"})
+    return Workdir(tmp_path, small_cache, process_env)

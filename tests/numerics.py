@@ -1,10 +1,7 @@
 """What the tests of the model share: how two trees of arrays are compared, batches of packed documents, and a look into jaxprs."""
 
-import contextlib
-
 import jax
 import numpy as np
-from jax.experimental.compilation_cache import compilation_cache
 
 # Largest difference allowed in float32, relative to the largest entry of each array.
 MODULE, MODEL = 1e-5, 1e-4
@@ -28,26 +25,6 @@ def assert_close(actual, expected, tolerance: float) -> None:
 def assert_same_bits(actual, expected) -> None:
     for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(e))
-
-
-@contextlib.contextmanager
-def quick_compilation(cache: str | None = None):
-    """The same HLO, less work in LLVM: half the compile time, for programs that run a few times on little data. With a
-    folder as `cache`, what was compiled into it before is not compiled again."""
-    settings = {"jax_disable_most_optimizations": True}
-    if cache:
-        settings |= {"jax_compilation_cache_dir": cache, "jax_persistent_cache_min_compile_time_secs": 0.0}
-    before = {name: jax.config.values[name] for name in settings}
-    _configure(settings)
-    yield
-    _configure(before)
-
-
-def _configure(settings: dict) -> None:
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    if "jax_compilation_cache_dir" in settings:
-        compilation_cache.reset_cache()
 
 
 def random_weights(abstract: dict, std: float, seed: int = 0) -> dict:

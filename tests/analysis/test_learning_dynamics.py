@@ -22,15 +22,6 @@ from dots_jax.model.model_def import declared_parameters
 TEXT = "The quick brown fox jumps over the lazy dog, 12 times: é."
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_optimisations():
-    """Nearly all of the time here is compilation."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("small")

@@ -3,19 +3,11 @@
 import math
 
 import pytest
+from stage_config import stage
 
-from dots_jax.config import Stage
 from dots_jax.curriculum.stages import Schedule
 
 T, M = 10**12, 2**20
-
-
-def stage(**changes):
-    fields = dict(
-        name="stable", tokens=1000, mixture="text", seq_len=10, batch_tokens=((0, 20),), learning_rate_start=1e-3,
-        learning_rate_end=1e-3,
-    )  # fmt: skip
-    return Stage(**fields | changes)
 
 
 def published():

@@ -8,7 +8,7 @@ import random
 from fractions import Fraction
 
 import pytest
-from test_stages import stage
+from stage_config import stage
 
 from dots_jax.config import DataConfig, Mixture, Source, TrainConfig, tiny
 from dots_jax.curriculum.mixture_use import Size, declared_rates, known_sizes, repeats, uses

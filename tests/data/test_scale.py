@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import seqio
-from test_stages import stage
+from stage_config import stage
 
 from dots_jax.curriculum.stages import Schedule
 from dots_jax.data.sequences.mixture_sequences import MixtureSequences

@@ -4,7 +4,6 @@ Claim: a killed run resumes bit for bit.
 """
 
 import json
-import os
 import random
 import signal
 import threading
@@ -13,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import seqio
+from session import interrupts
 from small_run import NUM_STEPS, restored
 
 from dots_jax.data.sources.text_task import DocumentsSource
@@ -70,7 +70,7 @@ def asked_to_stop(run, rows):
     def ask():
         while len(run.rows()) < rows:
             time.sleep(0.001)
-        os.kill(os.getpid(), signal.SIGTERM)
+        interrupts.send(signal.SIGTERM)
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()

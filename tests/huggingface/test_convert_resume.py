@@ -13,9 +13,9 @@ import time
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from converted import abstract_model, assert_same_tensors, restore, small_chunks
 from hf_checkpoint import CONFIG, convert, hf_config, random_tensors, write
-from test_convert import abstract_model, assert_same_tensors, restore, small_chunks
-from test_multiprocess import free_port, outputs
+from processes import free_port, outputs
 
 from dots_jax.config import MeshConfig
 from dots_jax.huggingface import from_hf, stored_model, to_hf

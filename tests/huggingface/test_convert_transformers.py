@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from converted import abstract_model, restore
 from hf_checkpoint import CONFIG, convert, hf_config, random_tensors, write
-from test_convert import abstract_model, restore
 
 from dots_jax.config import ComputeConfig, MeshConfig
 from dots_jax.data.tokenizers.chat import render

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
-from numerics import quick_compilation
 
 from dots_jax.checkpoint.metadata import CheckpointMetadata
 from dots_jax.checkpoint.open import open_checkpoint
@@ -26,13 +25,6 @@ from dots_jax.training.optimizer import make_optimizer
 from dots_jax.training.state import init_state, state_shardings, to_items
 
 MODEL = tiny()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quickly(process_env):
-    """Every command makes its functions anew; what an earlier one compiled need not be compiled again."""
-    with quick_compilation(process_env["JAX_COMPILATION_CACHE_DIR"]):
-        yield
 
 
 @pytest.fixture(scope="module")

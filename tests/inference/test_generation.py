@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numerics import MODULE, assert_close, quick_compilation
+from golden_model import Golden, random_config
+from numerics import MODULE, assert_close
 from parity import make_generate_golden as generate_golden
 from parity import make_golden as golden
-from test_parity import Golden, random_config
 
 from dots_jax.config import MeshConfig
 from dots_jax.huggingface import names as hf
@@ -33,12 +33,6 @@ from dots_jax.inference.weights import define, serving_mesh, shard_weights
 from dots_jax.kernels.reference.grouped_matmul import grouped_matmul_reference
 from dots_jax.model.experts.local import local_experts
 from dots_jax.parallel.mesh import make_mesh
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quickly():
-    with quick_compilation():
-        yield
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numerics import MODEL, assert_close, equations, input_dtypes, quick_compilation, random_batch, random_weights
+from numerics import MODEL, assert_close, equations, input_dtypes, random_batch, random_weights
 
 from dots_jax.config import SAVEABLE, ComputeConfig, ModelConfig
 from dots_jax.model.model_def import ModelDef
@@ -17,12 +17,6 @@ CONFIG = ModelConfig(
 )  # fmt: skip
 T = 19
 STD = 0.25  # 1 / sqrt(hidden size): every part of the network matters to the result
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    with quick_compilation():
-        yield
 
 
 def define(**compute) -> ModelDef:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
-from numerics import MODULE, assert_close, quick_compilation, random_weights
+from numerics import MODULE, assert_close, random_weights
 
 from dots_jax.config import MeshConfig
 from dots_jax.kernels.select import kernels_for
@@ -46,12 +46,6 @@ BIASES = {
 BALANCE = 10  # weight of the balance loss, so that the router's gradient is as much from it as from the gates
 REAL_BT = np.ones((B, T), bool)
 REAL_BT[2, 3:] = REAL_BT[5] = False
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    with quick_compilation():
-        yield
 
 
 def run(module: MoE, mesh, x_BTD):

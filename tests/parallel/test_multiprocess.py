@@ -3,26 +3,18 @@
 Claim: two processes train what one process trains.
 """
 
-import socket
 import time
 
 import jax
 import numpy as np
 import pytest
+from processes import MESH, free_port, outputs
 from small_run import restored
 
 from dots_jax.config import MeshConfig
 from dots_jax.parallel.batches import put_batch
 from dots_jax.parallel.mesh import make_mesh
 from dots_jax.parallel.sharding import batch_sharding
-
-MESH = ("MeshConfig.data = 2", "MeshConfig.expert = 2", "MeshConfig.context = 2")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def start_two(workdir, *bindings, flags=()):
@@ -34,18 +26,6 @@ def start_two(workdir, *bindings, flags=()):
         )
         for process in range(2)
     ]  # fmt: skip
-
-
-def outputs(processes) -> list[tuple[str, str]]:
-    """stdout and stderr of processes that must end well."""
-    try:
-        told = [process.communicate(timeout=400) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (_, stderr) in zip(processes, told):
-        assert process.returncode == 0, stderr
-    return told
 
 
 def test_two_processes_train_as_one(workdir):

@@ -2,39 +2,12 @@
 
 import json
 import os
-import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-
-SCRIPTS = Path(__file__).parents[2] / "tpu_scripts"
-STARTUP = SCRIPTS / "startup.sh"
-
-
-def run(*command, env=None, **keywords):
-    return subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, timeout=60, env={**os.environ, **(env or {})}, **keywords
-    )  # fmt: skip
-
-
-def commit(repo: Path, name: str) -> str:
-    """Adds a file to a git repository; returns the commit."""
-    git = ("git", "-C", repo, "-c", "user.name=a", "-c", "user.email=a@b")
-    (repo / name).write_text("")
-    run(*git, "add", ".")
-    assert run(*git, "commit", "--quiet", "-m", name).returncode == 0
-    return run(*git, "rev-parse", "HEAD").stdout.strip()
-
-
-def test_shellcheck():
-    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if not shellcheck:
-        pytest.skip("needs shellcheck")
-    done = run(shellcheck, "-x", *sorted(SCRIPTS.iterdir()), cwd=SCRIPTS.parent)
-    assert done.returncode == 0, done.stdout
+from pod_scripts import SCRIPTS, STARTUP, commit, run
 
 
 @pytest.mark.parametrize("script", ["pod", "startup.sh", "pod.env.example"])

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from test_multiprocess import MESH, free_port
-from test_tpu_scripts import STARTUP, commit, run
+from pod_scripts import STARTUP, commit, run
+from processes import MESH, free_port
 
 
 class Worker:

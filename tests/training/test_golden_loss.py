@@ -24,7 +24,6 @@ import json
 import numpy as np
 import pytest
 from golden import run
-from numerics import quick_compilation
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +47,7 @@ def test_the_kept_curve_shows_learning(kept):
 
 
 def test_losses_are_those_of_the_kept_curve(kept):
-    with quick_compilation():
-        losses = np.array(run.losses())
+    losses = np.array(run.losses())
     tolerance = np.where(np.arange(run.STEPS) < 20, 1e-5, 1e-2)
     difference = np.abs(losses / kept - 1)
     worst = int(np.argmax(difference / tolerance))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numerics import MODEL, MODULE, assert_close, assert_same_bits, equations, quick_compilation, random_batch
+from numerics import MODEL, MODULE, assert_close, assert_same_bits, equations, random_batch
 
 from dots_jax.config import BalanceConfig, ComputeConfig, GuardConfig, MeshConfig, ModelConfig, OptimizerConfig
 from dots_jax.evaluation.score_step import jit_score_step
@@ -43,12 +43,6 @@ CASES = [
     ("expert 2 x context 4", "all_gather", 4),
     ("fsdp 2 x expert 2 x context 2", "gather_weights", 1),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    with quick_compilation():
-        yield
 
 
 def computing(exchange: str) -> ComputeConfig:
