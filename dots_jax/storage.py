@@ -14,7 +14,7 @@ import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from etils import epath
 
@@ -39,7 +39,7 @@ def folder(workdir: str) -> epath.Path:
     return epath.Path(workdir)
 
 
-def in_bucket(path: str) -> bool:
+def in_bucket(path: str | epath.Path) -> bool:
     return "://" in str(path)
 
 
@@ -53,9 +53,10 @@ def filesystem(path: str) -> "fsspec.AbstractFileSystem":
     # Without this gcsfs asks another service at every call what kind of bucket it is, and complains where it may not.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     import fsspec
+    from fsspec.config import conf
 
     # Listings are not kept: a run writes while a notebook looks on.
-    fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
+    conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
     return fsspec.filesystem("gcs")
 
 
@@ -89,7 +90,7 @@ def find_files(pattern: str) -> list[FoundFile]:
     client = filesystem(pattern)
     try:
         # One listing, which has the sizes too: a request for each file would take hours for a large corpus.
-        found = client.glob(pattern, detail=True)
+        found = cast(dict[str, dict], client.glob(pattern, detail=True))
     except Exception as error:  # noqa: BLE001  credentials, network and the bucket each have errors of their own
         raise UserError(
             f"{fixed_folder(pattern)} cannot be listed ({first_line(error)}): is there such a bucket, and may this "
@@ -164,7 +165,7 @@ def relative_name(path: str, start: str) -> str:
 def open_file(path: str) -> BinaryIO:
     """The bytes of a file. Raises UserError for one that is missing or forbidden."""
     try:
-        return filesystem(path).open(path, "rb") if in_bucket(path) else open(path, "rb")
+        return cast(BinaryIO, filesystem(path).open(path, "rb")) if in_bucket(path) else open(path, "rb")
     except FileNotFoundError:
         raise UserError(f"{path} cannot be read: No such file or directory.") from None
     except OSError as error:

@@ -176,7 +176,8 @@ class ScheduleSimulator:
         if carried or not found:
             step = self._compute(op, computation, trips)
             for name, clock in clocks.items():
-                clock.run(step.seconds[name], [pending[c].done_at[name] for c in carried if c in pending])
+                done = [pending[c].done_at[name] for c in carried if c in pending]
+                clock.run(step.seconds[name], [chain for chain in done if isinstance(chain, _Chain)])
             steps.append(step)
         for collective in found:
             if collective.role == DONE and collective.chain in pending:

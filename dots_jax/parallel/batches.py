@@ -26,7 +26,8 @@ def put_batch(
     # Devices along the context axis share rows, and so do the keys: each range is read once.
     read = functools.cache(lambda start, stop: read_rows(range(first + start, first + stop)))
 
-    def shard(key: str, index: tuple[slice, slice]) -> np.ndarray:
+    def shard(key: str, index: tuple[slice, ...] | None) -> np.ndarray:
+        assert index is not None  # only of devices of other processes
         start, stop, _ = index[0].indices(size)
         return read(start, stop)[key][:, index[1]]
 

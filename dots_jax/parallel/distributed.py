@@ -71,6 +71,9 @@ def once_per_process(make: Callable[[], T]) -> T:
     """Process 0 first, the others when it is done: for caches on a disk that they share. Returns what `make` returns."""
     if jax.process_count() == 1:
         return make()
-    made = make() if jax.process_index() == 0 else None
+    if jax.process_index() == 0:
+        made = make()
+        multihost_utils.sync_global_devices("process 0 is done")
+        return made
     multihost_utils.sync_global_devices("process 0 is done")
-    return made if jax.process_index() == 0 else make()
+    return make()
