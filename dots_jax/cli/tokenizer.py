@@ -22,5 +22,6 @@ def main(options: TokenizerOptions) -> None:
 
     train_to_file(
         options.output, options.vocab_size, files=files, task=options.task,
-        tasks_modules=options.tasks_modules.split(","), cache_dir=options.cache_dir,
+        tasks_modules=options.tasks_modules.split(","), cache_dir=options.cache_dir, field=options.field,
+        max_malformed=options.max_malformed,
     )  # fmt: skip

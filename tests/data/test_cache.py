@@ -136,7 +136,9 @@ def truncate(stream):
 DAMAGES = {
     "no manifest": (lambda s: manifest_of(s).unlink(), "has no manifest.json"),
     "half a manifest": (lambda s: manifest_of(s).write_text('{"format": 2,'), "damaged manifest.json"),
-    "a field too few": (lambda s: manifest_of(s).write_text('{"format": 2}'), "damaged manifest.json"),
+    "a field too few": (lambda s: manifest_of(s).write_text('{"format": 3}'), "damaged manifest.json"),
+    "an older format": (lambda s: edit_manifest(s, format=2), "format 2, and this version reads 3"),
+    "other code": (lambda s: edit_manifest(s, code="0" * 16), "made by other code than task .* has now"),
     "a newer format": (lambda s: edit_manifest(s, format=99), "format 99"),
     "a file too few": (lambda s: (s._directory / "tokens-00000.array_record").unlink(), "is missing"),
     "half a file": (truncate, "1000 bytes instead of"),

@@ -107,26 +107,30 @@ def test_holds_every_document_and_says_where_from(corpus, tmp_path, capsys):
     assert sorted(texts_of(tmp_path)) == sorted(everything)
     tokens = sum(len(text.encode()) + 1 for text in everything)
     assert table[-1].split()[:5] == [TASK, "train", "240", f"{tokens:,}", "0"]
+    rows = [line.split() for line in table if line.startswith("  part-")]
+    assert rows == [
+        [f"part-{f}.jsonl", "40", "0", f"{(corpus / f'part-{f}.jsonl').stat().st_size:,}"] for f in range(6)
+    ]
+    assert table[-3].split()[:4] == ["all", "6", "(manifest.json)", "240"]
 
     directory = directory_of(tmp_path)
     assert {p.name for p in directory.iterdir()} == {
-        "manifest.json", "provenance.json", *(f"tokens-{i:05d}.array_record" for i in range(4))
+        "manifest.json", *(f"tokens-{i:05d}.array_record" for i in range(4))
     }  # fmt: skip
     manifest = open_stream(TASK, "train", tmp_path).manifest
     assert (manifest.documents, manifest.tokens, manifest.bytes) == (240, tokens, tokens - 240)
     assert sum(file["tokens"] for file in manifest.files) == tokens
     assert "ByteVocabulary" in manifest.vocabulary and manifest.malformed == {}
-    provenance = json.loads((directory / "provenance.json").read_text())
-    assert [file["name"] for file in provenance["files"]] == [f"part-{f}.jsonl" for f in range(FILES)]
+    assert [file["name"] for file in manifest.sources] == [f"part-{f}.jsonl" for f in range(FILES)]
     path = corpus / "part-2.jsonl"
-    assert (provenance["files"][2]["size"], provenance["files"][2]["documents"]) == (path.stat().st_size, 40)
+    assert (manifest.sources[2]["size"], manifest.sources[2]["documents"]) == (path.stat().st_size, 40)
     digest = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout.split()[0]
-    assert provenance["files"][2]["sha256"] == digest
+    assert manifest.sources[2]["sha256"] == digest
     assert str(tmp_path) not in "".join(p.read_text() for p in directory.glob("*.json"))
 
     assert command(tmp_path) == 0  # again: left alone
     out = capsys.readouterr().out
-    assert "already complete, skipped" in out and "was there" in out.splitlines()[-1]
+    assert "already complete, skipped (its source files compared by their checksums)" in out and "was there" in out.splitlines()[-1]
 
 
 def test_three_workers(corpus, expected, tmp_path):
@@ -246,6 +250,9 @@ def test_malformed_records_are_counted_and_sampled(tmp_path):
     samples = [json.loads(line) for line in (directory_of(tmp_path / "c") / "malformed.jsonl").read_text().splitlines()]
     assert len(samples) == 12 and {sample["file"] for sample in samples} == {"part-1.jsonl"}
     assert len({sample["reason"] for sample in samples}) > 2
+    written = (tmp_path / "in" / "part-1.jsonl").read_text(encoding="utf-8").splitlines()
+    for sample in samples:
+        assert sample["field"] == "text" and written[sample["line"] - 1] in BAD
     files = files_of(directory_of(tmp_path / "c"))
     flags = "CacheConfig.beam = ('--direct_num_workers=3', '--direct_running_mode=multi_threading')"
     assert command(tmp_path / "d", *limits, flags) == 0
@@ -268,6 +275,8 @@ def test_too_many_malformed(tmp_path, capsys, monkeypatch):
     add_task(tmp_path / "in" / "*.jsonl")
     said = sentence(capsys, tmp_path / "c")
     assert "30 of 270 records of split 'train' are malformed, more than CacheConfig.max_malformed = 0.01" in said
+    assert "10 times no field 'text', 5 times field 'text' is no text" in said
+    assert "the first of these in part-1.jsonl is line 6" in said
     samples = said.split("; ")[1].split(" shows")[0]
     assert len(open(samples).readlines()) == 30
     assert not directory_of(tmp_path / "c").exists()

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import seqio
+import tensorflow as tf
 from golden import make_chat
 from golden.make_chat import CONVERSATIONS
 
@@ -143,9 +144,30 @@ def test_a_malformed_record_is_named(add_task, tmp_path, record):
     with pytest.raises(UserError) as error:
         open_stream(TASK, "train", tmp_path)
     sentence = str(error.value)
-    assert sentence.startswith(f"Task '{TASK}', split 'train': record 2 (from 0)") and MALFORMED[record] in sentence
-    assert "\n" not in sentence and sentence.endswith("take it out.")
+    assert (
+        sentence.startswith(f"Task '{TASK}': 1 of 3 records of split 'train' are malformed") and "record 3" in sentence
+    )
+    assert "\n" not in sentence and sentence.endswith("raise the limit.") and "in field 'text'" in sentence
     assert not list(tmp_path.rglob("manifest.json"))
+    (shown,) = [
+        json.loads(line) for path in tmp_path.rglob("malformed.jsonl") for line in path.read_text().splitlines()
+    ]
+    assert (shown["record"], shown["field"]) == (3, "text") and shown["begins"].startswith(MALFORMED[record])
+    dataset = seqio.TaskRegistry.get(TASK).get_dataset(None, "train", shuffle=False)
+    with pytest.raises(tf.errors.OpError, match="record 2 .from 0."):  # stock seqio has no place to count it
+        list(dataset)
+
+
+def test_a_malformed_record_is_left_out(add_task, vocab, tmp_path):
+    add_task([GOOD] * 150 + ['[{"role": "user", "content": null}]'] + [GOOD] * 50)
+    manifest = open_stream(TASK, "train", tmp_path).manifest
+    assert manifest.documents == 200
+    assert manifest.malformed == {"in field 'text' a message has no text as its content": 1}
+
+
+def test_half_a_surrogate_pair_is_no_text_of_a_message():
+    with pytest.raises(chat.MalformedConversation, match="message 1 has half of a surrogate pair"):
+        chat.check([{"role": "user", "content": "a"}, {"role": "assistant", "content": "\ud83d"}])
 
 
 def test_what_a_task_needs(vocab, tmp_path):

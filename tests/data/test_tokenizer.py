@@ -3,23 +3,28 @@
 Claim: any text comes back from its tokens, and no text becomes a special token.
 """
 
+import gzip
 import json
 import pickle
 import random
 import unicodedata
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import seqio
 import tensorflow as tf
+import zstandard
 
 from dots_jax.cli.main import main
 from dots_jax.config import UserError
 from dots_jax.data.cache.token_cache import open_stream
-from dots_jax.data.sources import text_task
+from dots_jax.data.sources import json_lines, text_task
 from dots_jax.data.tokenizers import training as tokenizer_training
 from dots_jax.data.tokenizers import vocabulary
 from dots_jax.data.tokenizers.tokenizer import SPECIAL_TOKENS, TokenizerVocabulary
+from dots_jax.data.tokenizers.training import LeftOut
 
 TEXTS = [
     "def f(x):\n    return x ** 2  # 你好,世界\n",
@@ -227,12 +232,56 @@ def test_the_text_of_files(tmp_path):
     (tmp_path / "a.txt").write_text("one\r\ntwo\n")
     (tmp_path / "b.jsonl").write_text('{"text": "three"}\n{"text": "four\\n", "url": "x"}\n')
     files = tokenizer_training.find_files(f"{tmp_path}/*.jsonl,{tmp_path}/*")
-    assert list(tokenizer_training.file_texts(files)) == ["one\r\ntwo\n", "three", "four\n"]
+    assert list(tokenizer_training.file_texts(files, LeftOut())) == ["one\r\ntwo\n", "three", "four\n"]
+
+
+def test_plain_text_is_cut_at_line_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_lines, "_BLOCK", 7)
+    text = "\ufeffone two 你好\nthree four five\r\n\nsix"
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(text.encode()))
+    for path in tmp_path.iterdir():
+        blocks = list(tokenizer_training.file_texts([str(path)], LeftOut()))
+        assert "".join(blocks) == text[1:] and all(block.endswith("\n") for block in blocks[:-1])
+
+
+ODD = {
+    "a byte order mark": b'\xef\xbb\xbf{"text": "a"}\r\n\n',
+    "half a surrogate pair": b'{"text": "a"}\n{"text": "\\ud83d"}\n' + b'{"text": "a"}\n' * 100,
+    "another kind": b'{"text": 7}\n' + b'{"text": "a"}\n' * 100,
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
+def test_what_a_token_cache_takes_trains_a_tokenizer(tmp_path, capfd, odd, ending):
+    form = {"gz": gzip.compress, "zst": zstandard.compress}.get(ending.split(".")[-1], bytes)
+    (tmp_path / f"a.{ending}").write_bytes(form(ODD[odd]))
+    assert run(f"--files={tmp_path}/a.*", "--vocab_size=270", f"--output={tmp_path}/t.json") == 0
+    assert ("left out    1 malformed records: 1 times" in capfd.readouterr().out) == (odd != "a byte order mark")
+
+
+def test_columns_of_any_name(tmp_path, capfd):
+    pyarrow.parquet.write_table(pyarrow.table({"content": TEXTS}), tmp_path / "a.parquet")
+    arguments = (f"--files={tmp_path}/a.parquet", "--vocab_size=270", f"--output={tmp_path}/t.json")
+    assert run(*arguments, "--field=content") == 0
+    assert run(*arguments) == 2
+    assert "no field 'text'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.zst", "a.txt.gz", "a.txt"])
+def test_what_is_no_text_is_named(tmp_path, capfd, name):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
+    cut = {"zst": zstandard.compress(b"x" * 99)[:-3], "gz": gzip.compress(b"x" * 99)[:-3], "txt": pointer}
+    (tmp_path / name).write_bytes(cut[name.split(".")[-1]])
+    assert run(f"--files={tmp_path}/a.*", "--vocab_size=270", f"--output={tmp_path}/t.json") == 2
+    assert f"{name} cannot be read to its end" in capfd.readouterr().err
 
 
 def test_the_command_on_a_task(tmp_path):
     text_task.register_text_task("tokenizer_train_test", {"train": TEXTS, "validation": []})
-    assert list(tokenizer_training.task_texts("tokenizer_train_test", "train", str(tmp_path))) == TEXTS
+    found = tokenizer_training.task_texts("tokenizer_train_test", "train", str(tmp_path), LeftOut())
+    assert list(found) == TEXTS
     assert run("--task=tokenizer_train_test", "--vocab_size=280", f"--output={tmp_path}/t.json") == 0
     expected = tokenizer_training.train_tokenizer(TEXTS, 280).to_str(pretty=True)
     assert (tmp_path / "t.json").read_text() == expected + "\n"
@@ -247,7 +296,7 @@ def test_the_command_on_a_task(tmp_path):
         (("--output=x.json", "--task=nothing"), "No seqio task is named 'nothing'"),
         (("--output=x.json", "--files={empty}"), "There is no text in"),
         (("--output=x.json", "--files={binary}"), "it is not UTF-8 text"),
-        (("--output=x.json", "--files={lines.jsonl}"), "lines.jsonl:2 is no JSON object with a field `text`"),
+        (("--output=x.json", "--files={lines.jsonl}"), "1 times no field 'text' (the first of these is"),
         (("--output={empty}/x.json", "--files={text}"), "cannot be written"),
         (("--out=x.json",), "no flag --out"),
     ],

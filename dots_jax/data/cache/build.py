@@ -34,7 +34,7 @@ from dots_jax.data.cache import token_format as fmt
 from dots_jax.data.cache.plan import Plan, read_json, write_json
 from dots_jax.data.registry import get_task, task_vocabulary
 from dots_jax.data.sources.content import Content
-from dots_jax.data.sources.documents import Document, Reading, documents_of, user_field
+from dots_jax.data.sources.documents import Document, Reading, commonest, documents_of, user_field
 from dots_jax.data.sources.json_lines import ENDINGS, Malformed
 from dots_jax.data.tokenizers import vocabulary as vocabularies
 from dots_jax.storage import atomic_path, atomic_write, write_text
@@ -246,7 +246,7 @@ def check_pieces(building: Path, max_malformed: float, max_damaged_files: int = 
         _write_samples(building / fmt.MALFORMED, plan, pieces)
         raise UserError(
             f"{what}: {bad} of {documents + bad} records of split {plan.split!r} are malformed, more than "
-            f"CacheConfig.max_malformed = {max_malformed:.6g} allows: {_reasons(counts)} ({_example(pieces, counts)}); "
+            f"CacheConfig.max_malformed = {max_malformed:.6g} allows: {commonest(counts)} ({_example(pieces, counts)}); "
             f"{building / fmt.MALFORMED} shows some: fix the files, or raise the limit."
         )
     check_expected(what, plan.split, documents + bad, expected)
@@ -273,18 +273,10 @@ def check_expected(what: str, split: str, records: int, expected: int) -> None:
         )
 
 
-def _reasons(counts: dict[str, int]) -> str:
-    """The commonest ones."""
-    first = sorted(counts, key=lambda reason: (-counts[reason], reason))
-    shown = [f"{counts[reason]:,} times {reason}" for reason in first[:4]]
-    rest = sum(counts[reason] for reason in first[4:])
-    return ", ".join(shown + ([f"{rest:,} for other reasons"] if rest else []))
-
-
 def _example(pieces: list[dict], counts: dict[str, int]) -> str:
     reason = max(counts, key=counts.get)
     piece = max(pieces, key=lambda piece: piece["malformed"].get(reason, 0))
-    return f"most of the first in {piece['name']}, from {place_of(piece['name'])} {piece['first'][reason]} on"
+    return f"the first of these in {piece['name']} is {place_of(piece['name'])} {piece['first'][reason]}"
 
 
 def place_of(name: str) -> str:

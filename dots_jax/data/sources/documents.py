@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import PurePath
 from typing import NamedTuple
@@ -53,6 +53,14 @@ class Reading:
     on_malformed: Callable[[Malformed], None]
     content: Content | None = None
     damage: DamagedFile | None = None
+
+
+def commonest(counts: Mapping[str, int]) -> str:
+    """The commonest reasons of malformed records, with their numbers."""
+    first = sorted(counts, key=lambda reason: (-counts[reason], reason))
+    shown = [f"{counts[reason]:,} times {reason}" for reason in first[:4]]
+    rest = sum(counts[reason] for reason in first[4:])
+    return ", ".join(shown + ([f"{rest:,} for other reasons"] if rest else []))
 
 
 def is_weighted(task: seqio.Task) -> bool:

@@ -4,8 +4,9 @@ Everything but the merges is Qwen2's: NFC, its way of cutting text into words (e
 bytes, the merges, then the special tokens. The same text gives the same file, byte for byte.
 """
 
-import io
-import json
+import codecs
+import collections
+import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,8 +16,12 @@ import tqdm
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from dots_jax import storage
-from dots_jax.config import UserError
+from dots_jax.config import CacheConfig, UserError
+from dots_jax.data.cache.token_cache import prepare
 from dots_jax.data.registry import check_split, get_task, import_tasks, task_vocabulary
+from dots_jax.data.sources.documents import Reading, commonest, documents_of, pieces_of
+from dots_jax.data.sources.json_lines import ByteStream, Malformed
+from dots_jax.data.sources.record_files import is_record_file, read_texts
 from dots_jax.data.tokenizers.tokenizer import SPECIAL_TOKENS, TokenizerVocabulary
 from dots_jax.data.tokenizers.vocabulary import token_bytes
 from dots_jax.storage import write_text
@@ -26,7 +31,7 @@ WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 SMALLEST = 256 + len(SPECIAL_TOKENS)
-_BLOCK_BYTES = 1 << 20  # of a file read at once, and up to the line's end, so that no word is cut
+MAX_MALFORMED = CacheConfig(tasks=("any",)).max_malformed
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, show_progress: bool = False) -> tokenizers.Tokenizer:
@@ -57,15 +62,42 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, show_progress: bool =
     return tokenizer
 
 
-def task_texts(task_name: str, split: str, cache_dir: str) -> Iterator[str]:
-    """The documents of a seqio Task, back from its tokens: any preprocessing of the Task is in them."""
+class LeftOut:
+    """Records that cannot be used, under the rule of token caches: counted, and too many of them are an error."""
+
+    def __init__(self):
+        self.taken, self.counts, self._places = 0, collections.Counter(), {}
+
+    def add(self, record: Malformed, path: str) -> None:
+        self.counts[record.reason] += 1
+        self._places.setdefault(record.reason, f"{path}:{record.number}")
+
+    def check(self, what: str, max_malformed: float) -> None:
+        """Raises UserError for more than that share."""
+        bad = self.counts.total()
+        if bad <= max_malformed * (self.taken + bad):
+            return
+        place = self._places[max(self.counts, key=self.counts.get)]
+        raise UserError(
+            f"{bad} of {self.taken + bad} records of {what} are malformed, more than --max_malformed={max_malformed:.6g} allows: "
+            f"{commonest(self.counts)} (the first of these is {place}): fix the files, or raise the limit."
+        )
+
+
+def task_texts(task_name: str, split: str, cache_dir: str, left_out: LeftOut) -> Iterator[str]:
+    """The documents that a token cache of the Task holds, back from their tokens: any preprocessing of it is in them."""
     task = get_task(task_name)
     check_split(task, split)
-    if hasattr(task.source, "prepare_under"):
-        task.source.prepare_under(cache_dir)
-    pieces = token_bytes(task_vocabulary(task))
-    for example in task.get_dataset(None, split, shuffle=False, num_epochs=1).as_numpy_iterator():
-        yield b"".join(pieces[i] for i in example["targets"].tolist()).decode("utf-8", "replace")
+    prepare(task, cache_dir)
+    bytes_of = token_bytes(task_vocabulary(task))
+    pieces = pieces_of(task, split)
+    for index, piece in enumerate(pieces):
+        reading = Reading(functools.partial(left_out.add, path=piece.name))
+        for document in documents_of(task, split, index, pieces, reading):
+            left_out.taken += 1
+            yield b"".join(bytes_of[i] for i in document.tokens.tolist()).decode("utf-8", "replace")
+        if reading.damage:
+            raise reading.damage
 
 
 def find_files(patterns: str) -> list[str]:
@@ -79,42 +111,54 @@ def find_files(patterns: str) -> list[str]:
     return sorted(found)
 
 
-def file_texts(paths: Sequence[str]) -> Iterator[str]:
-    """Blocks of whole lines of text files in UTF-8; of *.jsonl, the field `text` of each line."""
+def file_texts(paths: Sequence[str], left_out: LeftOut, field: str = "text") -> Iterator[str]:
+    """Of files of records (record_files.py) the text of each; of others, which are text in UTF-8, blocks of lines."""
     for path in paths:
-        try:
-            with io.TextIOWrapper(storage.open_file(path), encoding="utf-8", newline="") as file:
-                if path.endswith(".jsonl"):
-                    yield from (_text_of(line, f"{path}:{number}") for number, line in enumerate(file, start=1))
-                else:
-                    while lines := file.readlines(_BLOCK_BYTES):
-                        yield "".join(lines)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise UserError(f"The text file {path} cannot be read: {reason}.") from None
+        if not is_record_file(path):
+            yield from _plain_text(path)
+            continue
+        for text in read_texts(path, field, messages=False):
+            if isinstance(text, Malformed):
+                left_out.add(text, path)
+            else:
+                left_out.taken += 1
+                yield text.decode()
 
 
-def _text_of(line: str, at: str) -> str:
+def _plain_text(path: str) -> Iterator[str]:
+    """Cut at line ends only, so that no word is."""
+    pending = []
     try:
-        record = json.loads(line)
-    except ValueError:
-        record = None
-    if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-        raise UserError(
-            f"{at} is no JSON object with a field `text`: mend the line, or give the text as it is, not as *.jsonl."
-        )
-    return record["text"]
+        with ByteStream(path) as stream:
+            for number, block in enumerate(stream.blocks()):
+                block = block.removeprefix(codecs.BOM_UTF8) if number == 0 else block
+                head, end, tail = block.rpartition(b"\n")
+                if end:
+                    yield b"".join([*pending, head, end]).decode()
+                    pending = []
+                pending.append(tail)
+            if stream.broken:
+                raise stream.damaged(stream.broken, sum(map(len, pending)))
+            if any(pending):
+                yield b"".join(pending).decode()
+    except UnicodeDecodeError:
+        raise UserError(f"The text file {path} cannot be read: it is not UTF-8 text.") from None
 
 
 def train_to_file(
-    output: str, vocab_size: int, *, files: str | None, task: str, tasks_modules: Sequence[str], cache_dir: str
-) -> None:
-    """Trains on `files` (comma-separated globs), or else on the train split of `task`, and writes `output`."""
+    output: str, vocab_size: int, *, files: str | None, task: str, tasks_modules: Sequence[str], cache_dir: str,
+    field: str = "text", max_malformed: float = MAX_MALFORMED,
+) -> None:  # fmt: skip
+    """Trains on `files` (comma-separated globs), or else on the train split of `task`, and writes `output`.
+
+    field: of the records of files. max_malformed: the share of records that may be left out.
+    """
+    left_out = LeftOut()
     if files:
-        texts, source = file_texts(find_files(files)), files
+        texts, source = file_texts(find_files(files), left_out, field), files
     else:
         import_tasks(tasks_modules)
-        texts, source = task_texts(task, "train", cache_dir), f"task {task}"
+        texts, source = task_texts(task, "train", cache_dir, left_out), f"task {task}"
     sample = []
 
     def counted() -> Iterator[str]:
@@ -124,8 +168,9 @@ def train_to_file(
                     sample.append(text)
                 progress.update(len(text.encode()))
                 yield text
+        left_out.check(source, max_malformed)
 
-    # The library's own bars for the rest; where nobody is watching it would print empty lines.
+    # The library's own bars for the rest; where no terminal is it would print empty lines.
     tokenizer = train_tokenizer(counted(), vocab_size, show_progress=sys.stderr.isatty())
     if not any(sample):
         raise UserError(f"There is no text in {source}: there is nothing to train on.")
@@ -133,6 +178,8 @@ def train_to_file(
     vocabulary = TokenizerVocabulary(output)
     print(f"wrote       {output}, sha256 {vocabulary.sha256[:12]}")
     print(f"vocabulary  {vocabulary.vocab_size:,} ids: ModelConfig.vocab_size must be no smaller")
+    if left_out.counts:
+        print(f"left out    {left_out.counts.total():,} malformed records: {commonest(left_out.counts)}")
     print(f"text        {_bytes_per_token(vocabulary, sample):.2f} bytes a token, on the first {len(sample)} documents")
 
 
