@@ -21,6 +21,7 @@ from dots_jax.data import mixtures
 from dots_jax.data.cache import build as cache_build
 from dots_jax.data.cache import tables, token_cache
 from dots_jax.data.cache.token_cache import open_stream
+from dots_jax.data.sources import documents
 
 DOCUMENTS = [f"record {i:04d}: the key is hunter2" for i in range(100)]
 
@@ -238,19 +239,23 @@ def test_a_change_while_the_work_lay_still(corpus, tmp_path, monkeypatch):
 
 
 def test_a_file_that_changes_while_it_is_read(corpus, tmp_path, monkeypatch):
-    tokenised = cache_build._key
-    monkeypatch.setattr(cache_build, "_key", lambda *a: (write(corpus / "part-1.jsonl", DOCUMENTS), tokenised(*a))[1])
+    numbered_texts = documents.numbered_texts
+
+    def meanwhile(path, *arguments):
+        for one in numbered_texts(path, *arguments):
+            os.utime(corpus / "part-1.jsonl")
+            yield one
+
+    monkeypatch.setattr(documents, "numbered_texts", meanwhile)
     with pytest.raises(UserError, match="part-1.jsonl changed while it was read"):
         open_stream(TASK, "train", tmp_path / "c")
 
 
 MODULE = """
 import os
-import seqio
 import tensorflow as tf
 from dots_jax.data.sources.file_source import FileSource
-from dots_jax.data.sources.text_task import BYTES, _text_to_targets, add_text_task
-{imports}
+from dots_jax.data.sources.text_task import add_text_task
 
 SHORTEST = {shortest}
 
@@ -271,7 +276,7 @@ def test_a_module_of_tasks_that_was_edited(corpus, tmp_path, process_env):
     )
 
     def run(shortest):
-        (tmp_path / "edited_tasks.py").write_text(MODULE.format(shortest=shortest, imports=""))
+        (tmp_path / "edited_tasks.py").write_text(MODULE.format(shortest=shortest))
         argv = [sys.executable, "-B", "-m", "dots_jax.cache", *bindings]
         return subprocess.run(argv, env=env, capture_output=True, text=True)
 

@@ -127,20 +127,22 @@ def file_texts(paths: Sequence[str], left_out: LeftOut, field: str = "text") -> 
 
 def _plain_text(path: str) -> Iterator[str]:
     """Cut at line ends only, so that no word is."""
-    pending = []
+    pending, decode = (
+        [],
+        codecs.getincrementaldecoder("utf-8-sig")().decode,
+    )  # without a byte order mark at the beginning
     try:
         with ByteStream(path) as stream:
-            for number, block in enumerate(stream.blocks()):
-                block = block.removeprefix(codecs.BOM_UTF8) if number == 0 else block
+            for block in stream.blocks():
                 head, end, tail = block.rpartition(b"\n")
                 if end:
-                    yield b"".join([*pending, head, end]).decode()
+                    yield decode(b"".join([*pending, head, end]))
                     pending = []
                 pending.append(tail)
             if stream.broken:
                 raise stream.damaged(stream.broken, sum(map(len, pending)))
             if any(pending):
-                yield b"".join(pending).decode()
+                yield decode(b"".join(pending), final=True)
     except UnicodeDecodeError:
         raise UserError(f"The text file {path} cannot be read: it is not UTF-8 text.") from None
 
