@@ -131,7 +131,10 @@ def test_holds_every_document_and_says_where_from(corpus, tmp_path, capsys):
 
     assert command(tmp_path) == 0  # again: left alone
     out = capsys.readouterr().out
-    assert "already complete, skipped (its source files compared by their checksums)" in out and "was there" in out.splitlines()[-1]
+    assert (
+        "already complete, skipped (its source files compared by their checksums)" in out
+        and "was there" in out.splitlines()[-1]
+    )
 
 
 def test_three_workers(corpus, expected, tmp_path):
