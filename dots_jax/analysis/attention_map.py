@@ -37,7 +37,7 @@ def _attention_map(definition, params, router_bias, tokens_BT, layer):
         y = block(x_BTD, rope, segments_BT)
         x_BTD = y if index == 0 else y[0]  # a mixture of experts also gives its router's statistics
         block = nnx.merge(graph, jax.tree.map(lambda a, place=index: a[place], stack))
-    q_BTNH, k_BSNH, _ = block.attention.inwards(block.attention_norm(x_BTD), rope)
+    q_BTNH, k_BSNH, _ = block.attention.qkv(block.attention_norm(x_BTD), rope)
     scores_BNTS = jnp.einsum("BTNH,BSNH->BNTS", q_BTNH, k_BSNH, preferred_element_type=jnp.float32)
     causal_TS = jnp.tril(jnp.ones(scores_BNTS.shape[2:], bool))
     return jax.nn.softmax(jnp.where(causal_TS, scores_BNTS * q_BTNH.shape[3] ** -0.5, -jnp.inf), axis=-1)

@@ -94,10 +94,10 @@ class Decoder:
         rope = rope_table(positions_BT, c.head_dim, c.rope_theta)
         x_BTD, keys, values = models[0].embed(tokens_BT), [], []
         for layer, block in enumerate([models[0].dense_block, *(model.moe_blocks for model in models)]):
-            q_BTNH, k_BTNH, v_BTNH = block.attention.inwards(block.attention_norm(x_BTD), rope)
+            q_BTNH, k_BTNH, v_BTNH = block.attention.qkv(block.attention_norm(x_BTD), rope)
             keys.append(self._write(cache.k[layer], k_BTNH, slot))
             values.append(self._write(cache.v[layer], v_BTNH, slot))
-            x_BTD += block.attention.outwards(_attend(q_BTNH, keys[-1], values[-1], visible_BTS))
+            x_BTD += block.attention.out_proj(_attend(q_BTNH, keys[-1], values[-1], visible_BTS))
             h_BTD = block.ffn_norm(x_BTD)
             x_BTD += block.ffn(h_BTD) if layer == 0 else self._moe(block.moe, h_BTD, layer - 1, token_mask_BT)
         return models[0].final_norm(x_BTD), Cache(tuple(keys), tuple(values))

@@ -14,7 +14,7 @@ from dots_jax.inference.weights import ROWS
 from dots_jax.kernels.select import kernels_for
 from dots_jax.model.experts.local import local_experts
 from dots_jax.model.experts.routing_layout import sort_by_expert
-from dots_jax.parallel.collectives import vary
+from dots_jax.parallel.collectives import pvary
 from dots_jax.parallel.mesh import CONTEXT
 
 # Rows an expert from which an accelerator runs the grouped matmul of training.
@@ -39,7 +39,7 @@ def routed_experts(
 
     def share(x_BTD, ids_BTK, gates_BTK, w_gate_up_LEDF, w_down_LEFD):
         ids_BTK -= lax.axis_index("expert") * w_gate_up_LEDF.shape[1]  # counted from this device's first
-        local = map(vary, (x_BTD, ids_BTK, gates_BTK, w_gate_up_LEDF, w_down_LEFD))
+        local = map(pvary, (x_BTD, ids_BTK, gates_BTK, w_gate_up_LEDF, w_down_LEFD))
         return lax.psum(_local(*local, layer, platform), ("expert", CONTEXT))
 
     rows, stack = PartitionSpec(ROWS), PartitionSpec(None, "expert")

@@ -20,7 +20,7 @@ from dots_jax.parallel.mesh import make_mesh
 from dots_jax.parallel.sharding import replicated
 
 # The rule table for serving: the logical axis of a parameter -> the mesh axis that splits it. That of training is
-# parallel.mesh.RULES.
+# parallel.sharding.RULES.
 SERVING_RULES: dict[str, str | None] = {
     "embed": None,
     "expert": "expert",

@@ -7,7 +7,7 @@ from dots_jax.config import ModelConfig
 
 @dataclasses.dataclass(frozen=True)
 class ParameterCount:
-    """parts: name -> trainable parameters. active: those that one token meets. router_biases: not trainable."""
+    """parts: name -> trainable parameters. active: those that one token uses. router_biases: not trainable."""
 
     parts: dict[str, int]
     active: int

@@ -1,7 +1,7 @@
 """A model without its arrays.
 
-The model is an NNX module; training wants pure functions of arrays. `ModelDef` is where the two meet: outside the
-model's own scan, this is the only file that splits and merges NNX.
+The model is an NNX module; training needs pure functions of arrays. `ModelDef` connects the two: outside the model's own
+scan and shard_map, this is the only file that splits and merges NNX.
 """
 
 import functools

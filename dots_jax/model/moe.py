@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from dots_jax.kernels.select import Kernels
 from dots_jax.model import router
 from dots_jax.model.experts.strategy import ExpertStrategy
-from dots_jax.model.layers import FeedForward, whole
+from dots_jax.model.layers import FeedForward
 from dots_jax.model.parameters import router_bias, weight
-from dots_jax.parallel.collectives import axis_sizes, vary
+from dots_jax.parallel.collectives import axis_sizes, pvary, unshard
 from dots_jax.parallel.mesh import AXES, BATCH_AXES
 
 
@@ -64,13 +65,16 @@ class MoE(nnx.Module):
 
     def __init__(
         self, hidden_size: int, num_experts: int, experts_per_token: int, expert_ffn_size: int, shared_ffn_size: int, *,
-        scaling_factor: float, expert_strategy: ExpertStrategy, init_std: float, dtype: jnp.dtype, rngs: nnx.Rngs,
+        scaling_factor: float, expert_strategy: ExpertStrategy, init_std: float, dtype: jnp.dtype, kernels: Kernels,
+        rngs: nnx.Rngs,
     ):  # fmt: skip
         made = dict(init_std=init_std, rngs=rngs)
         axes = expert_strategy.weight_axes
         self.router = Router(hidden_size, num_experts, **made)
         self.experts = Experts(num_experts, hidden_size, expert_ffn_size, axes=axes, dtype=dtype, **made)
-        self.shared = FeedForward(hidden_size, shared_ffn_size, part="shared experts", dtype=dtype, **made)
+        self.shared = FeedForward(
+            hidden_size, shared_ffn_size, part="shared experts", dtype=dtype, kernels=kernels, **made
+        )
         self.num_experts, self.experts_per_token = num_experts, experts_per_token
         self.scaling_factor, self.expert_strategy = scaling_factor, expert_strategy
 
@@ -82,9 +86,8 @@ class MoE(nnx.Module):
         B, T, D = x_BTD.shape
         K = self.experts_per_token
         with jax.named_scope("router"):
-            w_DE, bias_E = whole(self.router.w_DE), self.router.bias_E[...]
             ids_BTK, gates_BTK, scores_BTE = router.route(
-                x_BTD, w_DE, vary(bias_E) if axis_sizes() else bias_E, experts_per_token=K,
+                x_BTD, unshard(self.router.w_DE), unshard(self.router.bias_E), experts_per_token=K,
                 scaling_factor=self.scaling_factor,
             )  # fmt: skip
             load_BE = router.count_load(ids_BTK, token_mask_BT, self.num_experts)
@@ -103,6 +106,8 @@ class MoE(nnx.Module):
 
 def sum_statistics(stats: RouterStats) -> RouterStats:
     """The statistics of each device inside shard_map, of one layer or many, as those of the global batch, on every device."""
-    load_E, dropped = jax.lax.psum((vary(stats.load_E), vary(stats.dropped)), AXES)
+    if not axis_sizes():
+        return stats
+    load_E, dropped = jax.lax.psum((pvary(stats.load_E), pvary(stats.dropped)), AXES)
     balance = jax.lax.psum(stats.balance, BATCH_AXES)  # the pieces of a sequence have the same
-    return RouterStats(load_E, balance, jax.lax.pmax(vary(stats.overflow_rounds), AXES), dropped)
+    return RouterStats(load_E, balance, jax.lax.pmax(pvary(stats.overflow_rounds), AXES), dropped)

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh, PartitionSpec
 
 from dots_jax.config import ComputeConfig, ModelConfig
@@ -17,19 +16,17 @@ from dots_jax.kernels.select import kernels_for
 from dots_jax.model.attention import Attention
 from dots_jax.model.experts.strategy import choose_strategy
 from dots_jax.model.head import Head
-from dots_jax.model.layers import FeedForward, RMSNorm, over_mesh, whole
+from dots_jax.model.layers import FeedForward, RMSNorm
 from dots_jax.model.moe import MoE, RouterStats, sum_statistics
 from dots_jax.model.parameters import in_layers, weight
 from dots_jax.model.rope import rope_table
-from dots_jax.parallel.collectives import axis_sizes
+from dots_jax.model.shard_map_module import shard_map_module
+from dots_jax.parallel.collectives import unshard
 from dots_jax.parallel.sharding import TOKENS
-
-# The hidden states of a token in one piece: the TPU compiler would lay them the other way, and copy them for every gather.
-ROWS = Layout(major_to_minor=(0, 1, 2))
 
 
 def remat_policy(compute: ComputeConfig) -> Callable | None:
-    """What the backward pass finds again, on the device or in the host's memory; None is nothing but a layer's input."""
+    """What the backward pass finds saved, on the device or in host memory; None: nothing but the input of each layer."""
     if compute.offloaded:
         return jax.checkpoint_policies.save_and_offload_only_these_names(
             names_which_can_be_saved=sorted(compute.saved), names_which_can_be_offloaded=sorted(compute.offloaded),
@@ -48,11 +45,11 @@ class Embedding(nnx.Module):
 
     def __call__(self, tokens_BT: jax.Array) -> jax.Array:
         with jax.named_scope("embed"):
-            return whole(self.w_VD)[tokens_BT]
+            return unshard(self.w_VD)[tokens_BT]
 
 
 class DenseBlock(nnx.Module):
-    """Layer 0: attention and a dense feed-forward, each behind a norm and added to the residual stream."""
+    """Layer 0: attention and a dense feed-forward, each after a norm and added to the residual stream."""
 
     def __init__(self, attention: Attention, ffn: FeedForward, hidden_size: int, *, norm_epsilon: float):
         self.attention_norm = RMSNorm(hidden_size, epsilon=norm_epsilon)
@@ -115,13 +112,14 @@ class Transformer(nnx.Module):
         def moe_block(rngs):
             moe = MoE(
                 D, c.num_experts, c.experts_per_token, c.expert_ffn_size, c.shared_ffn_size,
-                scaling_factor=c.routed_scaling_factor, expert_strategy=strategy, init_std=init_std, dtype=kind, rngs=rngs,
+                scaling_factor=c.routed_scaling_factor, expert_strategy=strategy, init_std=init_std, dtype=kind, kernels=kernels,
+                rngs=rngs,
             )  # fmt: skip
             return MoEBlock(attention(rngs), moe, D, norm_epsilon=c.norm_epsilon)
 
         self.embed = Embedding(c.vocab_size, D, init_std=init_std, dtype=kind, rngs=rngs)
         dense_ffn = FeedForward(
-            D, c.dense_ffn_size, part="dense feed-forward", init_std=init_std, dtype=kind, rngs=rngs
+            D, c.dense_ffn_size, part="dense feed-forward", init_std=init_std, dtype=kind, kernels=kernels, rngs=rngs
         )
         dense_block = DenseBlock(attention(rngs), dense_ffn, D, norm_epsilon=c.norm_epsilon)
         self.dense_block = in_layers(dense_block, 0, stacked=False)
@@ -129,7 +127,7 @@ class Transformer(nnx.Module):
         self.final_norm = RMSNorm(D, epsilon=c.norm_epsilon)
         self.head = Head(D, c.vocab_size, init_std=init_std, dtype=kind, mesh=mesh, rngs=rngs)
         self.head_dim, self.rope_theta = c.head_dim, c.rope_theta
-        self.compute, self.mesh, self.own_kernels = compute, mesh, platform != "cpu"
+        self.compute, self.mesh, self.kernels, self.own_kernels = compute, mesh, kernels, platform != "cpu"
 
     def __call__(
         self, tokens_BT: jax.Array, positions_BT: jax.Array, segments_BT: jax.Array
@@ -141,15 +139,15 @@ class Transformer(nnx.Module):
         """
         if self.mesh is None:
             return self._layers(tokens_BT, positions_BT, segments_BT)
-        arrays, everywhere = (tokens_BT, positions_BT, segments_BT), PartitionSpec()
+        arrays, replicated = (tokens_BT, positions_BT, segments_BT), PartitionSpec()
         # The kernels' results do not say over which axes they vary, so JAX cannot check it where they run.
-        return over_mesh(
-            self, Transformer._layers, self.mesh, arrays, (TOKENS, RouterStats(*[everywhere] * 4)),
+        return shard_map_module(
+            self, Transformer._layers, self.mesh, arrays, (TOKENS, RouterStats(*[replicated] * 4)),
             check_vma=not self.own_kernels,
         )  # fmt: skip
 
     def _layers(self, tokens_BT, positions_BT, segments_BT):
-        """The whole of `__call__` on one device's part of the batch."""
+        """`__call__` on one device's part of the batch."""
         rope = rope_table(positions_BT, self.head_dim, self.rope_theta)
         x_BTD = self.embed(tokens_BT)
 
@@ -161,12 +159,12 @@ class Transformer(nnx.Module):
 
         def moe_layer(x_BTD, arrays):
             x_BTD, stats = nnx.merge(moe_graph, arrays)(x_BTD, rope, segments_BT)
-            return with_layout_constraint(x_BTD, ROWS), stats
+            return self.kernels.keep_layout(x_BTD), stats
 
-        x_BTD = with_layout_constraint(self._rematerialised(dense_layer)(x_BTD, dense), ROWS)
+        x_BTD = self.kernels.keep_layout(self._rematerialised(dense_layer)(x_BTD, dense))
         x_BTD, stats = jax.lax.scan(self._rematerialised(moe_layer), x_BTD, layers)
-        # Once for all layers: a sum over the pod in each of them would wait for the weights that are under way.
-        return self.final_norm(x_BTD), sum_statistics(stats) if axis_sizes() else stats
+        # Once for all layers: a sum over the pod in each of them would wait for the weights that are being gathered.
+        return self.final_norm(x_BTD), sum_statistics(stats)
 
     def _rematerialised(self, layer: Callable) -> Callable:
         if self.compute.remat == "none":

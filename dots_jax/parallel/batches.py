@@ -20,8 +20,8 @@ def put_batch(
 ) -> dict[str, jax.Array]:
     """Rows first .. first + size as global arrays [size, seq_len].
 
-    Each process reads the rows of its own devices and no others: which rows those are follows from the mesh alone, so
-    hosts need not talk, and any number of them reads the same global batch.
+    Each process reads the rows of its own devices and no others. Which rows those are follows from the mesh alone, so hosts
+    need no communication, and any number of them reads the same global batch.
     """
     # Devices along the context axis share rows, and so do the keys: each range is read once.
     read = functools.cache(lambda start, stop: read_rows(range(first + start, first + stop)))

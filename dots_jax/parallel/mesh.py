@@ -1,8 +1,8 @@
-"""The device mesh and where things land on it.
+"""The device mesh: which device stands where.
 
-Four axes: `data` (copies of the parameters), `fsdp` (shards of every parameter), `expert` (tokens meet their experts over it)
-and `context` (pieces of every sequence). The batch is split over the first three, the tokens of a sequence over the last.
-A parameter is split over all axes but `data`.
+Four axes: `data` (copies of the parameters), `fsdp` (shards of every parameter), `expert` (tokens or experts' weights are
+exchanged over it) and `context` (pieces of every sequence). The batch is split over the first three, the tokens of a sequence
+over the last. A parameter is split over all axes but `data`.
 """
 
 import jax
@@ -18,7 +18,7 @@ CONTEXT = "context"
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh of a resolved config over these devices (default: all), nearest neighbours along the last axes."""
+    """A mesh of a resolved config over these devices (default: all); neighbours on the torus are neighbours along the last axes."""
     devices = jax.devices() if devices is None else devices
     shape = (config.data, config.fsdp, config.expert, config.context)
     # Auto, not Explicit (the default of jax.make_mesh): shard_map over some axes and the compiler's choice elsewhere.
@@ -28,7 +28,7 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
 
 
 def _over_slices(shape: tuple[int, int, int, int], devices: list[jax.Device]) -> np.ndarray:
-    """TPUs in the shape of a mesh. Slices, whose network is far slower, lie along `data`, or along `fsdp` if they must.
+    """TPUs in the shape of a mesh. Slices, whose network is far slower, are placed along `data`, else along `fsdp`.
 
     Raises:
       UserError: neither axis is a multiple of the slices.
@@ -51,8 +51,8 @@ def _over_slices(shape: tuple[int, int, int, int], devices: list[jax.Device]) ->
 def _over_cores(shape: list[int], devices: list[jax.Device]) -> np.ndarray:
     """The devices of one slice in the shape of a mesh.
 
-    A TPU7x chip is two devices. They lie along `fsdp`, as its major part: what is gathered over it comes to a chip over the
-    links once, one half to each device, and then from one half of the chip to the other, six times as fast.
+    A TPU7x chip is two devices. They are placed along `fsdp`, as its major part: what is gathered over it reaches a chip over
+    the links once, one half to each device, and then goes from one half of the chip to the other, six times as fast.
     """
     cores = sorted({getattr(device, "core_on_chip", 0) for device in devices})
     if len(cores) > 1 and shape[1] % len(cores) == 0:
@@ -63,6 +63,3 @@ def _over_cores(shape: list[int], devices: list[jax.Device]) -> np.ndarray:
         return np.concatenate([np.array(part, object).reshape(one.shape) for part in parts], axis=1)
     # An axis of the torus may hold two of the mesh's: 16 chips in a row as expert 4 and a quarter of fsdp 64.
     return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-
-
-# --- inside shard_map -------------------------------------------------------------------------------------------------

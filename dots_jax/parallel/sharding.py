@@ -1,4 +1,4 @@
-"""Where arrays land on the mesh: the rule table from logical axes of parameters to mesh axes, and the layout of a batch."""
+"""How arrays are split over the mesh: the rule table from logical axes of parameters to mesh axes, and the layout of a batch."""
 
 from collections.abc import Mapping
 
@@ -10,16 +10,16 @@ SHARD = ("fsdp", "expert", "context")
 
 
 # The rule table: the logical axis of a parameter -> the mesh axes that may split it. Each mesh axis goes to the first
-# axis of the parameter that lists it and is a multiple of it: the leading one if it can, since whole rows are gathered
-# without a change of layout. What divides nothing stays whole: small parameters of small models.
+# axis of the parameter that lists it and is a multiple of it: the leading one if possible, since complete rows are gathered
+# without a change of layout. An axis that no mesh axis divides is not split: small parameters of small models.
 RULES: dict[str, tuple[str, ...]] = {
     "vocab": SHARD,
     "embed": SHARD,
     "ffn": SHARD,
-    "expert": ("expert", "fsdp"),  # of experts to which tokens travel
+    "expert": ("expert", "fsdp"),  # of experts to which tokens are sent
     "expert_embed": ("fsdp", "context"),
     "expert_ffn": ("fsdp", "context"),
-    "stored_expert": SHARD,  # of experts that travel to the tokens
+    "stored_expert": SHARD,  # of experts whose weights are sent to the tokens
     "heads": (),
     "head_dim": (),
     "router": (),
@@ -39,7 +39,7 @@ def parameter_spec(logical: tuple[str, ...], shape: tuple[int, ...], axis_sizes:
     entries, used = [], set()
     for name, size in zip(names, shape, strict=True):
         if name != "layers" and name not in RULES:
-            raise ValueError(f"logical axis {name!r} has no rule in parallel.mesh.RULES")
+            raise ValueError(f"logical axis {name!r} has no rule in parallel.sharding.RULES")
         taken, parts = [], 1
         for axis in RULES.get(name, ()):
             if axis not in used and axis_sizes[axis] > 1 and size % (parts * axis_sizes[axis]) == 0:

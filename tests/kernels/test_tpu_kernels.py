@@ -13,8 +13,10 @@ from numerics import MODULE, assert_close, random_batch
 
 from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from dots_jax.kernels import select as kernels
+from dots_jax.kernels.reference import dense
 from dots_jax.kernels.reference.grouped_matmul import grouped_matmul_reference
 from dots_jax.kernels.tpu import attention as tpu_attention
+from dots_jax.kernels.tpu import dense as tpu_dense
 from dots_jax.kernels.tpu import grouped_matmul as tpu_grouped_matmul
 from dots_jax.kernels.tpu import norm_rope as tpu_rope
 from dots_jax.model import rope
@@ -127,6 +129,19 @@ MESHES = {
     "data 2 x fsdp 2 x expert 2": MeshConfig(data=2, fsdp=2, expert=2),
     "fsdp 2 x expert 2 x context 2": MeshConfig(fsdp=2, expert=2, context=2),
 }
+
+
+def test_dense_is_the_plain_product_with_barriers():
+    rng = np.random.default_rng(0)
+    x, w, dy = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((2, 5, 6), (6, 7), (2, 5, 7)))
+    both = [
+        jax.value_and_grad(lambda x, w, f=f: jnp.sum(f(x, w) * dy), argnums=(0, 1))(x, w)
+        for f in (tpu_dense.dense, dense.dense)
+    ]
+    assert_close(*both, MODULE)
+    text = jax.jit(jax.grad(lambda x, w: jnp.sum(tpu_dense.dense(x, w) * dy), argnums=(0, 1))).lower(x, w).as_text()
+    # One after dy, one on x, one after each gradient; the forward product is not needed here.
+    assert text.count("optimization_barrier") == 4
 
 
 @pytest.mark.parametrize("exchange", ["all_gather", "all_to_all", "gather_weights"])

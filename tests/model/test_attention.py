@@ -10,9 +10,9 @@ from numerics import MODULE, assert_close, input_dtypes, random_weights
 from dots_jax.config import MeshConfig
 from dots_jax.kernels.reference.attention import attention
 from dots_jax.kernels.select import kernels_for
-from dots_jax.model.attention import Attention, attention_over_context
+from dots_jax.model.attention import Attention
 from dots_jax.model.rope import rope_table
-from dots_jax.parallel.context import context_order
+from dots_jax.parallel.context import attention_over_context, context_order
 from dots_jax.parallel.mesh import make_mesh
 from dots_jax.parallel.sharding import TOKENS
 

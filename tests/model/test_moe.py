@@ -19,9 +19,9 @@ from dots_jax.model.experts.all_to_all import send_plan
 from dots_jax.model.experts.rounds import rows_per_round
 from dots_jax.model.experts.routing_layout import sort_by_expert
 from dots_jax.model.experts.strategy import choose_strategy
-from dots_jax.model.layers import over_mesh
 from dots_jax.model.moe import MoE, RouterStats, sum_statistics
 from dots_jax.model.parameters import RouterBias
+from dots_jax.model.shard_map_module import shard_map_module
 from dots_jax.parallel.mesh import make_mesh
 from dots_jax.parallel.sharding import TOKENS
 
@@ -58,7 +58,7 @@ def run(module: MoE, mesh, x_BTD):
         return y_BTD, sum_statistics(stats)
 
     out_specs = (TOKENS, RouterStats(*[PartitionSpec()] * 4))
-    return over_mesh(module, local, mesh, (x_BTD, REAL_BT), out_specs, check_vma=True)
+    return shard_map_module(module, local, mesh, (x_BTD, REAL_BT), out_specs, check_vma=True)
 
 
 @functools.cache
@@ -70,7 +70,7 @@ def moe_program(mesh_name: str, K: int, name: str = "all_gather", dtype: str = "
     )
     module = lambda: MoE(
         D, E, K, F, SHARED, scaling_factor=2.5, expert_strategy=strategy, init_std=1.0, dtype=jnp.dtype(dtype),
-        rngs=nnx.Rngs(params=0),
+        kernels=kernels_for("cpu"), rngs=nnx.Rngs(params=0),
     )  # fmt: skip
     graph, params, bias = nnx.split(nnx.eval_shape(module), nnx.Param, RouterBias)
 

@@ -7,8 +7,7 @@ from numerics import equations
 
 from dots_jax.config import MeshConfig
 from dots_jax.kernels import select as kernels
-from dots_jax.model.attention import attention_over_context
-from dots_jax.parallel.context import context_order
+from dots_jax.parallel.context import attention_over_context, context_order
 from dots_jax.parallel.mesh import make_mesh
 from dots_jax.parallel.sharding import TOKENS
 

@@ -13,7 +13,7 @@ from numerics import assert_close, equations
 from dots_jax.config import ComputeConfig, MeshConfig, OptimizerConfig, UserError, dots_llm1, tiny
 from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel import mesh as meshes
-from dots_jax.parallel.collectives import axis_sizes, gather_at_once, gather_parameter, vary
+from dots_jax.parallel.collectives import axis_sizes, gather_parameter, gather_parameter_fused, pvary
 from dots_jax.parallel.mesh import AXES, make_mesh
 from dots_jax.parallel.sharding import TOKENS, parameter_spec
 from dots_jax.training.optimizer import make_optimizer
@@ -221,7 +221,7 @@ def both_gathers(shape, spec, mesh: MeshConfig):
         along = PartitionSpec(AXES)
         return jax.shard_map(local, mesh=mesh, in_specs=(spec, along), out_specs=PartitionSpec())
 
-    by_axis, at_once = (jax.value_and_grad(scored(gather)) for gather in (gather_parameter, gather_at_once))
+    by_axis, at_once = (jax.value_and_grad(scored(gather)) for gather in (gather_parameter, gather_parameter_fused))
     names = [e.primitive.name for e in equations(jax.make_jaxpr(at_once)(w, weights))]
     return jax.jit(by_axis)(w, weights), jax.jit(at_once)(w, weights), names
 
@@ -266,12 +266,12 @@ def test_rows_that_fill_no_tile_are_gathered_too(rows):
     np.testing.assert_array_equal(whole, np.broadcast_to(w, (8, *w.shape)))
 
 
-def test_vary_marks_a_copy_and_sums_its_gradient():
+def test_pvary_marks_a_copy_and_sums_its_gradient():
     mesh = make_mesh(MeshConfig(fsdp=2, expert=2, context=2))
     along = PartitionSpec(AXES)
 
     def total(b, x):
-        local = lambda b, x: jnp.sum(vary(b) * x)[None]
+        local = lambda b, x: jnp.sum(pvary(b) * x)[None]
         return jnp.sum(jax.shard_map(local, mesh=mesh, in_specs=(PartitionSpec(), along), out_specs=along)(b, x))
 
     x = jnp.arange(16.0)

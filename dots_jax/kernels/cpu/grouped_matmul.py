@@ -20,11 +20,11 @@ from jax import lax
 
 
 def grouped_matmul(x_RD, w_EDF, sizes_E, *, transpose_w=False):
-    """y[r] = x[r] @ w[e] for the expert e of row r: the first sizes_E[0] rows meet w[0], the next sizes_E[1] meet w[1], ...
+    """y[r] = x[r] @ w[e] for the expert e of row r: the first sizes_E[0] rows take w[0], the next sizes_E[1] take w[1], ...
 
     x_RD: [R, D], float32 or bfloat16, sorted by expert. Rows past sum(sizes_E) are unused: whatever they hold (NaN included)
         reaches nothing, their output and their gradient are zero.
-    w_EDF: [E, D, F]; with `transpose_w` it is [E, F, D] and row r meets w[e].T.
+    w_EDF: [E, D, F]; with `transpose_w` it is [E, F, D] and row r is multiplied by w[e].T.
     sizes_E: [E] int32, may be traced, sum(sizes_E) <= R.
     Returns y_RF: [R, F] in x's dtype, accumulated in float32. Differentiable in x and w; dw is accumulated in float32 too
     and is zero for an expert without rows.
@@ -80,7 +80,7 @@ _BLOCK_ROWS = 64
 # Tile heights in multiples of R / E: the first leaves a balanced load few blocks; the second is for a buffer with room to
 # spare, as under expert parallelism; no tiles, for very uneven loads. Each one adds about 0.1 s of compilation.
 _TILE_HEIGHTS = (1.125, 0.375, 0.0)
-# Measured, in rows' worth of multiplying: reading one expert's weights; a whole block with its copies.
+# Measured, in rows' worth of multiplying: reading one expert's weights; one complete block with its copies.
 _WEIGHTS_COST, _BLOCK_COST = 16, 96
 
 
@@ -141,7 +141,7 @@ def _matmul_tiles(c, transpose_w, x_RD, w_EDF, sizes_E):
     f = w_EDF.shape[1 if transpose_w else 2]
     if c == 0:
         return _varying_zeros((x_RD.shape[0], f), x_RD.dtype, x_RD)
-    # A place that is not the expert's own holds a row that meets the wrong weights; nothing reads its result.
+    # A place that is not the expert's own holds a row that is multiplied by the wrong weights; nothing reads its result.
     row_EC, _ = _tile_rows(c, sizes_E)
     contract = (((2,), (2 if transpose_w else 1,)), ((0,), (0,)))
     x_ECD = x_RD.at[row_EC].get(mode="clip")

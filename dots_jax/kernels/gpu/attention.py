@@ -16,9 +16,9 @@ def attention(q_BTNH, k_BSNH, v_BSNH, segments_BT, segments_BS, start: int) -> j
         return plain_attention(q_BTNH, k_BSNH, v_BSNH, segments_BT, segments_BS, start)
     mask_BTS = segments_BT[:, :, None] == segments_BS[:, None, :]
     T, S = q_BTNH.shape[1], k_BSNH.shape[1]
-    whole = T == S  # then cuDNN knows the triangle by itself, and leaves out the tiles above it
-    if not whole:
+    square = T == S  # then cuDNN applies the causal mask itself, and skips the tiles above the diagonal
+    if not square:
         mask_BTS &= start + jnp.arange(T)[:, None] >= jnp.arange(S)
     return jax.nn.dot_product_attention(
-        q_BTNH, k_BSNH, v_BSNH, mask=mask_BTS[:, None], is_causal=whole, implementation="cudnn"
+        q_BTNH, k_BSNH, v_BSNH, mask=mask_BTS[:, None], is_causal=square, implementation="cudnn"
     )

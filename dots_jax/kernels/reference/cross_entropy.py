@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from dots_jax.parallel.collectives import axis_sizes, vary
+from dots_jax.parallel.collectives import axis_sizes, pvary
 from dots_jax.parallel.mesh import AXES
 
 
@@ -26,16 +26,16 @@ def _chunks(chunk: int, *arrays: jax.Array):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def cross_entropy(
-    x_RD: jax.Array, w: jax.Array, targets_R: jax.Array, weights_R: jax.Array, chunk: int, whole: Callable
+    x_RD: jax.Array, w: jax.Array, targets_R: jax.Array, weights_R: jax.Array, chunk: int, unshard: Callable
 ) -> jax.Array:
-    """sum_r weights_r * -log softmax(x_r @ w_DV)[target_r], a float32 scalar in nats; w_DV = whole(w).
+    """sum_r weights_r * -log softmax(x_r @ w_DV)[target_r], a float32 scalar in nats; w_DV = unshard(w).
 
     At most `chunk` rows of float32 logits exist at a time. The gradients are formed in the forward pass, where the
-    logits are at hand: three matmuls in all instead of four, for the price of holding dx until the backward pass. dw goes
-    through the transpose of `whole` at once: a device holds its shard of it, not 2.3 GiB, while the layers go backward.
+    logits exist: three matmuls in all instead of four, for the price of holding dx until the backward pass. dw goes
+    through the transpose of `unshard` at once: a device holds its shard of dw, not 2.3 GiB, during the backward pass of the layers.
     `weights_R` are data: their gradient is zero.
     """
-    w_DV = whole(w)
+    w_DV = unshard(w)
 
     def one(total, rows):
         x, targets, weights = rows
@@ -45,8 +45,8 @@ def cross_entropy(
     return jax.lax.scan(one, zero, _chunks(chunk, x_RD, targets_R, weights_R))[0]
 
 
-def _cross_entropy_forward(x_RD, w, targets_R, weights_R, chunk, whole):
-    w_DV, transpose = jax.vjp(whole, w)
+def _cross_entropy_forward(x_RD, w, targets_R, weights_R, chunk, unshard):
+    w_DV, transpose = jax.vjp(unshard, w)
 
     def one(carry, rows):
         total, dw_DV = carry
@@ -65,15 +65,15 @@ def _cross_entropy_forward(x_RD, w, targets_R, weights_R, chunk, whole):
     else:
         (total, dw_DV), dx = jax.lax.scan(one, (zero, jnp.zeros(w_DV.shape, jnp.float32) + zero), chunks)
     (dw,) = transpose(dw_DV.astype(w_DV.dtype))
-    # Or the compiler would put it off until the layers have gone backward.
+    # Otherwise the compiler would delay it until after the backward pass of the layers.
     dx, _ = jax.lax.optimization_barrier((dx, dw))
     return total, (dx.reshape(x_RD.shape), dw, targets_R)
 
 
-def _cross_entropy_backward(chunk, whole, residuals, dtotal):
+def _cross_entropy_backward(chunk, unshard, residuals, dtotal):
     dx_RD, dw, targets_R = residuals
     # The same number on every device; pmax says so to JAX, for which dw was summed over them already.
-    scale = jax.lax.pmax(vary(dtotal), AXES) if axis_sizes() else dtotal
+    scale = jax.lax.pmax(pvary(dtotal), AXES) if axis_sizes() else dtotal
     dweights_R = jnp.zeros(targets_R.shape) + dtotal * 0
     return (dx_RD * dtotal).astype(dx_RD.dtype), (dw * scale).astype(dw.dtype), None, dweights_R
 

@@ -1,10 +1,10 @@
 """Causal attention inside segments for TPUs: a forward and a backward kernel that take projections as they come.
 
-q, k, v and the result lie as [B, T, M], the M = N * H of all heads side by side: the layout that matrix products like, which
+q, k, v and the result have the shape [B, T, M], M = N * H, the heads flattened into one axis: the layout of matrix products, which
 would lose half of their speed to a transpose in their epilogue. The backward kernel sums dq in float32 on the chip while blocks of
 keys go by; JAX's splash attention writes a dq for each of them and leaves their sum to XLA. Otherwise the plan is the same:
 tiles above the diagonal are skipped, scores stay on the chip, softmax by base 2 (FlashAttention-2, arXiv 2307.08691).
-Scores lie as [keys, queries], so that sums over keys run down the registers and not across them, and statistics are rows.
+Scores have the shape [keys, queries], so that sums over keys run down the registers and not across them, and statistics are rows.
 Shape suffixes as in `model/layers.py`; `interpret` runs the kernels on a CPU, for the tests.
 """
 
@@ -21,7 +21,7 @@ from dots_jax.kernels.reference.attention import attention as plain_attention
 
 # Tiles of queries and keys: as large as on-chip memory allows, and fewer are left half empty by the causal mask than by 2048.
 QUERIES, KEYS, KEYS_AT_ONCE = 1024, 1024, 512
-LANES = 128  # of a register: heads side by side are cut out of rows in whole ones
+LANES = 128  # of a register: heads are cut out of rows in complete registers
 HIDDEN = -0.7 * float(jnp.finfo(jnp.float32).max)  # a score that softmax does not see; the difference of two is finite
 
 
@@ -78,8 +78,8 @@ def _backward(H, start, interpret, saved, dy_BTM):
 
     of_q = pl.BlockSpec((None, Q, H), lambda b, n, j, i: (b, queries(j, i), n))
     of_k = pl.BlockSpec((None, K, H), lambda b, n, j, i: (b, j, n))
-    # y is asked for beside the first keys only. dq is whole when the last have gone by: until then its place is the first
-    # block's, which is not written out.
+    # y is read with the first keys only. dq is complete after the last keys: until then its block is the first one, which
+    # is not written out.
     of_y = pl.BlockSpec((None, Q, H), lambda b, n, j, i: (b, jnp.where(j == 0, i, T // Q - 1), n))
     of_dq = pl.BlockSpec((None, Q, H), lambda b, n, j, i: (b, jnp.where(j == last, i, 0), n))
     dq_BTM, dk_BSM, dv_BSM = pl.pallas_call(
@@ -104,7 +104,7 @@ def _backward(H, start, interpret, saved, dy_BTM):
 _attention.defvjp(_forward, _backward)
 
 
-# --- the kernels: one block of queries, Q, beside one of keys, K --------------------------------------------------------
+# --- the kernels: one block of queries, Q, with one of keys, K --------------------------------------------------------
 
 _ORDER = {
     "compiler_params": pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary", "arbitrary"))
@@ -196,7 +196,7 @@ def _seen(segments_q, segments_k, part, first_query, first_key, on_diagonal: boo
 
 
 def _for_chunks(chunk, K: int, at_once: int, first_query, Q: int, first_key) -> None:
-    """The keys of a block, so many at once: without the causal mask below the diagonal, not at all above it."""
+    """The keys of a block, `at_once` at a time: without the causal mask below the diagonal, not at all above it."""
 
     def whole_block(on_diagonal: bool) -> None:
         for begin in range(0, K, at_once):

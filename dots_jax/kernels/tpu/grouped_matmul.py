@@ -46,7 +46,7 @@ _grouped_matmul.defvjp(_forward, _backward)
 
 
 def grouped_matmul(x_RD, w_EDF, sizes_E, *, transpose_w: bool = False, interpret: bool = False) -> jax.Array:
-    """`grouped_matmul.grouped_matmul` by megablox, with one difference: what stands in unused rows is nobody's.
+    """`grouped_matmul.grouped_matmul` by megablox, with one difference: unused rows are undefined (masked).
 
     The gradient of the weights comes in their own dtype, summed in float32.
     """

@@ -1,5 +1,5 @@
-"""QK norm and rotary positions for TPUs, in one pass over what a projection gives: [B, T, M], the M = N * H of all heads side
-by side. Fused into the projection by XLA the same arithmetic would slow the matrix unit down to a third.
+"""QK norm and rotary positions for TPUs, in one pass over what a projection gives: [B, T, M], M = N * H, the heads
+flattened into one axis. Fused into the projection by XLA the same arithmetic would slow the matrix unit down to a third.
 
 Shape suffixes as in `layers.py`; `interpret` runs the kernels on a CPU, for the tests.
 """
@@ -49,7 +49,7 @@ _norm_rope.defvjp(_forward, _backward)
 
 
 def _call(kernel, rows, tables, more, epsilon, interpret):
-    """rows: one or two [B, T, M], read; one such is written. tables: scale, cos, sin. more: what is written beside it, [1, H]."""
+    """rows: one or two [B, T, M], read; one such is written. tables: scale, cos, sin. more: other results, [1, H]."""
     (B, T, M), H = rows[0].shape, tables[1].shape[-1]
     tile = TOKENS if T % TOKENS == 0 else T
     of_rows = pl.BlockSpec((None, tile, M), lambda b, t: (b, t, 0))

@@ -12,7 +12,7 @@ from dots_jax.model.experts import gather_weights
 from dots_jax.model.experts.all_gather import all_gather_experts
 from dots_jax.model.experts.all_to_all import all_to_all_experts
 from dots_jax.model.experts.local import ExpertOutput, local_experts
-from dots_jax.model.layers import whole
+from dots_jax.parallel.collectives import unshard
 
 # Where tokens are sent, a device holds its own experts: the `expert` mesh axis splits them and nothing else.
 OWN_EXPERTS = ("expert", "expert_embed", "expert_ffn")
@@ -43,5 +43,5 @@ def choose_strategy(name: str, *, expert_devices: int, capacity_factor: float, k
     }[name]
     exchange = functools.partial(exchange, capacity_factor=capacity_factor, grouped_matmul=kernels.grouped_matmul)
     return ExpertStrategy(
-        OWN_EXPERTS, functools.partial(whole, keep="expert"), exchange if expert_devices > 1 else local
+        OWN_EXPERTS, functools.partial(unshard, keep="expert"), exchange if expert_devices > 1 else local
     )
