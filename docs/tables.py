@@ -223,7 +223,7 @@ ROOMS = {
     "huggingface": "the released weights: a table of names, conversion both ways",
     "inference": "decoder with a cache, sampling, generation, scoring",
     "evaluation": "perplexity of checkpoints",
-    "training": "step, state, optimizer, metrics, loop",
+    "training": "the loop on one screen, its periodic work, resuming; step, state, optimizer",
     "posttraining": "fine-tuning on conversations and preferences",
     "serving": "an HTTP server for generation",
     "analysis": "opens checkpoints; expert load, learning dynamics, attention, figures",

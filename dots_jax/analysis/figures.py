@@ -25,8 +25,9 @@ _STYLE = {
 def loss_curve(rows: Sequence[Mapping], baselines: Mapping[str, float] | None = None) -> "Figure":
     """The rows of metrics.jsonl: loss over tokens, its running mean, the stages, and the learning rate below.
 
-    baselines: label -> a loss in nats per token to compare with, drawn as a dashed line.
+    Rows of validations are left out. baselines: label -> a loss in nats per token to compare with, drawn as a dashed line.
     """
+    rows = [row for row in rows if "loss" in row]
     if not rows:
         raise UserError("There are no rows of metrics: has the run logged a step?")
     tokens = np.array([row["tokens"] for row in rows], float)

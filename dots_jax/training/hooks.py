@@ -186,10 +186,10 @@ class Profile:
     @contextlib.contextmanager
     def step(self, number: int) -> Iterator[None]:
         """Around the dispatch of step `number`, counted from 1."""
-        if number in self._window and jax.process_index() == 0:
+        if number in self._window:
             if not self._traced:
                 self._report.flush()  # waits for the device: the trace holds complete steps
-                self._open.enter_context(self._trace())
+                self._open.enter_context(self._trace() if jax.process_index() == 0 else contextlib.nullcontext())
                 self._report.restart_clock()
             self._traced.append(number)
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
@@ -222,7 +222,7 @@ class Profile:
 
     def __exit__(self, error: type | None, *_) -> None:
         self._open.close()
-        if self._window and not self._traced and error is None and jax.process_index() == 0:
+        if self._window and not self._traced and error is None:
             window = f"{self._window[0]:,} to {self._window[-1]:,}"
             self._report.note(f"profile     nothing traced: steps {window} were not among the steps of this process")
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tensorboard_reader import scalars
 
+from dots_jax.analysis import figures
 from dots_jax.evaluation import perplexity
 
 TASKS = ("small_prose", "small_numbers")
@@ -46,6 +47,7 @@ def test_a_stopped_run_writes_the_same_rows(workdir, capfd, monkeypatch):
                 assert board[f"validation/{task}/{name}", step] == [np.float32(value)]
     prose = [row["validation"]["small_prose"]["nats_per_byte"] for row in found.values()]
     assert prose[0] > prose[1] > prose[2]
+    assert len(figures.loss_curve(rows).axes[0].lines[0].get_xdata()) == 15  # a picture of the steps
     # The time of a validation is no step's: its compilation takes seconds, a step milliseconds.
     assert all(row["step_seconds"] < 1 for row in rows if row["step"] in (6, 11))
 
