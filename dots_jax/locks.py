@@ -90,14 +90,16 @@ class Lock:
     def release(self) -> None:
         self._stop.set()
         self._thread.join()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):  # buckets have errors of their own
             found = _read(self.path)
             if found is not None and found.token == self._owner.token:
                 self.path.unlink()
 
     def _renew(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
-            with contextlib.suppress(OSError):  # a disk that is away for a moment
+            with contextlib.suppress(
+                Exception
+            ):  # a disk or a bucket that is away for a moment: each client has its own errors
                 found = _read(self.path)
                 if found is None or found.token != self._owner.token:
                     self._lost = True

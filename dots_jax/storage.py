@@ -9,7 +9,6 @@ import contextlib
 import glob
 import os
 import re
-import shutil
 import stat
 import tempfile
 import uuid
@@ -96,10 +95,14 @@ def find_files(pattern: str) -> list[FoundFile]:
             f"{fixed_folder(pattern)} cannot be listed ({first_line(error)}): is there such a bucket, and may this "
             "machine's account read it?"
         ) from error
+    found = {BUCKET + name: entry for name, entry in sorted(found.items()) if not _is_hidden(BUCKET + name, pattern)}
+    folders = [name for name, entry in found.items() if entry["type"] != "file"]
+    if folders and "**" not in pattern:
+        raise UserError(_is_folder(folders[0], pattern))
     return [
-        FoundFile(BUCKET + name, entry["size"], entry["mtime"].timestamp())
-        for name, entry in sorted(found.items())
-        if entry["type"] == "file" and not _is_hidden(BUCKET + name, pattern)
+        FoundFile(name, entry["size"], entry["mtime"].timestamp())
+        for name, entry in found.items()
+        if entry["type"] == "file"
     ]
 
 
@@ -114,13 +117,17 @@ def _found(path: str, pattern: str) -> FoundFile:
             ) from None
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     if stat.S_ISDIR(found.st_mode):
-        raise UserError(
-            f"{path} is a folder, which {pattern!r} names: name the files in it, as in {path.rstrip('/')}/*, or give a narrower "
-            "pattern."
-        )
+        raise UserError(_is_folder(path, pattern))
     if not stat.S_ISREG(found.st_mode):
         raise UserError(f"{path}, which {pattern!r} names, is no plain file: give a narrower pattern.")
     return FoundFile(path, found.st_size, found.st_mtime)
+
+
+def _is_folder(path: str, pattern: str) -> str:
+    return (
+        f"{path} is a folder, which {pattern!r} names: name the files in it, as in {path.rstrip('/')}/*, or give a narrower "
+        "pattern."
+    )
 
 
 def _check_listed(pattern: str) -> None:
@@ -160,6 +167,15 @@ def fixed_folder(pattern: str) -> str:
 def relative_name(path: str, start: str) -> str:
     """The path as seen from a folder that it lies in, with slashes."""
     return os.path.relpath(path, start).replace(os.sep, "/")
+
+
+def file_sizes(path: epath.Path | os.PathLike) -> dict[str, int]:
+    """Bytes of the files in a folder, by name, in one listing."""
+    if in_bucket(path):
+        entries = filesystem(str(path)).ls(str(path), detail=True)
+        return {os.path.basename(entry["name"]): entry["size"] for entry in entries if entry["type"] == "file"}
+    with os.scandir(path) as entries:
+        return {entry.name: entry.stat().st_size for entry in entries}
 
 
 def open_file(path: str) -> BinaryIO:
@@ -223,8 +239,12 @@ def _write_object(path: str, mode: str) -> Iterator[IO]:
         local = os.path.join(scratch, "object")
         with _open(local, mode) as file:
             yield file
-        with open(local, "rb") as source, folder(path).open("wb") as target:
-            shutil.copyfileobj(source, target)
+        try:
+            filesystem(path).put_file(local, str(path))
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001  credentials, network and the bucket each have errors of their own
+            raise OSError(0, first_line(error)) from error
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.parse
 import urllib.request
@@ -50,14 +51,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb", buffering=0)
         self.close_connection = False
 
+    def handle(self):
+        with contextlib.suppress(
+            BrokenPipeError, ConnectionResetError
+        ):  # clients are killed, and leave reads half read
+            super().handle()
+
     def _any(self):
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self._body(headers)
         scheme = "https" if isinstance(self.connection, ssl.SSLSocket) else "http"
         if self.path.startswith("/_control/"):
             return self._send(self._control(self.path.removeprefix("/_control/"), json.loads(body or b"null")))
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # clients are killed here
-            self._send(self.storage.handle(self.command, self.path, headers, body, f"{scheme}://{headers['host']}"))
+        self._send(self.storage.handle(self.command, self.path, headers, body, f"{scheme}://{headers['host']}"))
 
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _any
 
@@ -132,7 +138,8 @@ def _serve(folder: str) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         server.daemon_threads = True
         print(server.server_port, flush=True)
-        server.serve_forever()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        sys.stdin.read()  # until whoever started it is gone, however that ended
 
 
 # --- for the tests ----------------------------------------------------------------------------------------------------
@@ -144,13 +151,14 @@ class BucketServer:
     def __enter__(self) -> "BucketServer":
         self._folder = tempfile.TemporaryDirectory()
         command = [sys.executable, __file__, self._folder.name]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
         return self
 
     def __exit__(self, *_):
         self._process.kill()
         self._process.wait()
+        self._process.stdin.close()
         self._process.stdout.close()
         self._folder.cleanup()
 

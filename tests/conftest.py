@@ -131,3 +131,21 @@ def workdir(tmp_path, small_cache, process_env, monkeypatch):
         "dots_jax.training.preflight.peak_flops", lambda device: (1e10, "assumed")
     )  # measuring takes a second
     return Workdir(tmp_path, small_cache, process_env)
+
+
+@pytest.fixture(scope="session")
+def bucket_server():
+    """A server of buckets for the session: some clients keep the address that they were given first."""
+    from bucket_server import BucketServer
+
+    with BucketServer() as server:
+        yield server
+
+
+@pytest.fixture
+def buckets(bucket_server, monkeypatch):
+    """gs:// leads to the server, in which there is nothing yet."""
+    for name, value in bucket_server.environment.items():
+        monkeypatch.setenv(name, value)
+    bucket_server.clear()
+    return bucket_server

@@ -13,6 +13,7 @@ import sys
 
 import seqio
 
+from dots_jax import storage
 from dots_jax.data.sources.text_task import register_text_task
 
 GIN = """
@@ -112,7 +113,7 @@ class Workdir:
 
     def __init__(self, folder, cache, env=None, name="run"):
         self._folder, self._cache, self._env = folder, cache, env
-        self.path = folder / name
+        self.path = storage.folder(name) if storage.in_bucket(name) else folder / name
         self.gin, self.eval_gin = folder / "run.gin", folder / "eval.gin"
         self.gin.write_text(GIN + f"DataConfig.cache_dir = '{cache}'\n")
         self.eval_gin.write_text(EVAL_GIN + f"DataConfig.cache_dir = '{cache}'\n")

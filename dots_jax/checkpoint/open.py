@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from etils import epath
 
 from dots_jax.checkpoint.arrays import StoredArrays
+from dots_jax.checkpoint.commit import finished_steps, is_complete
 from dots_jax.checkpoint.metadata import CheckpointMetadata, read_metadata
 from dots_jax.config import ModelConfig, UserError
-from dots_jax.storage import folder, in_bucket, tokenizer_file
+from dots_jax.storage import folder, tokenizer_file
 
 if TYPE_CHECKING:
     import jax
@@ -96,6 +97,8 @@ def open_checkpoint(path: str, step: int | None = None) -> Opened:
     if not here.is_dir():
         raise UserError(f"There is no folder {path}.")
     if (here / "model").is_dir() and (here / "record").is_dir():
+        if not is_complete(here):
+            raise UserError(f"{path} is not finished: it is being written, or the run was killed while it did so.")
         in_run = here.name.isdecimal() and here.parent.name == "checkpoints"
         opened = Opened(here, here.parent if in_run else None, read_metadata(here))
         if step not in (None, opened.step):
@@ -116,18 +119,6 @@ def open_checkpoint(path: str, step: int | None = None) -> Opened:
         raise UserError(f"There is no finished checkpoint in {checkpoints}.")
     path = _checkpoint_of_step(checkpoints, steps, steps[-1] if step is None else step)
     return Opened(path, checkpoints, read_metadata(path))
-
-
-def finished_steps(checkpoints: epath.Path) -> list[int]:
-    """Steps of the finished checkpoints in a folder, rising.
-
-    On a disk orbax writes a checkpoint under another name and renames it at the end. In a bucket, where nothing can be
-    renamed, its last file says that it is finished.
-    """
-    folders = [entry for entry in checkpoints.iterdir() if entry.name.isdecimal() and entry.is_dir()]
-    if in_bucket(checkpoints):
-        folders = [entry for entry in folders if (entry / "commit_success.txt").exists()]
-    return sorted(int(entry.name) for entry in folders)
 
 
 def _checkpoint_of_step(checkpoints: epath.Path, steps: list[int], step: int) -> epath.Path:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import jax
 import orbax.checkpoint as ocp
 
+from dots_jax.checkpoint.bucket import BucketCheckpoint, is_out_of_reach, refusals
 from dots_jax.checkpoint.metadata import CheckpointMetadata, DamagedCheckpoint, NewerFormat, read_metadata
 from dots_jax.checkpoint.restore import named_checksums, verify
 from dots_jax.config import CheckpointConfig, ModelConfig, UserError, to_dict
@@ -67,13 +68,15 @@ class Checkpoints:
             read_only=not self._writes,
             cleanup_tmp_directories=self._writes,
             preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
+            temporary_path_class=BucketCheckpoint if in_bucket(workdir) else None,
         )
         self._open()
 
     def _open(self) -> None:
-        self._manager = ocp.CheckpointManager(
-            self.folder, options=self._options, item_names=("model", "training", "record")
-        )
+        with refusals(self.folder):
+            self._manager = ocp.CheckpointManager(
+                self.folder, options=self._options, item_names=("model", "training", "record")
+            )
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, rising."""
@@ -122,6 +125,8 @@ class Checkpoints:
                 return self._restore(step, abstract)
             except Exception as error:  # noqa: BLE001  whatever the reader trips over, the checkpoint cannot be used
                 if "RESOURCE_EXHAUSTED" in str(error) or isinstance(error, NewerFormat):
+                    raise
+                if in_bucket(self.folder) and is_out_of_reach(error):
                     raise
                 self._set_aside(step, error)
         if steps:

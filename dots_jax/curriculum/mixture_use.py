@@ -1,16 +1,17 @@
-"""How much of each source a run reads, as far as sizes are known. Standard library only.
+"""How much of each source a run reads, as far as sizes are known.
 
 How large a source is comes from its token cache, or from the estimate in its Source.
 """
 
 import dataclasses
+import glob
 import json
 from collections.abc import Mapping
 from fractions import Fraction
-from pathlib import Path
 
 from dots_jax.config import DataConfig
 from dots_jax.curriculum.stages import Schedule
+from dots_jax.storage import find_files, open_file
 
 Rates = Mapping[str, Mapping[str, Fraction]]  # mixture -> source -> share, summing to 1
 
@@ -55,10 +56,11 @@ def declared_rates(data: DataConfig) -> dict[str, dict[str, Fraction]]:
 def known_sizes(data: DataConfig) -> dict[str, Size]:
     """Of each source with a token cache of its training split, or an estimate. Reads manifests, nothing else."""
     sizes = {source.name: Size(source.tokens, exact=False) for source in data.sources if source.tokens}
-    manifests = Path(data.cache_dir).glob("tokens/*/*/train/manifest.json")
-    for manifest in sorted(manifests, key=lambda path: path.stat().st_mtime):  # of several versions, the newest
+    manifests = find_files(f"{glob.escape(data.cache_dir)}/tokens/*/*/train/manifest.json")
+    for manifest in sorted(manifests, key=lambda file: file.modified):  # of several versions, the newest
         try:
-            sizes[manifest.parents[2].name] = Size(int(json.loads(manifest.read_text())["tokens"]))
+            with open_file(manifest.path) as file:
+                sizes[manifest.path.split("/")[-4]] = Size(int(json.load(file)["tokens"]))
         except (ValueError, KeyError, TypeError):  # damaged: whoever opens it says so
             continue
     return sizes

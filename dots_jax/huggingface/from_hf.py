@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
+from dots_jax.checkpoint.commit import COMMIT_FILE
 from dots_jax.checkpoint.metadata import CONVERTED, CheckpointMetadata, read_metadata
 from dots_jax.checkpoint.store import check_disk, disk_errors
 from dots_jax.config import ModelConfig, UserError
@@ -88,7 +89,7 @@ def _is_done(target_path: str, step: epath.Path, fingerprint: str) -> bool:
     checkpoints = step.parent
     if not checkpoints.exists():
         return False
-    if (step / "commit_success.txt").exists():
+    if (step / COMMIT_FILE).exists():
         with contextlib.suppress(UserError):  # a damaged one is another one
             metadata = read_metadata(step)
             if metadata.kind == CONVERTED and metadata.source_fingerprint == fingerprint:

@@ -17,6 +17,7 @@ import tensorstore as ts
 from etils import epath
 from orbax.checkpoint import type_handlers
 
+from dots_jax.checkpoint.commit import COMMIT_FILE
 from dots_jax.checkpoint.metadata import CheckpointMetadata
 from dots_jax.huggingface.units import Layout, Unit
 
@@ -121,4 +122,4 @@ def finish_checkpoint(step: epath.Path, metadata: CheckpointMetadata) -> None:
     }))  # fmt: skip
     # In a bucket, where nothing can be renamed, this file is what makes a folder a checkpoint: last.
     for path in (step / "model", step / "record", step):
-        (path / "commit_success.txt").write_text(f"Checkpoint commit was successful to {path}")
+        (path / COMMIT_FILE).write_text(f"Checkpoint commit was successful to {path}")

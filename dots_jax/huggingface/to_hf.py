@@ -9,7 +9,7 @@ can be renamed, the config and the index are written last.
 import collections
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
@@ -209,7 +209,7 @@ def _write_local(work: _Work, file: str, tensors: list[Export], done: int, piece
             out.write(start)
         out.seek(len(start) + sum(tensor.num_bytes for tensor in tensors[:done]))
         out.truncate()
-        for entry in _copy(out, pieces, bar):
+        for entry in _copy(out.write, pieces, bar):
             out.flush()
             journal.write(json.dumps(entry) + "\n")
             journal.flush()
@@ -220,15 +220,15 @@ def _write_bucket(work: _Work, file: str, tensors: list[Export], done: int, piec
     """An object of a bucket is there when it is closed, or not at all; so is its journal."""
     with (work.folder / file).open("wb") as out:
         out.write(header(tensors))
-        entries = list(_copy(out, pieces, bar))
+        entries = list(_copy(lambda data: out.write(bytes(data)), pieces, bar))  # TensorFlow's files take nothing else
     work.journal(file).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
 
-def _copy(out, pieces: Iterator, bar) -> Iterator[tuple[str, str, int]]:
+def _copy(write: Callable[[memoryview], object], pieces: Iterator, bar) -> Iterator[tuple[str, str, int]]:
     """Writes the pieces of a file; yields a journal entry when a tensor is complete."""
     value = 0
     for tensor, key, last, (array, part) in pieces:
-        out.write(memoryview(array.reshape(-1).view(np.uint8)))
+        write(memoryview(array.reshape(-1).view(np.uint8)))
         bar.update(array.nbytes)
         value += part
         if last:

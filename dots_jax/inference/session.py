@@ -19,7 +19,7 @@ from dots_jax.inference.generation import TOKENS_PER_CALL, TOKENS_PER_STREAMED_C
 from dots_jax.inference.sampling import Sampling
 from dots_jax.inference.scoring import Scorer
 from dots_jax.inference.text import RowText, Vocabulary, stop_ids
-from dots_jax.storage import atomic_write
+from dots_jax.storage import atomic_write, folder
 
 
 class InputRow(NamedTuple):
@@ -187,7 +187,7 @@ def open_vocabulary(path: str | None, opened: Opened) -> Vocabulary | None:
     Raises:
       UserError: its file cannot be read, or has ids that the model does not have.
     """
-    if path and os.path.isdir(path):
+    if path and folder(path).is_dir():
         path = os.path.join(path, "tokenizer.json")
     path = path or opened.tokenizer
     if path is None:

@@ -45,7 +45,6 @@ ALSO = {
 NEVER = {
     "data": {"parallel", "hlo"},  # data never computes with jax
     "curation": {"parallel", "hlo"},
-    "curriculum": {"storage"},  # standard library only
     "hlo": {"storage"},  # could ship alone
     "kernels": {"curriculum", "hlo", "data", "curation", "storage"},
     "model": {"curriculum", "hlo", "data", "curation", "storage"},

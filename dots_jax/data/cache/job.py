@@ -1,7 +1,8 @@
 """Token caches on Apache Beam: the steps of build.py on any runner's workers.
 
 Beam distributes, retries and waits. What is shared goes through the cache's folder, which must be one folder for all
-workers (a disk, NFS, or a mounted bucket), so an interrupted job goes on from the files it left, on any runner.
+workers (a disk, NFS, or a mounted bucket), so an interrupted job goes on from the files it left, on any runner. A cache
+for gs:// is made in a folder of this machine, and so by its own workers.
 """
 
 import contextlib
@@ -29,6 +30,7 @@ from dots_jax.data.cache import tables as cache_tables
 from dots_jax.data.cache import token_cache
 from dots_jax.data.cache.token_format import Manifest
 from dots_jax.data.registry import check_split, get_task, task_vocabulary
+from dots_jax.storage import in_bucket
 
 RUNNER = "--runner=FnApiRunner"  # Beam's own default would download a binary first
 _LOCAL_RUNNERS = ("FnApiRunner", "DirectRunner", "BundleBasedDirectRunner", "PrismRunner")
@@ -54,7 +56,7 @@ def cache(config: CacheConfig, options: CacheOptions) -> int:
     there = {}
     for task, split in todo:  # all of it, before the first one takes its hours
         directory = token_cache.cache_directory(task, split, cache_dir)
-        if directory.exists():
+        if token_cache.is_made(directory):
             there[directory] = token_cache.check_cache(task, split, directory, thorough)
         else:
             token_cache.prepare(task, cache_dir)
@@ -111,6 +113,11 @@ def on_beam(flags: Sequence[str], data: DataConfig) -> token_cache.ForEach:
     if not any(flag.startswith("--runner") for flag in flags):
         flags = (RUNNER, *flags)
     options = _beam_options(flags)
+    if in_bucket(data.cache_dir) and options.get_all_options()["runner"] not in _LOCAL_RUNNERS:
+        raise UserError(
+            f"DataConfig.cache_dir is {data.cache_dir}: a cache in a bucket is made on this machine first, and its workers "
+            "must be here too. Leave the runner out of CacheConfig.beam, or name a folder that all workers have mounted."
+        )
 
     def for_each(step: Callable[[Path, int], None], building: Path, numbers: Sequence[int]) -> None:
         if not numbers:

@@ -7,6 +7,7 @@ noted in `.<split>.checked.json` next to the cache, if that folder can be writte
 """
 
 import contextlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from dots_jax.data.cache.token_format import MANIFEST, Manifest
 from dots_jax.data.sources.content import Content, checksums, look_at
 from dots_jax.data.sources.documents import paths_of
 from dots_jax.data.sources.file_source import FileSource, NoFiles
+from dots_jax.storage import in_bucket, write_text
 
 
 def same_files(paths: Mapping[str, str], known: Mapping[str, Content], thorough: bool) -> dict[str, Content | None]:
@@ -77,8 +79,12 @@ def note(directory: Path, contents: Mapping[str, Content]) -> None:
     """Writes down at what times of change the files were found to be those of the cache."""
     times = {name: content.modified for name, content in contents.items()}
     if times != _noted(directory):
-        with contextlib.suppress(OSError):  # a cache that can only be read: its files are read again the next time
-            write_json(_notes(directory), times)
+        # Suppressed for a cache that can only be read: its files are read again the next time.
+        with contextlib.suppress(OSError):
+            if in_bucket(directory):
+                write_text(_notes(directory), json.dumps(times, indent=1) + "\n")
+            else:
+                write_json(_notes(directory), times)
 
 
 def _noted(directory: Path) -> dict[str, float]:

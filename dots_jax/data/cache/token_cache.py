@@ -3,6 +3,8 @@
 A cache appears under its name only when it is complete: it is made next to it (build.py) and renamed. One process builds
 at a time (locks.py); training waits for it and then uses the cache, and another `dots_jax.cache` is refused. What a killed
 build had done is used by the next one.
+
+A cache in a bucket is made in TMPDIR and copied there, its manifest last. It is read where it is, a chunk at a time.
 """
 
 import concurrent.futures
@@ -12,9 +14,11 @@ import functools
 import hashlib
 import itertools
 import math
+import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -34,7 +38,9 @@ from dots_jax.data.sources.file_source import FileSource, SourceFile
 from dots_jax.data.sources.json_lines import DamagedFile, Malformed
 from dots_jax.data.sources.record_files import check_beginning, numbered_texts
 from dots_jax.data.tokenizers import vocabulary as vocabularies
+from dots_jax.human import first_line
 from dots_jax.locks import owned
+from dots_jax.storage import filesystem, folder, in_bucket
 
 # TensorFlow only moves text and integers here; it must not take an accelerator's memory from the model.
 with contextlib.suppress(RuntimeError, ValueError):
@@ -55,7 +61,7 @@ def open_stream(task_name: str, split: str, cache_dir: str | Path) -> TokenStrea
     task = get_task(task_name)
     check_split(task, split)
     directory = cache_directory(task, split, cache_dir)
-    if not directory.exists():
+    if not is_made(directory):
         make_cache(task, split, cache_dir, one_after_the_other, shards=None, wait=math.inf)
     return TokenStream(directory, check_cache(task, split, directory))
 
@@ -63,7 +69,21 @@ def open_stream(task_name: str, split: str, cache_dir: str | Path) -> TokenStrea
 def cache_directory(task: seqio.Task, split: str, cache_dir: str | Path) -> Path:
     """Where the cache of a split is. Another version of the source has another folder, so neither is taken for both."""
     source = re.sub(r"[^\w.-]+", "_", source_identity(task, split))
-    return Path(cache_dir) / "tokens" / task.name / source / split
+    root = folder(cache_dir) if in_bucket(cache_dir) else Path(cache_dir)
+    return root / "tokens" / task.name / source / split
+
+
+def is_made(directory: Path) -> bool:
+    """Whether there is a cache. In a bucket, where nothing appears at once, its manifest is written last."""
+    return (directory / fmt.MANIFEST if in_bucket(directory) else directory).exists()
+
+
+def local_place(path: str | Path) -> Path:
+    """The path itself, or, for one in a bucket, a folder of this machine that stands for it while a cache is made."""
+    if not in_bucket(path):
+        return Path(path)
+    name = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"dots_jax_caches-{os.getuid()}" / name
 
 
 def source_identity(task: seqio.Task, split: str) -> str:
@@ -124,10 +144,11 @@ def make_cache(
     Raises UserError as open_stream does, for another process that makes it, and for too many malformed or damaged.
     """
     directory = cache_directory(task, split, cache_dir)
-    building, what = directory.with_name(f".{split}.building"), f"the token cache of {task.name} {split}"
+    place, what = local_place(directory.parent), f"the token cache of {task.name} {split}"
+    building = place / f".{split}.building"
     lock = owned(directory.parent, what, wait=wait, name=f".{split}.owner.json", on_wait=_say)
-    with write_errors(cache_dir), lock as held:
-        if directory.exists():  # another process made it while this one waited
+    with write_errors(local_place(cache_dir)), lock as held:
+        if is_made(directory):  # another process made it while this one waited
             return
         prepare(task, cache_dir)
         look_first(task, split, max_malformed, max_damaged_files)
@@ -142,9 +163,25 @@ def make_cache(
         cache_build.finish(building, samples)
         held.check()
         contents = cache_build.contents(building)
-        (building / "cache").rename(directory)
+        if in_bucket(directory):
+            _upload(building / "cache", directory)
+        else:
+            (building / "cache").rename(directory)
         source_check.note(directory, contents)
         shutil.rmtree(building)
+
+
+def _upload(cache: Path, directory: Path) -> None:
+    """The manifest, which makes it a cache, last."""
+    client = filesystem(str(directory))
+    try:
+        for path in sorted(cache.iterdir(), key=lambda path: (path.name == fmt.MANIFEST, path.name)):
+            client.put_file(str(path), str(directory / path.name))
+    except Exception as error:  # noqa: BLE001  credentials, network and the bucket each have errors of their own
+        raise UserError(
+            f"The token cache cannot be written to {directory} ({first_line(error)}): may this machine's account write "
+            "there? What was made waits in TMPDIR; the same command goes on from it."
+        ) from error
 
 
 def _say(sentence: str) -> None:
@@ -163,9 +200,10 @@ def one_after_the_other(step: Callable, building: Path, numbers: Sequence[int]) 
 def prepare(task: seqio.Task, cache_dir: str | Path) -> None:
     """Lets a source that makes its own files do so, one process at a time."""
     if hasattr(task.source, "prepare_under"):
-        lock = owned(cache_dir, "a data set", wait=math.inf, name=".prepare.owner.json", on_wait=_say)
-        with write_errors(cache_dir), lock:
-            task.source.prepare_under(cache_dir)
+        place = local_place(cache_dir)
+        lock = owned(place, "a data set", wait=math.inf, name=".prepare.owner.json", on_wait=_say)
+        with write_errors(place), lock:
+            task.source.prepare_under(place)
 
 
 def look_first(
@@ -224,5 +262,5 @@ def write_errors(cache_dir: str | Path) -> Iterator[None]:
         return
     raise UserError(
         f"The token cache cannot be written under {cache_dir} ({reason}): free space there, make it writable, or set "
-        "DataConfig.cache_dir to another folder."
+        "DataConfig.cache_dir to another folder (TMPDIR for a cache in a bucket, which is made there first)."
     )

@@ -15,12 +15,12 @@ the hashes: the stream does not depend on how many files there are, nor on who w
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 from dots_jax.config import UserError
+from dots_jax.storage import file_sizes
 
 FORMAT = 3
 CHUNK_TOKENS = 8192  # what one random read costs; a few training sequences
@@ -112,8 +112,7 @@ class Manifest:
             manifest = cls(**fields)
         except TypeError as error:
             raise UserError(f"The token cache {directory} has a damaged {MANIFEST} ({error}): {fix}.") from error
-        with os.scandir(directory) as entries:
-            sizes = {entry.name: entry.stat().st_size for entry in entries}
+        sizes = file_sizes(directory)
         for file in manifest.files:
             name, size = file["name"], sizes.get(file["name"])
             if size != file["size"]:

@@ -8,6 +8,7 @@ import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from dots_jax import storage
 from dots_jax.config import Source, UserError
 from dots_jax.data.sources.python_stdlib import PythonStdlibSource
 
@@ -49,7 +50,8 @@ class TfdsSource(seqio.TfdsDataSource):
     def _check_prepared(self) -> None:
         # By its path: a tfds builder of a data set that is not there asks the network about it.
         name, version = self._source.tfds.split(":")
-        folder = Path(self.tfds_dataset.data_dir or tfds.core.constants.DATA_DIR).expanduser() / name / version
+        root = str(self.tfds_dataset.data_dir or tfds.core.constants.DATA_DIR)
+        folder = (storage.folder(root) if storage.in_bucket(root) else Path(root).expanduser()) / name / version
         if not (folder / "dataset_info.json").exists():
             raise UserError(
                 f"Source {self._source.name!r}: the TFDS data set {self._source.tfds} is not in {folder}: make it with "

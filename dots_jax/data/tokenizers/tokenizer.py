@@ -20,6 +20,7 @@ import tokenizers
 
 from dots_jax.config import UserError
 from dots_jax.data.tokenizers.chat import CHAT_TOKENS
+from dots_jax.storage import in_bucket, open_file
 
 END_OF_TEXT = "<|endoftext|>"
 SPECIAL_TOKENS = (END_OF_TEXT, *CHAT_TOKENS)
@@ -129,6 +130,9 @@ class TokenizerVocabulary(seqio.Vocabulary):
 
 
 def _read(path: str) -> bytes:
+    if in_bucket(path):
+        with open_file(path) as file:
+            return file.read()
     try:
         with open(path, "rb") as file:
             return file.read()
