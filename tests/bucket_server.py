@@ -101,7 +101,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif what == "held":
             result = list(storage.held.values())
         elif what == "patterns":
-            storage.hold_pattern, storage.deny_pattern = value
+            storage.hold_pattern, storage.deny_writes, storage.deny_reads = value
         elif what == "release":
             storage.release(drop=value)
         return Answer(200, json.dumps(result).encode())
@@ -146,7 +146,7 @@ def _serve(folder: str) -> None:
 
 
 class BucketServer:
-    """The running server. Use as a context; it holds no bucket in the beginning, and every name is one."""
+    """The running server. Use as a context. It holds no objects in the beginning; every bucket is there, but for `missing...`."""
 
     def __enter__(self) -> "BucketServer":
         self._folder = tempfile.TemporaryDirectory()
@@ -183,7 +183,7 @@ class BucketServer:
     def clear(self) -> None:
         """No objects, and nothing held or denied."""
         self._ask("release", True)
-        self._ask("patterns", ["", ""])
+        self._ask("patterns", ["", "", ""])
         self._ask("clear")
 
     def log(self) -> list[list[str]]:
@@ -193,7 +193,7 @@ class BucketServer:
     @contextlib.contextmanager
     def holding(self, pattern: str) -> Iterator["BucketServer"]:
         """Writes of objects whose names match wait, and are lost in the end: whoever wrote them must be killed inside."""
-        self._ask("patterns", [pattern, ""])
+        self._ask("patterns", [pattern, "", ""])
         try:
             yield self
         finally:
@@ -209,13 +209,13 @@ class BucketServer:
         raise TimeoutError("nothing was written that is to be held")
 
     @contextlib.contextmanager
-    def denying(self, pattern: str) -> Iterator[None]:
-        """Writes of objects whose names match are forbidden."""
-        self._ask("patterns", ["", pattern])
+    def denying(self, writes: str, reads: str) -> Iterator[None]:
+        """Writes, and reads, of objects whose names match are forbidden. Empty: none."""
+        self._ask("patterns", ["", writes, reads])
         try:
             yield
         finally:
-            self._ask("patterns", ["", ""])
+            self._ask("patterns", ["", "", ""])
 
     def _ask(self, what: str, value=None):
         request = urllib.request.Request(f"{self.url}/_control/{what}", json.dumps(value).encode())

@@ -54,7 +54,7 @@ class Storage:
         self.objects: dict[str, dict[str, Object]] = collections.defaultdict(dict)
         self.log: list[list[str]] = []  # method, object, range
         self.held: dict[str, str] = {}  # writes that wait: number -> name
-        self.hold_pattern = self.deny_pattern = ""  # of names that are to be written
+        self.hold_pattern = self.deny_writes = self.deny_reads = ""  # of names
         self._dropped: set[str] = set()
         self._uploads: dict[str, dict] = {}
         self._lock, self._changed = threading.RLock(), threading.Condition()
@@ -77,6 +77,8 @@ class Storage:
             return self._upload(method, found[1], query, headers, body, base)
         if found := re.fullmatch(r"(?:/download)?/storage/v1/b/([^/]+)(?:/o(?:/(.+))?)?(/storageLayout)?", path):
             bucket, name = found[1], found[2]
+            if bucket.startswith("missing"):
+                raise Refused(404, "notFound")
             if name is None:
                 if path.rstrip("/").endswith("/o"):
                     return self._list(bucket, query)
@@ -122,6 +124,8 @@ class Storage:
         return Answer(206, found.data[first : last + 1], more)
 
     def _find(self, bucket: str, name: str, query: dict) -> Object:
+        if self.deny_reads and re.search(self.deny_reads, name):
+            raise Refused(403, "does not have storage.objects.get access")
         with self._lock:
             found = self.objects[bucket].get(name)
         if found is None:
@@ -188,7 +192,7 @@ class Storage:
 
     def _write(self, bucket: str, name: str, data: bytes, query: dict, metadata: dict | None = None) -> Answer:
         self.log.append(["WRITE", name, str(len(data))])
-        if self.deny_pattern and re.search(self.deny_pattern, name):
+        if self.deny_writes and re.search(self.deny_writes, name):
             raise Refused(403, "does not have storage.objects.create access")
         self._wait_if_held(name)
         with self._lock:

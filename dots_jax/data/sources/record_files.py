@@ -150,16 +150,12 @@ def _parquet(path: str, field: str, digest) -> Iterator:
 
 
 def _array_record(path: str, field: str, digest) -> Iterator:
-    if in_bucket(path):
-        raise UserError(
-            f"{path}: ArrayRecord files are read from a disk, or from a bucket that is mounted as a folder."
-        )
     size = _feed(path, digest)
     start = total = 0
     with _damage(path, size, lambda: size - size * start // max(1, total)):
         if size == 0:
             raise EOFError("it is empty")
-        reader = array_record_module.ArrayRecordReader(path)
+        reader = array_record_module.ArrayRecordReader(path)  # knows gs:// itself
         try:
             total = reader.num_records()
             for start in range(0, total, _BATCH):
