@@ -144,7 +144,9 @@ class CacheOptions(GinOptions):
 class TokenizerOptions(Options):
     output: str | None = flag("the tokenizer.json to write", path=True)
     vocab_size: int = flag("ids, the special tokens included", 2048, minimum=1)
-    files: str | None = flag("UTF-8 text, or *.jsonl with a field text: globs, separated by commas")
+    files: str | None = flag("UTF-8 text, or files of records as token caches read them: globs, separated by commas")
+    field: str = flag("field of a record in --files that holds its text", "text")
+    max_malformed: float = flag("share of records, 0 to 1, that may be left out", 0.01)
     task: str = flag("without --files: the train split of this seqio task", "python_stdlib")
     tasks_modules: str = flag("modules that register tasks, separated by commas", "dots_jax.data.tasks")
     cache_dir: str = flag("folder of data sets, as DataConfig.cache_dir", ".cache/dots_jax", path=True)

@@ -5,6 +5,8 @@ headers are checked against the sizes of the files, and the index against the he
 that run code when they are read (pickle: .bin, .pt) are refused by name.
 """
 
+import concurrent.futures
+import functools
 import hashlib
 import json
 import math
@@ -27,7 +29,7 @@ MAX_HEADER = 100_000_000  # bytes; what the safetensors library allows
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
-SAMPLES, SAMPLE_BYTES = 16, 4096  # of each file
+CHECKSUM_THREADS, CHECKSUM_BLOCK = 4, 8 << 20  # of files at once; bytes
 
 
 class Tensor(NamedTuple):
@@ -43,8 +45,7 @@ class Tensor(NamedTuple):
 class SafetensorsFolder:
     """A checkpoint folder of Hugging Face's: config.json, safetensors files and their index.
 
-    Attributes: path; config (the parsed config.json); tensors (by name); fingerprint (of config, names, sizes, and samples of the
-    bytes, so that another model of the same shape is told apart).
+    Attributes: path; config (the parsed config.json); tensors (by name); fingerprint.
 
     Raises:
       UserError: something is missing, cut off, contradicts something else, or would have to be unpickled.
@@ -60,18 +61,29 @@ class SafetensorsFolder:
         self._handles: dict = {}
         self._lock = threading.Lock()
         self.tensors: dict[str, Tensor] = {}
-        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
         for file in self.files:
-            found, header = _read_header(self.path / file)
-            digest.update(f"{file} {hashlib.sha256(header).hexdigest()}".encode())
+            found = _read_header(self.path / file)
             twice = sorted(self.tensors.keys() & found.keys())
             if twice:
                 raise UserError(f"The tensor {twice[0]} is in two files, {self.tensors[twice[0]].file} and {file}.")
             self.tensors |= found
         self._check_index()
-        for file in self.files:
-            digest.update(self._sample(file))
-        self.fingerprint = digest.hexdigest()
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of config.json and all bytes of the files, which are read for it: minutes for dots.llm1's 284 GB. Samples of them
+        take a model for another one that differs from it in a few tensors."""
+        with concurrent.futures.ThreadPoolExecutor(CHECKSUM_THREADS) as pool:
+            checksums = list(pool.map(self._checksum, self.files))
+        config = json.dumps(self.config, sort_keys=True)
+        return hashlib.sha256(repr((config, self.files, checksums)).encode()).hexdigest()
+
+    def _checksum(self, file: str) -> str:
+        digest = hashlib.sha256()
+        with (self.path / file).open("rb") as opened:
+            while block := opened.read(CHECKSUM_BLOCK):
+                digest.update(block)
+        return digest.hexdigest()
 
     def _check_index(self) -> None:
         if not (self.path / INDEX).exists():
@@ -86,17 +98,6 @@ class SafetensorsFolder:
         extra = sorted(self.tensors.keys() - _weight_map(self.path / INDEX).keys())
         if extra:
             raise UserError(f"{self.tensors[extra[0]].file} holds the tensor {extra[0]}, which {INDEX} does not list.")
-
-    def _sample(self, file: str) -> bytes:
-        """A few bytes from evenly spaced places of a file's data."""
-        held = [tensor for tensor in self.tensors.values() if tensor.file == file]
-        begin = min((tensor.begin for tensor in held), default=0)
-        end = max((tensor.begin + tensor.num_bytes for tensor in held), default=0)
-        data = bytearray(SAMPLES * SAMPLE_BYTES)
-        for i in range(SAMPLES):
-            part = memoryview(data)[i * SAMPLE_BYTES : (i + 1) * SAMPLE_BYTES]
-            self._read_into(file, begin + i * max(0, end - begin - SAMPLE_BYTES) // (SAMPLES - 1), part)
-        return bytes(data)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows start to stop of a tensor, read from the file now. Safe from several threads."""
@@ -194,7 +195,7 @@ def _no_duplicates(pairs: list[tuple]) -> dict:
     return dict(pairs)
 
 
-def _read_header(path: epath.Path) -> tuple[dict[str, Tensor], bytes]:
+def _read_header(path: epath.Path) -> dict[str, Tensor]:
     """The tensors of one file, every offset checked against its size, and the header's bytes with that size."""
     size = path.stat().length
     with path.open("rb") as file:
@@ -220,7 +221,7 @@ def _read_header(path: epath.Path) -> tuple[dict[str, Tensor], bytes]:
     if end != size:
         problem = "is cut off" if size < end else "has bytes that belong to no tensor"
         raise UserError(f"{path} {problem}: it has {size:,} bytes, and its header accounts for {end:,}.")
-    return tensors, text + str(size).encode()
+    return tensors
 
 
 def _entry(file: str, name: str, entry: object, data: int) -> Tensor:

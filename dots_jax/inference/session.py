@@ -13,6 +13,7 @@ from typing import IO, NamedTuple
 from dots_jax.checkpoint.open import Opened, open_checkpoint
 from dots_jax.cli.options import GenerateOptions, ScoreOptions
 from dots_jax.config import ModelConfig, UserError
+from dots_jax.data.sources import json_lines
 from dots_jax.data.tokenizers import chat
 from dots_jax.inference import weights as serving
 from dots_jax.inference.generation import TOKENS_PER_CALL, TOKENS_PER_STREAMED_CALL, Generator
@@ -49,7 +50,10 @@ def generate(options: GenerateOptions) -> None:
         return Generator(config, dtype, mesh, weights, sampling)
 
     if options.input:
-        rows = read_rows(options.input, "prompt", _prompt_encoder(vocabulary, options.chat), config, room=1)
+        results = ("new_tokens",) if vocabulary is None else ("new_tokens", "text")
+        rows = read_rows(
+            options.input, "prompt", _prompt_encoder(vocabulary, options.chat), config, room=1, results=results
+        )
         with output_file(options.output) as file:
             _generate_rows(start(), rows, file, options, stops, vocabulary)
         return
@@ -67,7 +71,8 @@ def score(options: ScoreOptions) -> None:
     opened = open_checkpoint(options.checkpoint, options.step)
     config = opened.model
     vocabulary = open_vocabulary(options.tokenizer, opened)
-    rows = read_rows(options.input, "text", _prompt_encoder(vocabulary, as_chat=False), config, room=0)
+    encode = _prompt_encoder(vocabulary, as_chat=False)
+    rows = read_rows(options.input, "text", encode, config, room=0, results=("logprobs",))
     with output_file(options.output) as file:
         mesh, dtype = serving.serving_mesh(config), _dtype(options.dtype, opened)
         weights = serving.load_weights(opened, serving.define(config, dtype), mesh)
@@ -213,36 +218,35 @@ def _prompt_encoder(vocabulary: Vocabulary | None, as_chat: bool) -> Callable[[s
 
 
 def read_rows(
-    path: str, text_field: str, encode: Callable[[str], list[int]], config: ModelConfig, room: int
-) -> list[InputRow]:
-    """The rows of a JSONL file, checked; empty lines are left out.
+    path: str, text_field: str, encode: Callable[[str], list[int]], config: ModelConfig, room: int,
+    results: tuple[str, ...] = (),
+) -> list[InputRow]:  # fmt: skip
+    """The rows of a file of JSON lines (json_lines.py: byte order marks, .gz and .zst too), checked; blank lines are left out.
+
+    results: fields that the rows get, and so must not have.
 
     Raises:
       UserError: naming the line, for the first one that cannot be used.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.read().split("\n")  # splitlines() would part a text at U+2028
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UserError(f"{path} cannot be read: {reason}.") from None
     rows = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            rows.append(_row(f"{path} line {number}", line, text_field, encode, config, room))
+    for number, fields in json_lines.read_rows(path):
+        at = f"{path} line {number}"
+        if isinstance(fields, json_lines.Malformed):
+            raise UserError(f"{at} is {fields.reason}.")
+        rows.append(_row(at, fields, text_field, encode, config, room))
+        for name in results:
+            if name in fields:
+                raise UserError(f'{at} has a field "{name}" of its own, which the result would replace: rename it.')
     if not rows:
         raise UserError(f"{path} has no rows.")
     return rows
 
 
-def _row(at: str, line: str, text_field: str, encode, config: ModelConfig, room: int) -> InputRow:
+def _row(at: str, fields: object, text_field: str, encode, config: ModelConfig, room: int) -> InputRow:
     try:
-        fields = json.loads(line)
         json.dumps(fields, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise UserError(f"{at} has half of a surrogate pair, which is no character.") from None
-    except (ValueError, RecursionError):
-        raise UserError(f"{at} is not JSON.") from None
     tokens, text = (fields.get("tokens"), fields.get(text_field)) if isinstance(fields, dict) else (None, None)
     is_tokens = isinstance(tokens, list) and all(isinstance(t, int) and not isinstance(t, bool) for t in tokens)
     if is_tokens == isinstance(text, str) or (tokens is not None and not is_tokens):

@@ -215,6 +215,16 @@ def test_a_model_of_the_same_shape_is_another(tmp_path, source):
     assert safetensors_files.SafetensorsFolder(str(tmp_path / "other")).fingerprint != fingerprint
 
 
+def test_a_model_with_one_other_weight_is_another(tmp_path, source, capfd):
+    """A fine-tuned model may differ in a few tensors only: all bytes are compared."""
+    assert convert("from_hf", source, tmp_path / "dst") == 0
+    tensors = random_tensors()
+    tensors["model.norm.weight"] = tensors["model.norm.weight"] + 1
+    write(tmp_path / "tuned", tensors, hf_config(CONFIG), files=2)
+    assert convert("from_hf", tmp_path / "tuned", tmp_path / "dst") == 2
+    assert "holds another checkpoint already" in only_error(capfd)
+
+
 def test_a_damaged_checkpoint_is_not_exported(tmp_path, source, capfd):
     """One byte of one array changed on the disk, where neither zarr nor OCDBT can notice it."""
     assert convert("from_hf", source, tmp_path / "dst") == 0

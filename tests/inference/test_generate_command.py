@@ -257,6 +257,16 @@ def test_rows_that_cannot_be_used_are_named(refusal, checkpoint, tmp_path, row, 
     assert os.listdir(tmp_path) == ["in"]
 
 
+def test_fields_that_the_results_would_replace(refusal, checkpoint, tmp_path):
+    path = write(tmp_path / "in", {"prompt": "a", "text": "the reference answer"})
+    out = f"--output={tmp_path / 'out'}"
+    said = refusal(run_generate, f"--checkpoint={checkpoint}", f"--input={path}", out)
+    assert 'in line 1 has a field "text" of its own, which the result would replace: rename it.' in said
+    path = write(tmp_path / "in", {"text": "a", "logprobs": [1.0]})
+    said = refusal(run_score, f"--checkpoint={checkpoint}", f"--score={path}", out)
+    assert 'in line 1 has a field "logprobs" of its own' in said
+
+
 def test_a_text_may_hold_a_line_separator(checkpoint, tmp_path):
     """U+2028 ends a line for str.splitlines, not for JSON."""
     path, out = write(tmp_path / "in", '{"text": "a\u2028b"}'), tmp_path / "out"

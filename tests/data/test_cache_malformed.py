@@ -1,0 +1,49 @@
+"""Records of other kinds than text that cannot be used: the same rule for all, with file, line and the user's own field."""
+
+import json
+
+import pytest
+import seqio
+from golden import make_chat
+from test_cache_command import add_task, command, sentence
+
+from dots_jax.data.cache.token_cache import open_stream
+
+
+@pytest.fixture(autouse=True)
+def tasks():
+    before = set(seqio.TaskRegistry.names())
+    yield
+    for name in set(seqio.TaskRegistry.names()) - before:
+        seqio.TaskRegistry.remove(name)
+
+
+def test_one_bad_conversation(tmp_path, capsys):
+    (tmp_path / "tokenizer.json").write_text(make_chat.tokenizer_json())
+    talk = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = [{"messages": talk} for _ in range(300)]
+    rows[123] = {"messages": [talk[0], {"role": "assistant", "content": None}]}
+    rows[200] = {"conversation": talk}
+    (tmp_path / "talk.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    declared = ("CacheConfig.tasks = ('talk',)", "DataConfig.sources = (@Source(),)", "Source.name = 'talk'",
+                f"Source.files = (('train', '{tmp_path}/*.jsonl'),)", "Source.kind = 'conversation'",
+                "Source.field = 'messages'", f"DataConfig.tokenizer = '{tmp_path}/tokenizer.json'")  # fmt: skip
+    assert command(tmp_path / "c", *declared) == 0
+    manifest = open_stream("talk", "train", tmp_path / "c").manifest
+    assert manifest.documents == 298 and manifest.malformed == {
+        "in field 'messages' a message has no text as its content": 1, "no field 'messages'": 1
+    }  # fmt: skip
+    (samples,) = tmp_path.rglob("malformed.jsonl")
+    shown = sorted((json.loads(line) for line in samples.read_text().splitlines()), key=lambda row: row["line"])
+    assert [(row["file"], row["line"], row["field"]) for row in shown] == [
+        ("talk.jsonl", 124, "messages"), ("talk.jsonl", 201, "messages")
+    ]  # fmt: skip
+    assert shown[0]["begins"].startswith("message 1 has no text as its content")
+    said = sentence(capsys, tmp_path / "d", *declared, "CacheConfig.max_malformed = 0.001")
+    assert "2 of 300 records" in said and "talk.jsonl is line" in said and "'messages'" in said
+
+
+def test_structs_are_no_text(tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text('{"text": [{"path": "x.py", "content": "pass"}]}\n' * 3)
+    add_task(tmp_path / "a.jsonl")
+    assert "field 'text' is a list of objects and no text in a.jsonl, line 1" in sentence(capsys, tmp_path / "c")
