@@ -20,6 +20,7 @@ import pytest
 from shell_blocks import PAGES, ROOT, Block, blocks, commands, options
 
 from dots_jax import config
+from dots_jax.gin_files import packaged_gin_files
 
 README = ROOT / "README.md"
 CLASSES = {name: value for name, value in vars(config).items() if dataclasses.is_dataclass(value)}
@@ -79,9 +80,12 @@ def check_python(words: list[str]) -> None:
 
 
 def check_dots_command(words: list[str]) -> None:
-    """`dots train ...`, `dots plan pod ...`."""
+    """`dots train ...`, `dots plan pod ...`; run files by the name under which the package brings them."""
     command = [word for word in words[1:3] if re.fullmatch(r"[a-z]+", word)]
     assert options(words) <= known_options(sys.executable, "-m", "dots_jax", *command), words
+    for word in words:
+        if word.startswith("--gin_file="):
+            assert word.removeprefix("--gin_file=") in packaged_gin_files(), word
 
 
 def check_make(words: list[str]) -> None:
