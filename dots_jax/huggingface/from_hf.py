@@ -26,6 +26,7 @@ from dots_jax.huggingface.safetensors_read import DTYPES, SafetensorsFolder
 from dots_jax.huggingface.stored_model import Batch, UnitWriter, finish_checkpoint, finish_model
 from dots_jax.huggingface.tokenizer_files import check_vocabulary, copy_files, found
 from dots_jax.huggingface.units import Layout, Piece, Unit, checksum, layouts, names_of, units
+from dots_jax.parallel.agreement import one_run_at_a_time
 from dots_jax.storage import folder, in_bucket, write_text
 
 STEP = 0
@@ -50,8 +51,18 @@ def from_hf(source_path: str, target_path: str) -> str:
     if _is_done(target_path, step, source.fingerprint):
         (target / "conversion.partial").rmtree(missing_ok=True)
         return f"{target_path} holds this conversion already: complete, skipped"
+    if jax.process_index() == 0:
+        check_disk(target_path, 0, "The folder", "another DST")
+    with one_run_at_a_time(target_path, "the conversion"):
+        _convert_into(target, target_path, source, config, plan)
+    source.close()
+    return f"{total:,} bytes in {len(plan)} arrays: {step}"
+
+
+def _convert_into(target: epath.Path, target_path: str, source: SafetensorsFolder, config: ModelConfig, plan) -> None:
     work = _Work(target_path, source.fingerprint)
     done = work.open()
+    total = sum(layout.num_bytes for layout in plan)
     if jax.process_index() == 0:
         left = total - sum(unit.num_bytes for unit in units(plan) if unit.name in done)
         check_disk(target_path, left + SPARE_BYTES, "The folder", "another DST")
@@ -61,8 +72,6 @@ def from_hf(source_path: str, target_path: str) -> str:
         if jax.process_index() == 0:
             _finish(source, config, plan, work, target)
         work.barrier("conversion finished")
-    source.close()
-    return f"{total:,} bytes in {len(plan)} arrays: {step}"
 
 
 def check_tensors(source: SafetensorsFolder, config: ModelConfig) -> np.dtype:
@@ -114,7 +123,6 @@ class _Work:
         """Makes the folders, or finds them as this conversion left them. Returns unit -> checksum of what is done."""
         plan, text = self.folder / "plan.json", json.dumps({"format": 1, "source": self._fingerprint})
         if jax.process_index() == 0 and not plan.exists():
-            check_disk(self._target, 0, "The folder", "another DST")
             for path in (self.folder / "units", self.step / "model"):
                 path.mkdir(parents=True, exist_ok=True)
             write_text(plan, text)

@@ -27,6 +27,7 @@ from dots_jax.huggingface.progress import byte_bar
 from dots_jax.huggingface.safetensors_plan import Export, exports, header, index_json, shard_bytes, split
 from dots_jax.huggingface.safetensors_read import INDEX
 from dots_jax.huggingface.tokenizer_files import check_vocabulary, complete, copy_files, tokenizer_folder
+from dots_jax.parallel.agreement import one_run_at_a_time
 from dots_jax.storage import folder, in_bucket, write_text
 
 THREADS = 4
@@ -54,7 +55,9 @@ def to_hf(
     files = split(exports(source.config, layouts.DTYPES[dtype] if dtype else source.dtype), max_bytes)
     work = _Work(target_path, source, files)
     total = sum(tensor.num_bytes for part in files.values() for tensor in part)
-    with disk_errors(target_path, "The folder"):
+    target = folder(target_path)
+    lock = one_run_at_a_time(str(target.parent), f"the export {target.name}", f".{target.name}.owner.json")
+    with disk_errors(target_path, "The folder"), lock:
         work.open(total)
         _write_files(source, files, work)
         work.barrier("files written")

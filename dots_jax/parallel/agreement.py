@@ -5,13 +5,14 @@ on something else, and nothing else would notice: every batch has the right shap
 """
 
 import collections
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -19,6 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from dots_jax.config import UserError
+from dots_jax.locks import NAME, Busy, owned
 
 # Packages that decide what is computed or read.
 PACKAGES = (
@@ -65,6 +67,28 @@ def require_agreement(facts: Mapping[str, object]) -> None:
             f"The processes of this run do not have the same run: {'; '.join(sentences)}. Give all of them the same files, "
             "code and packages, then start again."
         )
+
+
+@contextlib.contextmanager
+def one_run_at_a_time(folder: str, what: str, name: str = NAME) -> Iterator[None]:
+    """Process 0 holds the folder (dots_jax.locks) while the block runs; the processes of one run share it. name: of the
+    lock's file.
+
+    Raises:
+      Busy: on every process, if another run holds it.
+    """
+    with contextlib.ExitStack() as stack:
+        refusal = ""
+        if jax.process_index() == 0:
+            try:
+                stack.enter_context(owned(folder, what, name=name))
+            except Busy as error:
+                refusal = str(error)
+        if jax.process_count() > 1:
+            refusal = _gather(refusal.encode())[0].decode()
+        if refusal:
+            raise Busy(refusal)
+        yield
 
 
 def disagreements(processes: list[dict]) -> list[str]:

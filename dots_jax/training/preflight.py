@@ -12,6 +12,7 @@ from dots_jax.config import TrainConfig, UserError
 from dots_jax.curriculum.stages import Schedule
 from dots_jax.data.corpus import resolve
 from dots_jax.model.model_def import ModelDef
+from dots_jax.parallel.agreement import one_run_at_a_time, require_agreement, software
 from dots_jax.parallel.distributed import once_per_process
 from dots_jax.parallel.mesh import make_mesh
 from dots_jax.parallel.topology import peak_flops
@@ -26,9 +27,11 @@ from dots_jax.training.state import abstract_state
 def prepare(config: TrainConfig, options: RunOptions) -> Run:
     """Checks everything that can be checked before anything is written, opened or compiled.
 
-    Raises UserError for a mesh that these devices cannot form, for names that do not exist or do not fit the model, for an
-    initial checkpoint of another model, and for a profile window behind the end of the run.
+    Raises UserError for processes that differ in settings, code or packages, for a mesh that these devices cannot form, for
+    names that do not exist or do not fit the model, for an initial checkpoint of another model, and for a profile window
+    behind the end of the run.
     """
+    require_agreement({"the settings of the run": config, **software()})
     config = config.for_devices(jax.device_count())
     schedule = Schedule(config.stages)
     if config.profile.num_steps and config.profile.first_step > schedule.num_steps:
@@ -60,13 +63,16 @@ def check_workdir(run: Run) -> None:
 def open_run(run: Run) -> Iterator[tuple[Run, Checkpoints]]:
     """The run with the data of all its stages, and its checkpoints.
 
-    Raises UserError for a workdir without room, for data that cannot be read, and for a disk that fails later on.
+    Raises UserError for a workdir without room or in which another run is at work, for processes that read other data, for
+    data that cannot be read, and for a disk that fails later on.
     """
     workdir = run.options.workdir
     state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run.abstract))
     check_disk(workdir, state_bytes // jax.process_count())
-    run = dataclasses.replace(run, corpus=once_per_process(run.corpus.open))
-    say(*run.repeats())
-    checkpoints = Checkpoints(workdir, run.config.checkpoint, run.is_milestone)
-    with disk_errors(workdir), contextlib.closing(checkpoints):
-        yield run, checkpoints
+    with disk_errors(workdir), one_run_at_a_time(workdir, "the run"):
+        run = dataclasses.replace(run, corpus=once_per_process(run.corpus.open))
+        read = {data.stage.name: sequences.identity for data, sequences in zip(run.corpus.stages, run.corpus.sequences)}
+        require_agreement({f"the data of stage {name!r}": identity for name, identity in read.items()})
+        say(*run.repeats())
+        with contextlib.closing(Checkpoints(workdir, run.config.checkpoint, run.is_milestone)) as checkpoints:
+            yield run, checkpoints
