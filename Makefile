@@ -43,7 +43,7 @@ demo: $(STAMP)
 	$(BIN) -m dots_jax.eval --gin_file=gin/eval_tiny.gin --workdir=$(WORKDIR)
 
 test: $(STAMP)
-	$(BIN) -m pytest -m "not slow"
+	$(BIN) -m pytest -m "not slow" -n 2 --dist loadfile --durations=20
 
 test-slow: $(STAMP_DEV) $(STAMP_DOCS)
 	$(BIN) -m pytest -m slow

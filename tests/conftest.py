@@ -10,10 +10,10 @@ import signal
 import socket
 import tempfile
 
+from session import MemoryWatch, compiler_flags, forget_compiled, interrupts, largest_processes
+
 os.environ["JAX_PLATFORMS"] = "cpu"
-_DEVICES = "--xla_force_host_platform_device_count="
-if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}8".strip()
+os.environ["XLA_FLAGS"] = compiler_flags(8)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 os.environ.setdefault("NO_GCE_CHECK", "true")  # TensorFlow Datasets otherwise asks the network whether this is a cloud
@@ -30,7 +30,6 @@ if not IS_WORKER:
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import pytest
-from session import MemoryWatch, forget_compiled, interrupts, largest_processes
 
 # --- the run ------------------------------------------------------------------------------------------------------------
 
@@ -122,10 +121,19 @@ def small_cache(tmp_path_factory):
     return tmp_path_factory.mktemp("small_cache")
 
 
+@pytest.fixture(scope="module")
+def steps_made():
+    """Compiled steps that the runs of one file share."""
+    return {}
+
+
 @pytest.fixture
-def workdir(tmp_path, small_cache, process_env, monkeypatch):
+def workdir(tmp_path, small_cache, process_env, steps_made, monkeypatch):
     """A new run of `small_run`."""
+    from compiled_once import share_steps
     from small_run import Workdir
+
+    share_steps(monkeypatch, steps_made)
 
     monkeypatch.setattr(
         "dots_jax.training.preflight.peak_flops", lambda device: (1e10, "assumed")

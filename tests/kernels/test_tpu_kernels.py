@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
-from numerics import MODULE, assert_close, random_batch
+from numerics import MODULE, assert_close, random_batch, random_weights
 
 from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from dots_jax.kernels import select as kernels
@@ -153,7 +153,8 @@ def test_gradients_do_not_depend_on_the_check(mesh, exchange):
     definition = ModelDef(
         TINY, ComputeConfig(dtype="float32", remat="full", expert_strategy=exchange), make_mesh(MESHES[mesh]), 0.3
     )
-    params, bias = definition.init(0)
+    abstract, abstract_bias = definition.abstract()
+    params, bias = random_weights(abstract, 0.3), np.zeros(abstract_bias.shape, np.float32)
 
     def loss(params, checked):
         model = definition.bind(params, bias)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from processes import MESH, free_port, outputs
+from session import compiler_flags
 from small_run import restored
 
 from dots_jax.config import MeshConfig
@@ -22,7 +23,7 @@ def start_two(workdir, *bindings, flags=()):
     return [
         workdir.start(
             *MESH, *bindings, flags=(*flags, f"--distributed={address},{process},2"),
-            XLA_FLAGS="--xla_force_host_platform_device_count=4",
+            XLA_FLAGS=compiler_flags(4),
         )
         for process in range(2)
     ]  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from pod_scripts import STARTUP, commit, run
 from processes import MESH, free_port
+from session import compiler_flags
 
 
 class Worker:
@@ -164,7 +165,7 @@ def pod(workdir, tmp_path, repo_root):
         address, numbers = f"127.0.0.1:{free_port()}", range(len(made), len(made) + 2)
         workers = [
             Worker(tmp_path / f"machine{number}", {
-                **workdir._env, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "CUDA_VISIBLE_DEVICES": "",
+                **workdir._env, "XLA_FLAGS": compiler_flags(4), "CUDA_VISIBLE_DEVICES": "",
                 "PYTHONPATH": str(Path(__file__).parents[1]), "DOTS_DISTRIBUTED": f"{address},{process},2",
             }, {
                 "REPO": repo_root, "PYTHON": sys.executable, "DEVICES": "8", "WORKDIR": workdir.path,
