@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 import small_run  # noqa: F401  registers the tasks
-from test_stages import stage
+from stage_config import stage
 
 from dots_jax.config import DataConfig, TrainConfig, UserError, tiny
 from dots_jax.data import corpus as module
