@@ -146,7 +146,8 @@ def _serve(folder: str) -> None:
 
 
 class BucketServer:
-    """The running server. Use as a context. It holds no objects in the beginning; every bucket is there, but for `missing...`."""
+    """The running server. Use as a context. It holds no objects in the beginning; every bucket is there, but for
+    `missing...`; what kind of bucket it is may not be asked of `closed...`."""
 
     def __enter__(self) -> "BucketServer":
         self._folder = tempfile.TemporaryDirectory()

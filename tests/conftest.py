@@ -18,6 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 os.environ.setdefault("NO_GCE_CHECK", "true")  # TensorFlow Datasets otherwise asks the network whether this is a cloud
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GCS_STAT_CACHE_MAX_AGE", "0")  # TensorFlow: tests use the same names in a bucket again
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # The same HLO, less work in LLVM: half the compile time, for programs that run a few times on little data. And what one
 # test, worker or process of a test compiled, none of the others compiles again. The folder is new for each run of the

@@ -82,6 +82,8 @@ class Storage:
             if name is None:
                 if path.rstrip("/").endswith("/o"):
                     return self._list(bucket, query)
+                if bucket.startswith("closed"):
+                    raise Refused(403, "does not have storage.buckets.get access")
                 return _json({"kind": "storage#bucket", "name": bucket, "id": bucket, "location": "US-EAST5",
                               "locationType": "region", "hierarchicalNamespace": {"enabled": False}})  # fmt: skip
             if copied := re.fullmatch(r"(.+?)/(?:copyTo|rewriteTo)/b/([^/]+)/o/(.+)", name):

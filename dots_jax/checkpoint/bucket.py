@@ -13,8 +13,9 @@ from dots_jax.config import UserError
 from dots_jax.human import first_line
 from dots_jax.storage import in_bucket
 
-# Of Google's clients, which ask for the bucket itself: what no second try will change.
-_REFUSED = ("Forbidden", "NotFound", "Unauthorized", "DefaultCredentialsError", "RefreshError")
+# Of Google's clients and of TensorFlow, which ask for the bucket itself: what no second try will change.
+_REFUSED = {"Forbidden", "NotFound", "Unauthorized", "DefaultCredentialsError", "RefreshError"}
+_REFUSED |= {"PermissionDeniedError", "UnauthenticatedError"}
 _OUT_OF_REACH = re.compile(
     "UNAVAILABLE|DEADLINE_EXCEEDED|UNAUTHENTICATED|PERMISSION_DENIED|ABORTED|Unavailable|DeadlineExceeded|Unauthenticated|"
     "PermissionDenied|Aborted|Forbidden|Unauthorized|TooManyRequests|GatewayTimeout|ConnectionError|TransportError|HttpError"

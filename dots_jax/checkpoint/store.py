@@ -80,7 +80,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, rising."""
-        return sorted(self._manager.all_steps())
+        with refusals(self.folder):
+            return sorted(self._manager.all_steps())
 
     def save(
         self, step: int, items: dict[str, dict], metadata: CheckpointMetadata, stack_axes: dict | None = None

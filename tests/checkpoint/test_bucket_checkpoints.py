@@ -4,9 +4,9 @@ import re
 
 import pytest
 from etils import epath
-from test_checkpoint import abstract, assert_is_step, saved, small_state
+from test_checkpoint import abstract, assert_is_step, metadata_of, saved, small_state
 
-from dots_jax.checkpoint.commit import COMMIT_FILE, complete_steps
+from dots_jax.checkpoint.commit import COMMIT_FILE, finished_steps
 from dots_jax.checkpoint.store import Checkpoints, check_disk
 from dots_jax.config import UserError
 from dots_jax.storage import folder
@@ -43,14 +43,14 @@ def test_the_beginning_of_a_checkpoint_is_none_and_goes(buckets):
         if name != f"runs/one/checkpoints/2/{COMMIT_FILE}":
             buckets.put(name, data)
     buckets.put("runs/one/checkpoints/notes/mine.txt", b"text")
-    assert complete_steps(folder(RUN) / "checkpoints") == [1]
+    assert finished_steps(folder(RUN) / "checkpoints") == [1]
     reader = Checkpoints(RUN)
     assert reader.steps() == [1]
     reader.close()
     assert names(buckets, "runs/one/checkpoints") - {""} == {"1", "2", "notes"}  # a reader deletes nothing
     writer = saved(RUN)
     assert_is_step(writer.restore_newest(abstract(small_state(0))), 1)
-    writer.save(2, small_state(2), {"step": 2})
+    writer.save(2, small_state(2), metadata_of(2))
     writer.close()
     assert names(buckets, "runs/one/checkpoints") - {""} == {"1", "2", "notes"} and writer.steps() == [1, 2]
 
@@ -99,7 +99,7 @@ def test_a_bucket_of_others_is_one_sentence(buckets):
     with pytest.raises(UserError, match=r"s3://bucket/run: .*only buckets of Google Cloud Storage \(gs://\)"):
         folder("s3://bucket/run")
     with pytest.raises(UserError, match="is there such a bucket, and does this machine's"):
-        Checkpoints("gs://missing-bucket/runs/one")
+        Checkpoints("gs://closed/runs/one", is_milestone=lambda step: False).steps()
 
 
 def test_listings_are_never_old(buckets, monkeypatch):

@@ -1,6 +1,7 @@
 """A workdir in a bucket: what this project writes there itself, with a bucket that is a folder behind etils.epath.
 
-Orbax's arrays go to buckets by tensorstore and TensorBoard's files by TensorFlow, past epath: no test here can see those.
+Orbax's arrays go to buckets by tensorstore and TensorBoard's files by TensorFlow, past epath: test_bucket_checkpoints.py and
+end_to_end/test_bucket_run.py see those.
 """
 
 import json

@@ -7,9 +7,8 @@ import seqio
 import tokenizers
 from test_files import FORMATS, TEXTS
 
-from dots_jax import gin_cli, train_tokenizer
-from dots_jax.cache import main
-from dots_jax.config import CacheConfig, UserError
+from dots_jax.cli.main import main
+from dots_jax.config import DataConfig, UserError
 from dots_jax.curriculum.mixture_use import Size, known_sizes
 from dots_jax.data.cache import token_cache
 from dots_jax.data.cache.token_cache import open_stream
@@ -44,8 +43,7 @@ def corpus(buckets, tmp_path):
 def command(cache_dir, *bindings):
     lines = (f"CacheConfig.tasks = ('{TASK}',)", "CacheConfig.shards = 3", "CacheConfig.data = @DataConfig()",
              f"DataConfig.cache_dir = '{cache_dir}'", *bindings)  # fmt: skip
-    argv = ["cache", "--gin_file=/dev/null", *(f"--gin_bindings={line}" for line in lines)]
-    return gin_cli.execute(CacheConfig, main, gin_cli.DRY_RUN, argv=argv, workdir=False)
+    return main(["cache", "--gin_file=/dev/null", *(f"--gin_bindings={line}" for line in lines)])
 
 
 @pytest.mark.parametrize("ending", FORMATS)
@@ -98,7 +96,7 @@ def test_a_cache_in_a_bucket_is_the_one_of_a_disk(corpus, buckets, task, tmp_pat
     assert stream.num_documents == 60
     for start in range(0, stream.num_tokens - 50, 97):
         assert (stream.window(start, 50)[0] == same.window(start, 50)[0]).all()
-    assert known_sizes(gin_cli.DataConfig(cache_dir="gs://bucket/cache")) == {TASK: Size(stream.num_tokens)}
+    assert known_sizes(DataConfig(cache_dir="gs://bucket/cache")) == {TASK: Size(stream.num_tokens)}
     capsys.readouterr()
     buckets.log()
     assert command("gs://bucket/cache") == 0
@@ -135,14 +133,8 @@ def test_workers_elsewhere_cannot_make_a_cache_for_a_bucket(corpus, task, bucket
 
 
 def test_a_tokenizer_is_trained_in_a_bucket_and_read_there(corpus, buckets):
-    argv = [
-        "train_tokenizer",
-        "--files=gs://bucket/corpus/**/*.jsonl",
-        "--vocab_size=300",
-        "--output=gs://bucket/t/tokenizer.json",
-    ]
-    flags = (None, train_tokenizer.main, *train_tokenizer.FLAGS)
-    assert gin_cli.execute(*flags, argv=argv, only_reads_config=True) == 0
+    flags = ("--files=gs://bucket/corpus/**/*.jsonl", "--vocab_size=300", "--output=gs://bucket/t/tokenizer.json")
+    assert main(["tokenizer", *flags]) == 0
     text = buckets.objects()["t/tokenizer.json"].decode()
     vocabulary = TokenizerVocabulary("gs://bucket/t/tokenizer.json")
     assert vocabulary.encode("document 7") == tokenizers.Tokenizer.from_str(text).encode("document 7").ids

@@ -243,8 +243,8 @@ def test_a_damaged_checkpoint_is_not_exported(tmp_path, source, capfd):
 
 
 def test_as_in_a_bucket(tmp_path, source, monkeypatch, process_env):
-    """No renames, no appending: written in place, visible only with the last file. Here the bucket is a folder; what
-    tensorstore does with gs:// is not seen by any test."""
+    """No renames, no appending: written in place, visible only with the last file. Here the bucket is a folder;
+    end_to_end/test_bucket_run.py converts in one."""
     for module in (from_hf, to_hf, safetensors_files):
         monkeypatch.setattr(module, "in_bucket", lambda path: True)
     target, out = tmp_path / "dst", tmp_path / "out"
