@@ -39,7 +39,7 @@ class Malformed(NamedTuple):
 class DamagedFile(UserError):
     """A file that cannot be read to its end.
 
-    Attributes: path; reason; lost_bytes: that are here and gave no record; what is not here any more, nobody can count;
+    Attributes: path; reason; lost_bytes: that are here and gave no record; what is missing cannot be counted;
     size: of the file, in bytes.
     """
 
