@@ -194,7 +194,7 @@ def test_a_bug_is_one_line_too_and_debug_shows_where(workdir, capfd, monkeypatch
 @pytest.mark.parametrize(
     "bindings, words",
     [
-        ([], "There are no checkpoints in"),
+        ([], "There is no folder"),
         (["EvalConfig.checkpoint = 'newest'"], "must be 'latest', 'all' or a step number, but is 'newest'."),
         (["EvalConfig.tasks = ()"], "must name at least one task."),
         (["EvalConfig.batch_tokens = 100"], "is not a multiple of seq_len (32)."),
