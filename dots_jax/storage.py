@@ -38,7 +38,7 @@ def folder(workdir: str) -> epath.Path:
     return epath.Path(workdir)
 
 
-def in_bucket(path: str | epath.Path) -> bool:
+def in_bucket(path: str | os.PathLike) -> bool:
     return "://" in str(path)
 
 
@@ -208,11 +208,14 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
       OSError: the path is a folder or cannot be written.
     """
     if in_bucket(path):
-        write = _write_object
+        writer = _write_object(str(path), mode)
     else:
-        path = _follow_links(os.fspath(path))
-        write = _write_new if isinstance(path, str) and _is_plain_or_new(path) else _write_through
-    with write(path, mode) as file:
+        target = _follow_links(os.fspath(path))
+        if isinstance(target, str) and _is_plain_or_new(target):
+            writer = _write_new(target, mode)
+        else:
+            writer = _write_through(target, mode)
+    with writer as file:
         yield file
 
 
