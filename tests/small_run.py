@@ -1,4 +1,4 @@
-"""A whole run in seconds, for tests: two small tasks, two mixtures, a batch ramp, microbatches and three stages.
+"""A complete run in seconds, for tests: two small tasks, two mixtures, a batch ramp, microbatches and three stages.
 
 This module is also the run's DataConfig.tasks_modules: importing it registers the tasks. The helpers that start a run
 import the library late, so that a process that only wants the tasks stays light.
@@ -159,7 +159,7 @@ class Workdir:
         return [json.dumps({k: v for k, v in row.items() if k not in TIMES}) for row in self.rows()]
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints that are whole."""
+        """Steps of the checkpoints that are complete."""
         return sorted(int(entry.name) for entry in (self.path / "checkpoints").iterdir() if entry.name.isdecimal())
 
 

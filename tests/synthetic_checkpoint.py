@@ -75,10 +75,10 @@ def _abstract_model(config: ModelConfig, mesh: AbstractMesh):
     for (path, leaf), declared in zip(leaves, declarations, strict=True):
         sharding = NamedSharding(mesh, parameter_spec(declared.logical, leaf.shape, mesh.shape))
         yield path, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), len(declared.stack)
-    whole = NamedSharding(mesh, jax.sharding.PartitionSpec())
+    complete = NamedSharding(mesh, jax.sharding.PartitionSpec())
     yield (
         (jax.tree_util.DictKey("router_bias"),),
-        jax.ShapeDtypeStruct(bias.shape, bias.dtype, sharding=whole),
+        jax.ShapeDtypeStruct(bias.shape, bias.dtype, sharding=complete),
         0,
     )
 

@@ -21,6 +21,6 @@ The path of a token, one module a step:
     sequences/token_source.py   the same windows as a seqio.DataSource
     evaluation.py               seqio.Evaluator over those windows             (metrics.py: loss, perplexity, bits per byte)
 
-seqio is the registry and the interface; order, packing and state are ours. The whole position of a run in its data is
+seqio is the registry and the interface; order, packing and state are ours. The complete position of a run in its data is
 one integer, so nothing in here has state worth saving. Importing this package imports nothing heavy.
 """

@@ -35,7 +35,7 @@ class Chip:
     host_gib: float = 48
 
     def wraps(self, shape: tuple[int, ...]) -> tuple[bool, ...]:
-        """Which axes of a slice close to a ring: of 3D chips multiples of 4 (whole cubes of 64), of 2D chips only 16."""
+        """Which axes of a slice close to a ring: of 3D chips multiples of 4 (complete cubes of 64), of 2D chips only 16."""
         if self.dims == 3:
             return (all(size % 4 == 0 for size in shape),) * len(shape)
         return tuple(size == 16 for size in shape)

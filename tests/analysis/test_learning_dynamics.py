@@ -56,11 +56,11 @@ def test_load_and_loss_of_a_domain(model, monkeypatch):
     # Many rows and batches: the same as one row at a time.
     long = TextIds().encode(TEXT * 20)
     rows = [long[i : i + 65] for i in range(0, len(long) - 1, 64)]
-    whole = score_domains(model, {"long": long}, seq_len=64)["long"]
+    complete = score_domains(model, {"long": long}, seq_len=64)["long"]
     parts = score_domains(model, {str(i): row for i, row in enumerate(rows)}, seq_len=64)
-    assert whole.tokens == sum(p.tokens for p in parts.values()) == len(long) - 1
-    np.testing.assert_allclose(whole.load_LE, sum(p.load_LE * p.tokens for p in parts.values()) / whole.tokens)
-    assert whole.loss == pytest.approx(sum(p.loss * p.tokens for p in parts.values()) / whole.tokens, abs=1e-5)
+    assert complete.tokens == sum(p.tokens for p in parts.values()) == len(long) - 1
+    np.testing.assert_allclose(complete.load_LE, sum(p.load_LE * p.tokens for p in parts.values()) / complete.tokens)
+    assert complete.loss == pytest.approx(sum(p.loss * p.tokens for p in parts.values()) / complete.tokens, abs=1e-5)
 
 
 @pytest.mark.parametrize(

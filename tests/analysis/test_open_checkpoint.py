@@ -1,4 +1,4 @@
-"""`open_checkpoint`: what it shows, which bytes it reads, whole models, and one sentence for what cannot be.
+"""`open_checkpoint`: what it shows, which bytes it reads, complete models, and one sentence for what cannot be.
 
 Claim: part of the 142B model is loaded with a few hundred MB of memory, and only its chunks are read.
 """
@@ -138,9 +138,9 @@ def test_patterns_index_and_dtype(small):
     }
     part = opened.load("embed/*", index=(slice(10, 20), [3, 30]), dtype="bfloat16")["embed/w_VD"]
     np.testing.assert_array_equal(part, arrays["embed/w_VD"][10:20][:, [3, 30]].astype(ml_dtypes.bfloat16))
-    whole = opened.load("*")
-    assert whole.keys() == arrays.keys()
-    for name, array in whole.items():
+    complete = opened.load("*")
+    assert complete.keys() == arrays.keys()
+    for name, array in complete.items():
         np.testing.assert_array_equal(array, arrays[name])
 
 
@@ -250,7 +250,7 @@ def test_all_of_142b_is_refused_before_it_is_read(large, monkeypatch):
     assert LAYER == 7 and EXPERTS == (0, 1, 2, 3)  # LOAD_PART names them
 
 
-# --- whole models -------------------------------------------------------------------------------------------------------
+# --- complete models -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -281,7 +281,7 @@ def test_a_restored_model_generates(small):
         assert ids[len(prompt) :] == list(row[len(prompt) - 1 : len(ids) - 1])
     drawn = [model.generate(prompts, 5, temperature=1.0, seed=seed) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
-    assert model.params["head"]["w_DV"].shape == (32, 259)  # still whole
+    assert model.params["head"]["w_DV"].shape == (32, 259)  # still complete
 
 
 # --- what cannot be -----------------------------------------------------------------------------------------------------

@@ -35,9 +35,9 @@ def test_saves_restores_and_keeps_the_last(buckets):
 
 def test_the_beginning_of_a_checkpoint_is_none_and_goes(buckets):
     saved(RUN, 1, 2).close()
-    whole = buckets.objects()
+    complete = buckets.objects()
     buckets.clear()
-    for name, data in whole.items():  # as a killed run leaves it: no commit file, no time of commit
+    for name, data in complete.items():  # as a killed run leaves it: no commit file, no time of commit
         if name == "runs/one/checkpoints/2/_CHECKPOINT_METADATA":
             data = re.sub(rb'"commit_timestamp_nsecs": \d+', b'"commit_timestamp_nsecs": null', data)
         if name != f"runs/one/checkpoints/2/{COMMIT_FILE}":

@@ -29,17 +29,17 @@ from dots_jax.training.state import StepHealth, TrainState, to_items
 
 def small_state(step, devices=8):
     mesh = Mesh(np.array(jax.devices()[:devices]), ("x",))
-    split, whole = NamedSharding(mesh, PartitionSpec("x")), NamedSharding(mesh, PartitionSpec())
+    split, complete = NamedSharding(mesh, PartitionSpec("x")), NamedSharding(mesh, PartitionSpec())
     rng = np.random.default_rng(step)
     matrix = lambda: jax.device_put(rng.normal(size=(16, 24)).astype(np.float32), split)
-    count = jax.device_put(np.int32(step), whole)
+    count = jax.device_put(np.int32(step), complete)
     return to_items(
         TrainState(
             step=count,
-            params={"a": matrix(), "norm": {"scale": jax.device_put(np.ones(7, np.float32), whole)}},
-            router_bias=jax.device_put(rng.normal(size=(2, 8)).astype(np.float32), whole),
+            params={"a": matrix(), "norm": {"scale": jax.device_put(np.ones(7, np.float32), complete)}},
+            router_bias=jax.device_put(rng.normal(size=(2, 8)).astype(np.float32), complete),
             opt_state={"mu": matrix(), "nu": matrix()},
-            guard=StepHealth(count, count, count, jax.device_put(np.float32(np.inf), whole)),
+            guard=StepHealth(count, count, count, jax.device_put(np.float32(np.inf), complete)),
         )
     )
 
@@ -181,7 +181,7 @@ def test_all_damaged(tmp_path):
 
 
 def test_milestones_of_a_run(workdir):
-    """Every 5 steps is a checkpoint; those first past 2,000 and 4,000 tokens stay, beside the last two."""
+    """Every 5 steps is a checkpoint; those first past 2,000 and 4,000 tokens stay, with the last two."""
     assert workdir.train("CheckpointConfig.milestone_tokens = 2_000", flags=("--max_steps=22",)) == 0
     # 5 steps: 1,280 tokens; 10: 2,560; 15: 3,840; 20: 6,400; 22: 7,424
     assert workdir.steps() == [10, 20, 22]
@@ -189,7 +189,7 @@ def test_milestones_of_a_run(workdir):
 
 def test_run_goes_on_from_the_one_before_a_damaged_checkpoint(workdir, capfd):
     assert workdir.train(flags=("--max_steps=10",)) == 0
-    whole, arrays = workdir.history(), restored(workdir, 10)
+    complete, arrays = workdir.history(), restored(workdir, 10)
     for file in (workdir.path / "checkpoints" / "10" / "training").rglob("*"):
         if file.is_file():
             os.truncate(file, file.stat().st_size // 2)
@@ -199,7 +199,7 @@ def test_run_goes_on_from_the_one_before_a_damaged_checkpoint(workdir, capfd):
     assert "checkpoints/10 is damaged" in output.err and "resuming    after step 5 " in output.out
     assert (workdir.path / "damaged" / "10").is_dir()
     assert workdir.steps() == [5, 10]
-    assert workdir.history() == whole
+    assert workdir.history() == complete
     for name, array in restored(workdir, 10).items():
         np.testing.assert_array_equal(array, arrays[name], err_msg=name)
 
@@ -281,7 +281,7 @@ def test_a_loss_spike_is_counted(workdir, monkeypatch, capfd):
 
 
 def test_a_disk_that_fills_up_in_a_save(workdir, monkeypatch, capfd):
-    """The writer of the second checkpoint meets a full disk: one sentence, and the first one is whole."""
+    """The writer of the second checkpoint meets a full disk: one sentence, and the first one is complete."""
     serialize = ocp.JsonCheckpointHandler._save_fn
 
     async def full(self, item, directory):

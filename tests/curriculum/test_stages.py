@@ -76,7 +76,7 @@ def test_against_counting(stages):
 def test_published_run_is_exact():
     stages = published()
     schedule = Schedule(stages)
-    # 10T: 6T in batches of 64M, 2T of 96M, 2T of 128M; each piece ends with a whole batch.
+    # 10T: 6T in batches of 64M, 2T of 96M, 2T of 128M; each piece ends with a complete batch.
     first = -(-6 * T // (64 * M))
     second = -(-(8 * T - first * 64 * M) // (96 * M))
     third = -(-(10 * T - first * 64 * M - second * 96 * M) // (128 * M))

@@ -1,4 +1,4 @@
-"""Token caches: whole or absent, never taken for another's, one clear sentence when something is wrong."""
+"""Token caches: complete or absent, never taken for another's, one clear sentence when something is wrong."""
 
 import json
 import stat
@@ -80,7 +80,7 @@ def files_of(directory):
 
 @pytest.mark.parametrize("step", ["tokenise", "write_shard", "finish"])
 def test_an_interrupted_build_is_taken_up(tmp_path, monkeypatch, step):
-    whole = open_stream(TASK, "train", tmp_path / "whole")
+    complete = open_stream(TASK, "train", tmp_path / "complete")
 
     def interrupted(building, *args, **kwargs):
         (building / "pieces" / "00000-000.keys.npy").write_bytes(b"half")
@@ -96,7 +96,7 @@ def test_an_interrupted_build_is_taken_up(tmp_path, monkeypatch, step):
     assert not directory.exists()
     if step != "tokenise":
         monkeypatch.setattr(cache_build, "tokenise", lambda *a, **k: pytest.fail("tokenised again"))
-    assert files_of(open_stream(TASK, "train", tmp_path)._directory) == files_of(whole._directory)
+    assert files_of(open_stream(TASK, "train", tmp_path)._directory) == files_of(complete._directory)
     assert not directory.with_name(".train.building").exists()
 
 
@@ -255,7 +255,7 @@ def test_stock_seqio_reads_the_packed_sequences(tmp_path):
         for i, row in enumerate(rows):
             for name, values in source.sequence("train", i).items():
                 np.testing.assert_array_equal(row[name], values)
-        for num_shards in (2, 3):  # disjoint shares that interleave to the whole
+        for num_shards in (2, 3):  # disjoint shares that interleave to the complete
             shares = [read(shuffle=False, shard_info=seqio.ShardInfo(index, num_shards)) for index in range(num_shards)]
             assert sum(map(len, shares)) == total
             for index, share in enumerate(shares):

@@ -74,8 +74,8 @@ def settle(cache):
 
 
 def broken_shards(folder):
-    whole = zstandard.compress(lines(DOCUMENTS * 20))
-    (folder / "part-3.jsonl.zst").write_bytes(whole[: len(whole) // 2])
+    complete = zstandard.compress(lines(DOCUMENTS * 20))
+    (folder / "part-3.jsonl.zst").write_bytes(complete[: len(complete) // 2])
     pyarrow.parquet.write_table(pyarrow.table({"text": DOCUMENTS}), folder / "part-4.parquet")
     (folder / "part-4.parquet").write_bytes((folder / "part-4.parquet").read_bytes()[:-50])
     (folder / "part-5.parquet").write_bytes(b"version https://git-lfs.github.com/spec/v1\nsize 130516\n")

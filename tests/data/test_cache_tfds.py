@@ -44,8 +44,8 @@ def test_files_are_pieces(data_dir, tmp_path, split, pieces, documents):
         stream = token_cache.open_stream(TASK, "train", tmp_path)
         tokens, ends = stream.window(0, stream.num_tokens)
         found = [bytes((d[:-1] - 3).tolist()).decode() for d in np.split(tokens, ends + 1)[:-1]]
-        whole = [example["text"].decode() for example in tfds.as_numpy(source.get_dataset("train", shuffle=False))]
-        assert len(found) == documents and sorted(found) == sorted(whole)
+        complete = [example["text"].decode() for example in tfds.as_numpy(source.get_dataset("train", shuffle=False))]
+        assert len(found) == documents and sorted(found) == sorted(complete)
         assert stream.manifest.source.startswith("some_texts:1.2.0")
         other = seqio.TfdsDataSource("some_texts:1.2.0", str(data_dir), splits={"train": "train[:30%]"}, read_only=True)
         seqio.TaskRegistry.remove(TASK)

@@ -1,4 +1,4 @@
-"""Training order: exact mixtures, whole epochs, any index at once.
+"""Training order: exact mixtures, complete epochs, any index at once.
 
 Claim: a mixture is within 0.1 % of its shares in every 10,000 sequences.
 """

@@ -114,14 +114,14 @@ def test_windows_are_slices_of_the_stream(tmp_path):
     rng = np.random.default_rng(0)
     documents = random_documents(rng, 20)
     stream = stream_of(documents, tmp_path / "c", chunk_tokens=11)
-    whole, ends = stream.window(0, stream.num_tokens)
-    np.testing.assert_array_equal(whole, np.concatenate([np.append(d, EOS) for d in documents]))
+    complete, ends = stream.window(0, stream.num_tokens)
+    np.testing.assert_array_equal(complete, np.concatenate([np.append(d, EOS) for d in documents]))
     np.testing.assert_array_equal(ends, np.cumsum([len(d) + 1 for d in documents]) - 1)
     for _ in range(300):
         start = rng.integers(0, stream.num_tokens)
         length = rng.integers(1, stream.num_tokens - start + 1)
         tokens, offsets = stream.window(start, length)
-        np.testing.assert_array_equal(tokens, whole[start : start + length])
+        np.testing.assert_array_equal(tokens, complete[start : start + length])
         np.testing.assert_array_equal(offsets, [e - start for e in ends if start <= e < start + length])
     for start, length in ((-1, 2), (0, 0), (stream.num_tokens, 1), (0, stream.num_tokens + 1)):
         with pytest.raises(ValueError):

@@ -62,7 +62,7 @@ class Host:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def complete(tmp_path_factory):
     """What one host that never stops reads."""
     cache = tmp_path_factory.mktemp("cache")
     one = Host(cache, 0, 1)
@@ -71,8 +71,8 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize("hosts", [1, 2, 3, 8])
 @pytest.mark.parametrize("resumed_at", [0, 4, 5, 7, 8, 13])
-def test_any_number_of_hosts_from_any_step_on(whole, hosts, resumed_at):
-    cache, batches = whole
+def test_any_number_of_hosts_from_any_step_on(complete, hosts, resumed_at):
+    cache, batches = complete
     assert [batch["tokens"].shape for batch in batches[4:9]] == [(24, 32), (48, 32), (48, 32), (48, 32), (24, 64)]
     opened = [Host(cache, rank, hosts) for rank in range(hosts)]
     for step in range(resumed_at, len(batches)):

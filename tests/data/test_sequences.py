@@ -77,13 +77,13 @@ def test_any_number_of_hosts_reads_the_same_batches(cache, hosts):
     # each host opens the data for itself and reads nothing but its own rows
     opened = [MixtureSequences("notes_mixed", 32, seed=0, cache_dir=cache, salt="s") for _ in range(hosts)]
     for step in (0, 3, 10**9):
-        whole = reference.rows(range(step * batch_size, (step + 1) * batch_size))
+        complete = reference.rows(range(step * batch_size, (step + 1) * batch_size))
         share = batch_size // hosts
         parts = [
             host.rows(range(step * batch_size + rank * share, step * batch_size + (rank + 1) * share))
             for rank, host in enumerate(opened)
         ]
-        assert_same({name: np.concatenate([part[name] for part in parts]) for name in FEATURES}, whole)
+        assert_same({name: np.concatenate([part[name] for part in parts]) for name in FEATURES}, complete)
 
 
 def test_threads_read_the_same(cache):

@@ -281,8 +281,10 @@ def test_a_pass_over_the_source_holds_each_of_its_tokens_once(notes, tmp_path):
                 marks.close_answer: False,
             }.get(target, inside)
             letters += [target] if target < FIRST and not inside else []
-    whole = np.concatenate([np.append(np.frombuffer(text.encode(), np.uint8).astype(int) + 3, EOS) for text in TEXTS])
-    np.testing.assert_array_equal(np.bincount(letters), np.bincount(whole))
+    complete = np.concatenate(
+        [np.append(np.frombuffer(text.encode(), np.uint8).astype(int) + 3, EOS) for text in TEXTS]
+    )
+    np.testing.assert_array_equal(np.bincount(letters), np.bincount(complete))
     assert (batch["targets"] >= FIRST).any()
 
 

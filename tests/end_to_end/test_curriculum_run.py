@@ -1,4 +1,4 @@
-"""A whole run with a knotted last stage: what its rows, its checkpoints and its first lines say about its sources."""
+"""A complete run with a knotted last stage: what its rows, its checkpoints and its first lines say about its sources."""
 
 import dataclasses
 import json

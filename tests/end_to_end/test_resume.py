@@ -29,9 +29,9 @@ def kept():
 @pytest.fixture
 def reference(workdir, kept):
     if not kept:
-        whole = workdir.another("uninterrupted")
-        assert whole.train() == 0
-        kept.update(history=whole.history(), arrays=restored(whole, NUM_STEPS), steps=whole.steps())
+        complete = workdir.another("uninterrupted")
+        assert complete.train() == 0
+        kept.update(history=complete.history(), arrays=restored(complete, NUM_STEPS), steps=complete.steps())
     return kept
 
 
@@ -65,7 +65,7 @@ def unfinished(run):
 
 
 def asked_to_stop(run, rows):
-    """The exit status of a run that gets SIGTERM once it has logged so many rows."""
+    """The exit status of a run that gets SIGTERM once it has logged that many rows."""
 
     def ask():
         while len(run.rows()) < rows:

@@ -59,7 +59,7 @@ def test_an_operation_with_everything():
     assert (op.name, op.opcode, op.operands, op.root, op.cycles) == ("f.1", "fusion", ("a.1", "b"), True, 123)
     assert op.called("calls") == "c.2" and op.op_name == "jit(f)/experts/add"
     assert [(a.dtype, a.dims, a.space, a.bytes) for a in op.arrays] == [("f32", (2, 3), 1, 24), ("bf16", (4,), 0, 8)]
-    assert op.arrays[0].padded_bytes == 8 * 128 * 4  # whole tiles
+    assert op.arrays[0].padded_bytes == 8 * 128 * 4  # complete tiles
 
 
 def test_no_estimate_is_no_number_of_cycles():

@@ -1,4 +1,4 @@
-"""Conversion from Hugging Face: what is restored is what was in the files, on any mesh, whole and in part.
+"""Conversion from Hugging Face: what is restored is what was in the files, on any mesh, complete and in part.
 
 Claim: a round trip through a checkpoint of this project gives the same bytes, in bfloat16 and float32.
 """
@@ -91,7 +91,7 @@ def test_a_part_of_a_model(tmp_path, monkeypatch):
 
 
 def test_a_bias_in_bfloat16_becomes_float32(tmp_path):
-    """As transformers writes it when a whole model was cast."""
+    """As transformers writes it when a complete model was cast."""
     tensors = random_tensors()
     biases = {n: np.asarray(jnp.linspace(-1, 1, t.size, dtype=jnp.bfloat16)) for n, t in tensors.items() if "bias" in n}
     write(tmp_path / "hf", tensors | biases, hf_config(CONFIG))

@@ -67,7 +67,7 @@ def assert_whole(path) -> None:
 
 
 def test_killed_conversions_go_on(tmp_path, source, process_env, monkeypatch):
-    """SIGKILL in the middle of each direction: nothing looks whole, and the next one does only what is missing."""
+    """SIGKILL in the middle of each direction: nothing looks complete, and the next one does only what is missing."""
     target, partial = tmp_path / "dst", tmp_path / "dst" / "conversion.partial"
     finished = lambda: len(list((partial / "units").glob("*.json"))) if partial.exists() else 0
     kill_when(start(process_env, "from_hf", source, target, pause=0.02), lambda: finished() >= 5)
@@ -144,7 +144,7 @@ def only_error(capfd) -> str:
 
 
 def test_a_disk_that_fills_up(tmp_path, source, monkeypatch, capfd):
-    """The writers meet a full disk: one sentence, nothing that looks whole, and the same command goes on."""
+    """The writers meet a full disk: one sentence, nothing that looks complete, and the same command goes on."""
     commit, copy = stored_model.Batch.commit, to_hf._copy
 
     def full(*arguments):
@@ -176,7 +176,7 @@ def test_a_real_full_disk(tmp_path, source, process_env):
     assert convert("from_hf", source, tmp_path / "dst") == 0
     unchecked = SMALL.replace("pause, *argv", "from_hf.check_disk = to_hf.check_disk = lambda *_: None\npause, *argv")
     try:
-        for argv, whole in (
+        for argv, complete in (
             (("from_hf", source, disk / "dst"), "checkpoints"),
             (("to_hf", tmp_path / "dst", disk / "out"), ""),
         ):
@@ -188,7 +188,7 @@ def test_a_real_full_disk(tmp_path, source, process_env):
             last = done.stderr.rstrip().splitlines()[-1]
             assert done.returncode == 2 and "Traceback" not in done.stderr
             assert last.startswith("error: The folder") and "No space left on device" in last
-            assert not (argv[2] / whole).exists() if whole else not argv[2].exists()
+            assert not (argv[2] / complete).exists() if complete else not argv[2].exists()
         subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
         for argv in (("from_hf", source, disk / "dst"), ("to_hf", disk / "dst", disk / "out")):
             process = start(process_env, *argv)

@@ -78,7 +78,7 @@ def test_rows_come_back_with_what_follows(checkpoint, tmp_path, capfd):
         assert 1 <= len(row["new_tokens"]) <= 6 and all(0 <= t < 259 for t in row["new_tokens"])
         shown = bytes(t - 3 for t in row["new_tokens"] if t >= 3).decode("utf-8", "replace")
         assert row["text"] == shown
-    assert sorted(os.listdir(tmp_path)) == ["all", "in", "one", "other"]  # nothing is left beside
+    assert sorted(os.listdir(tmp_path)) == ["all", "in", "one", "other"]  # no temporary file stays
 
 
 def test_sampling_flags_and_stops(checkpoint, tmp_path):

@@ -36,7 +36,7 @@ def test_grouped_matmul_is_its_reference(monkeypatch, load, transpose_w):
     w = rng.normal(size=(4, F, D) if transpose_w else (4, D, F)).astype(np.float32)
     dy_RF = rng.normal(size=(R, F)).astype(np.float32)
     used_R = np.arange(R) < sizes_E.sum()
-    x_RD[~used_R], dy_RF[~used_R] = np.nan, np.nan  # nobody's
+    x_RD[~used_R], dy_RF[~used_R] = np.nan, np.nan  # undefined
 
     def both(matmul, x_RD, dy_RF):
         y_RF, transpose = jax.vjp(lambda x, w: matmul(x, w, sizes_E, transpose_w=transpose_w), x_RD, w)

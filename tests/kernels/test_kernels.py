@@ -58,9 +58,9 @@ def test_the_last_queries_see_all_the_keys():
     rng = np.random.default_rng(0)
     q, k, v = (rng.normal(size=(2, 24, 2, 6)).astype(np.float32) for _ in range(3))
     segments_BT = np.repeat([[1, 2, 3], [1, 1, 0]], 8, axis=1)
-    whole = kernels.attention(q, k, v, segments_BT, segments_BT, 0)
+    complete = kernels.attention(q, k, v, segments_BT, segments_BT, 0)
     last = kernels.attention(q[:, 15:], k, v, segments_BT[:, 15:], segments_BT, 15)
-    assert_close(last, whole[:, 15:], MODULE)
+    assert_close(last, complete[:, 15:], MODULE)
 
 
 def test_attention_softmax_is_float32_in_bfloat16_compute():

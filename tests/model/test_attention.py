@@ -147,7 +147,7 @@ def test_softmax_and_norms_are_float32_in_bfloat16_compute(float32, x_BTD):
 
 @pytest.mark.parametrize("pieces", [2, 4])
 def test_sequences_in_pieces_along_the_context_axis(pieces):
-    """Values and gradients of whole sequences, from devices that hold an early and a late chunk of each."""
+    """Values and gradients of complete sequences, from devices that hold an early and a late chunk of each."""
     rng = np.random.default_rng(0)
     length = 16
     segments_BT = np.repeat([[1, 2, 2, 0], [1, 1, 1, 1]], length // 4, axis=1)
@@ -167,8 +167,8 @@ def test_sequences_in_pieces_along_the_context_axis(pieces):
         y, transpose = jax.vjp(function, q, k, v)
         return y, transpose(dy)
 
-    whole = lambda q, k, v: attention(q, k, v, segments_BT, segments_BT, 0)
-    assert_close(jax.jit(lambda: both(in_pieces))(), jax.jit(lambda: both(whole))(), MODULE)
+    complete = lambda q, k, v: attention(q, k, v, segments_BT, segments_BT, 0)
+    assert_close(jax.jit(lambda: both(in_pieces))(), jax.jit(lambda: both(complete))(), MODULE)
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 8])

@@ -1,4 +1,4 @@
-"""The whole transformer: packing, padding, causality, what remat and bfloat16 may and may not change, initial values."""
+"""The complete transformer: packing, padding, causality, what remat and bfloat16 may and may not change, initial values."""
 
 import collections
 

@@ -96,7 +96,7 @@ def test_balance_loss_by_hand():
 
 
 def test_balance_loss_gradient_lowers_the_scores_of_overloaded_experts():
-    """d/ds of f . s / sum(s) by hand, for one token that is the whole sequence: ((f - loss) / sum(s))."""
+    """d/ds of f . s / sum(s) by hand, for one token that is the complete sequence: ((f - loss) / sum(s))."""
     scores, load, real = np.array([[[0.6, 0.2]]], np.float32), np.array([[1, 0]]), np.array([[True]])
     gradient = jax.jit(jax.grad(lambda s: router.sequence_balance_loss(s, load, real, 1)[0]))(scores)
     np.testing.assert_allclose(gradient, [[[(2 - 1.5) / 0.8, (0 - 1.5) / 0.8]]], rtol=1e-5)

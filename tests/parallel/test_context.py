@@ -54,11 +54,13 @@ def test_no_token_sees_a_later_one_on_another_device(pieces):
     """To the bit: changes of the tokens from the middle of one chunk on reach none before them, wherever they lie."""
     place = np.concatenate([np.arange(LENGTH).reshape(2 * pieces, -1)[i] for i in context_order(pieces)])
     run = jax.jit(over_context(pieces, kernels.attention))
-    whole = lambda q, k, v, s: np.asarray(run(q[:, place], k[:, place], v[:, place], s[:, place]))[:, np.argsort(place)]
+    complete = lambda q, k, v, s: np.asarray(run(q[:, place], k[:, place], v[:, place], s[:, place]))[
+        :, np.argsort(place)
+    ]
     q, k, v, segments = arrays()
-    before = whole(q, k, v, segments)
+    before = complete(q, k, v, segments)
     for first in range(5, LENGTH, LENGTH // 4):
         changed = [np.concatenate([a[:, :first], -a[:, first:]], axis=1) for a in (k, v)]
-        after = whole(q, *changed, segments)
+        after = complete(q, *changed, segments)
         np.testing.assert_array_equal(after[:, :first], before[:, :first])
         assert (np.abs(after - before)[:, first:].max(axis=(2, 3)) > 1e-3).all()

@@ -118,7 +118,7 @@ def test_devices_of_a_chip_lie_anywhere_if_fsdp_is_odd():
         # Experts that travel to the tokens are cut in any way.
         (("stored_expert", "embed", "ffn"), (61, 128, 4096, 2816), POD, (None, ("fsdp",), ("expert",), None)),
         (("embed", "router"), (4096, 128), POD, (("fsdp", "expert"), None)),
-        (("embed",), (100,), POD, (None,)),  # nothing divides 100: whole
+        (("embed",), (100,), POD, (None,)),  # nothing divides 100: complete
         (("embed",), (64,), POD, (("fsdp",),)),  # and 64 as far as it goes
         (("head_dim",), (128,), POD, (None,)),
     ],
@@ -189,8 +189,8 @@ def test_gather_gives_the_whole_and_its_gradient_is_scattered_back(shape, logica
     along = PartitionSpec(AXES)
 
     def local(w, x):
-        whole = gather_parameter(w, spec, keep=keep)
-        return jax.lax.psum(jnp.sum(jnp.square(x @ whole)), AXES)
+        complete = gather_parameter(w, spec, keep=keep)
+        return jax.lax.psum(jnp.sum(jnp.square(x @ complete)), AXES)
 
     def over_mesh(w, x):
         return jax.shard_map(local, mesh=mesh, in_specs=(spec, along), out_specs=PartitionSpec())(w, x)
@@ -209,7 +209,7 @@ def test_gather_gives_the_whole_and_its_gradient_is_scattered_back(shape, logica
 
 
 def both_gathers(shape, spec, mesh: MeshConfig):
-    """The whole parameter, gathered axis by axis and at once, its gradients, and the collectives of the latter."""
+    """The complete parameter, gathered axis by axis and at once, its gradients, and the collectives of the latter."""
     mesh = make_mesh(mesh)
     w = jax.random.normal(jax.random.key(0), shape)
     weights = jax.random.normal(jax.random.key(1), (8, *shape))
@@ -262,8 +262,8 @@ def test_rows_that_fill_no_tile_are_gathered_too(rows):
     mesh = make_mesh(MeshConfig(fsdp=2, expert=4))
     spec, w = PartitionSpec(("fsdp", "expert")), jnp.arange(8.0 * rows * 3).reshape(8 * rows, 3)
     local = lambda w: gather_parameter(w, spec)[None]
-    whole = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(spec,), out_specs=PartitionSpec(AXES)))(w)
-    np.testing.assert_array_equal(whole, np.broadcast_to(w, (8, *w.shape)))
+    complete = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(spec,), out_specs=PartitionSpec(AXES)))(w)
+    np.testing.assert_array_equal(complete, np.broadcast_to(w, (8, *w.shape)))
 
 
 def test_pvary_marks_a_copy_and_sums_its_gradient():

@@ -71,11 +71,11 @@ class _Devices:
     """A sharding as one of two processes sees it: the first or last four of eight devices."""
 
     def __init__(self, process, mesh):
-        self.whole = batch_sharding(make_mesh(mesh))
+        self.complete = batch_sharding(make_mesh(mesh))
         self._mine = set(jax.devices()[4 * process : 4 * process + 4])
 
     def addressable_devices_indices_map(self, shape):
-        indices = self.whole.addressable_devices_indices_map(shape)
+        indices = self.complete.addressable_devices_indices_map(shape)
         return {device: index for device, index in indices.items() if device in self._mine}
 
 
@@ -112,7 +112,7 @@ def test_each_process_reads_only_its_rows(monkeypatch, mesh, rows_of):
         placed |= arrays["tokens"]
     everything = token(range(100, 116))
     assert sorted(np.concatenate([a.ravel() for a in placed.values()])) == sorted(everything.ravel())
-    for device, index in _Devices(0, mesh).whole.devices_indices_map((16, 8)).items():
+    for device, index in _Devices(0, mesh).complete.devices_indices_map((16, 8)).items():
         np.testing.assert_array_equal(placed[device], everything[index])
 
 

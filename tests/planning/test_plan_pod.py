@@ -64,7 +64,7 @@ RECORDED = (ROOT / "tests/hlo/sparse_cores.txt").read_text().replace("num_partit
 
 
 def test_the_compilers_clock_gives_the_peak():
-    """A large matrix product takes, by the compiler's cycles, so many FLOPs a cycle of one device (measured with libtpu
+    """A large matrix product takes, by the compiler's cycles, that many FLOPs a cycle of one device (measured with libtpu
     0.0.42 at 16384 x 16384): at the clock of the table that is 85 to 95 % of the data sheet's peak."""
     for name, flops_per_cycle in {"v5p": 246_028, "v5e": 120_892, "v6e": 408_749, "tpu7x": 444_834}.items():
         chip = CHIPS[name]
@@ -238,7 +238,7 @@ def test_candidates_fit_by_arithmetic_and_are_ready_for_a_gin_file():
     assert len(chosen) == 6 and len({c.settings for c in chosen}) == 6
     assert "MeshConfig.fsdp = " in "\n".join(gin_lines(chosen[0].job))
     assert candidates(job(), lambda config: None) == []  # no mesh can be laid
-    # The compiler has no gather for a whole cube: fsdp takes a line or a plane of it.
+    # The compiler has no gather for a complete cube: fsdp takes a line or a plane of it.
     assert all(c.job.config.mesh.fsdp < 128 for c in found)
 
 

@@ -263,7 +263,7 @@ def test_scoring_gives_the_nll_of_every_token(reference, mesh):
 
 
 def test_no_logits_of_the_whole_batch():
-    """In the whole step, gradients and all, nothing with the vocabulary as an axis is as large as half of all logits."""
+    """In the complete step, gradients and all, nothing with the vocabulary as an axis is as large as half of all logits."""
     definition = make_definition("one device")
     optimizer = optimizer_of(definition)
     state = jax.eval_shape(lambda: init_state(definition, optimizer, 0))

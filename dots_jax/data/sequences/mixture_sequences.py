@@ -29,7 +29,7 @@ class MixtureSequences:
       tasks: names, sorted. rates: task -> exact share of the sequences.
       windows: task -> sequences in one pass over it. tokens: task -> tokens in one pass, end tokens included.
       vocab_size, eos_id: of the vocabulary that the tasks share.
-      identity: changes when the data does; worth saving beside a checkpoint.
+      identity: changes when the data does; worth saving with a checkpoint.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ FEATURES = {
 
 
 def num_sequences(stream_tokens: int, seq_len: int) -> int:
-    """Sequences that hold a stream of so many tokens (end tokens included); the last may be partly padding."""
+    """Sequences that hold a stream of that many tokens (end tokens included); the last may be partly padding."""
     return -(-stream_tokens // seq_len)
 
 
@@ -86,7 +86,7 @@ def _number(out: Batch, ends: np.ndarray, n: int) -> None:
 
 
 def whole_document_starts(document_ends: np.ndarray, seq_len: int) -> np.ndarray:
-    """Where to cut a stream so that no document that fits one sequence is cut: each sequence takes as many whole documents
+    """Where to cut a stream so that no document that fits one sequence is cut: each sequence takes as many complete documents
     as it holds; a longer document begins a sequence and goes on in the next ones.
 
     Args: document_ends: rising int [m], all of the stream; the last closes it.
@@ -98,8 +98,8 @@ def whole_document_starts(document_ends: np.ndarray, seq_len: int) -> np.ndarray
     while starts[-1] < ends[-1]:
         limit = starts[-1] + seq_len
         fitting = int(np.searchsorted(ends, limit, side="right"))
-        whole = int(ends[fitting - 1]) if fitting else 0
-        starts.append(whole if whole > starts[-1] else limit)
+        end = int(ends[fitting - 1]) if fitting else 0
+        starts.append(end if end > starts[-1] else limit)
     return np.array(starts)
 
 

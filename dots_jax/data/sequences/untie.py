@@ -8,13 +8,13 @@ document somewhere behind it, and name the pieces in order when the document is 
     with backtracing               <D> id </D> in front of each chunk, and after the chunk that is placed last
                                    <S> id_a <s> id_b <s> id_c </S>       in the order of the document
 
-The chunks of all documents are shuffled together, whole documents among them, except that the last chunk of the last
+The chunks of all documents are shuffled together, uncut documents among them, except that the last chunk of the last
 document stays last. Attention spans the sequence, so its segments are all 1. A sequence that is left alone keeps the
 packing of every other stage.
 
 Room. What is inserted takes room, and the answer must never be cut off. So every sequence of such a stage takes the same
 `Stage.window_tokens` tokens of its source, and the rest (`Untie.reserve`) is for insertions: which tokens belong to
-sequence n stays arithmetic. Documents are cut, in random order, while the reserve lasts; the others stay whole. What the
+sequence n stays arithmetic. Documents are cut, in random order, while the reserve lasts; the others stay uncut. What the
 reserve does not need is padding at the end. Nothing of the source is lost: each of its tokens is in one sequence a pass.
 """
 
@@ -80,7 +80,7 @@ class Untier:
             )
 
     def cost(self, chunks: int) -> int:
-        """Tokens that are inserted for a document cut into so many chunks."""
+        """Tokens that are inserted for a document cut into that many chunks."""
         knots = 2 * (chunks - 1)
         names = chunks * (2 + ID_CHARACTERS)
         answer = 2 + chunks * ID_CHARACTERS + chunks - 1
@@ -169,7 +169,7 @@ class Untier:
         return names
 
     def _packed(self, targets: np.ndarray, counts: np.ndarray) -> Batch:
-        """One sequence over which attention is whole. What the model reads first is what it reads before any document."""
+        """One sequence that is a single segment of attention. What the model reads first is what it reads before any document."""
         n, out = len(targets), empty(self._seq_len)
         out["targets"][:n] = targets
         out["tokens"][1:n] = targets[:-1]
