@@ -329,8 +329,8 @@ def test_flags_that_make_no_sense(refusal, checkpoint, tmp_path):
     rows = write(tmp_path / "in", {"prompt": "x"})
     for flags, words in (
         (["--prompt=x"], "Missing --checkpoint"),
-        ([at], "Say what to go on from"),
-        ([at, "--prompt=x", f"--input={rows}", "--output=o"], "Say what to go on from: one of"),
+        ([at], "Give one of --prompt=TEXT"),
+        ([at, "--prompt=x", f"--input={rows}", "--output=o"], "Give one of --prompt=TEXT"),
         ([at, f"--input={rows}"], "--input and --output belong together"),
         ([at, "--prompt=x", "--temperature=-1"], "--temperature must be 0"),
         ([at, "--prompt=x", "--temperature=warm"], "temperature"),
