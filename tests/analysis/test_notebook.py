@@ -44,6 +44,7 @@ def test_cells_are_short_python(notebook):
             assert len(source.splitlines()) <= 20 and max(map(len, source.splitlines())) <= 120
 
 
+@pytest.mark.subprocess
 def test_the_first_cell_runs_again(notebook, tmp_path):
     """After a restart of the session its folder is there already; the code is then the newest of the revision."""
     repository, cells = tmp_path / "repository", tmp_path / "session"

@@ -52,6 +52,7 @@ def named(state) -> dict[str, np.ndarray]:
 # --- what it shows ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.subprocess
 def test_shows_a_workdir_without_jax(small):
     """Opening costs the names and sizes: neither jax nor orbax is loaded, nor any array."""
     workdir, states = small
@@ -217,6 +218,7 @@ print(json.dumps(figures))
 """
 
 
+@pytest.mark.subprocess
 def test_part_of_142b_on_a_small_machine(large):
     """One router and four experts of the full model, as 128 chips write it: 1/1500 of its 571 GB is read."""
     workdir, written = large

@@ -299,6 +299,7 @@ def test_a_disk_that_fills_up_in_a_save(workdir, monkeypatch, capfd):
     assert [row["step"] for row in workdir.rows()] == list(range(1, 13))
 
 
+@pytest.mark.subprocess
 @pytest.mark.slow
 @pytest.mark.parametrize("size", ["800k", "1100k"])
 def test_a_real_full_disk(workdir, tmp_path, size):

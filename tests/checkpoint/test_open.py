@@ -211,6 +211,7 @@ def test_an_unfinished_checkpoint_in_a_bucket_does_not_count(small, tmp_path, mo
     assert open_checkpoint("gs://bucket/run").step == 3
 
 
+@pytest.mark.subprocess
 def test_opening_loads_neither_jax_nor_orbax(small):
     code = (
         "import sys\n"
@@ -245,6 +246,7 @@ def test_damaged_arrays(small, tmp_path):
         restored(open_checkpoint(str(tmp_path / "mine")))
 
 
+@pytest.mark.subprocess
 def test_the_old_name_of_the_store():
     code = (
         "import warnings; warnings.simplefilter('ignore')\n"

@@ -244,6 +244,7 @@ sys.exit(execute(RunOptions, main, "", sys.argv[1:]))
 """
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("binding, status, out, err", [
     ("TrainConfig.seed = 3", 0, "seed 3, True\n", ""),
     ("TrainConfig.sed = 3", 2, "", "error: --gin_bindings: TrainConfig has no setting sed; did you mean seed?\n"),

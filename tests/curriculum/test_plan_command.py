@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.subprocess
+
 ROOT = Path(__file__).parents[2]
 DOTS = ("gin/models/dots_llm1.gin", "gin/schedules/dots142b.gin", "gin/data/public.gin")
 RUN = """

@@ -100,6 +100,7 @@ def texts_of(cache_dir):
 # --- the same bytes ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.subprocess
 def test_holds_every_document_and_says_where_from(corpus, tmp_path, capsys):
     add_task(corpus / "*.jsonl")
     assert command(tmp_path) == 0
@@ -202,6 +203,7 @@ add_text_task("cache_command", FileSource({"train": os.environ["CORPUS"]}))
 """
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("die", ["pieces/00004-000", "tokens-00002"])
 def test_killed_and_run_again(corpus, expected, tmp_path, process_env, die):
     (tmp_path / "killing_tasks.py").write_text(MODULE)
@@ -230,6 +232,7 @@ def test_killed_and_run_again(corpus, expected, tmp_path, process_env, die):
     assert steps == [FILES - kept["pieces"], 4 - kept["shards"]]  # only what was missing
 
 
+@pytest.mark.subprocess
 @pytest.mark.slow
 def test_worker_processes(corpus, expected, tmp_path, process_env):
     (tmp_path / "killing_tasks.py").write_text(MODULE)

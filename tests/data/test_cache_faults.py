@@ -128,6 +128,7 @@ def test_damage_is_counted_behind_other_preprocessors_too(corpus, tmp_path, caps
     assert len(texts_of(tmp_path / "c")) == 299
 
 
+@pytest.mark.subprocess
 def test_how_many_documents_there_must_be(corpus, tmp_path, capsys):
     source = Source(name="counted", files=(("train", f"{corpus}/*.jsonl"),), documents=400)
 
@@ -269,6 +270,7 @@ add_text_task("of_a_module", FileSource({{"train": os.environ["CORPUS"]}}), keep
 """
 
 
+@pytest.mark.subprocess
 def test_a_module_of_tasks_that_was_edited(corpus, tmp_path, process_env):
     env = {**process_env, "CORPUS": f"{corpus}/*.jsonl", "PYTHONPATH": f"{process_env['PYTHONPATH']}:{tmp_path}"}
     bindings = arguments(

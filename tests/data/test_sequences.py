@@ -182,6 +182,7 @@ def test_the_built_in_mixtures(tmp_path):
     assert {"json/decoder.py", "asyncio/tasks.py"} & names and "argparse.py" not in names
 
 
+@pytest.mark.subprocess
 def test_data_imports_no_model_and_the_pure_modules_no_tensorflow():
     code = (
         "import sys; import dots_jax.data, dots_jax.data.sequences.order, dots_jax.data.sequences.packing;"

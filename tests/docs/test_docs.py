@@ -128,6 +128,7 @@ CHECKS = {
 }  # fmt: skip
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("block", blocks("bash"), ids=str)
 def test_shell_block(block: Block):
     assert subprocess.run(["bash", "-n"], input=block.text, text=True).returncode == 0
@@ -145,6 +146,7 @@ def test_every_command_block_is_marked_as_bash():
             assert not re.search(r"^(python|dots|make|pip|gcloud|tpu_scripts/pod) ", block.text, re.M), block
 
 
+@pytest.mark.subprocess
 def test_option_tables_name_real_options():
     """The options in the first column of a table, as `--temperature=1`."""
     modules = ("train", "plan", "generate", "eval", "convert", "cache", "train_tokenizer")

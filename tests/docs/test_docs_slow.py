@@ -18,6 +18,7 @@ OFFLINE = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", 
 # --- the site ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.subprocess
 def test_the_site_builds_offline_without_a_warning(tmp_path):
     """Claim: the documentation builds without the network and without a warning, and its pages load nothing from another host."""
     assert MKDOCS.exists(), "run `make docs` once"
@@ -102,6 +103,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.subprocess
 def test_the_commands_of_the_pages_run(folder: Path, process_env):
     """Claim: the commands of the quickstart and of the pages run to their end on two CPU cores, with a shorter training."""
     done = []
@@ -123,6 +125,7 @@ def test_the_commands_of_the_pages_run(folder: Path, process_env):
     assert "uniform" in (folder / "loss.svg").read_text()
 
 
+@pytest.mark.subprocess
 def test_the_python_of_the_pages_runs(folder: Path, process_env):
     """After the commands above: the same folder holds a run."""
     if not (folder / "runs" / "tiny").exists():

@@ -83,6 +83,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(run, local, bucket_server)
     assert b"TrainConfig.model" in objects["runs/one/config.gin"]
 
 
+@pytest.mark.subprocess
 def test_a_reader_of_the_unfinished_run_had_its_step_5(killed, local):
     _, weights = killed
     assert weights["embed/w_VD"].shape == (259, 16) and np.isfinite(weights["embed/w_VD"]).all()
@@ -162,6 +163,7 @@ assert not MISSING & {name.split(".")[0] for name in sys.modules}
 """
 
 
+@pytest.mark.subprocess
 @pytest.mark.slow
 def test_the_notebook_packages_alone_open_it(run, environment, bucket_server):
     """And a checkpoint that another machine adds is seen at once."""

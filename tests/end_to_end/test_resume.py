@@ -77,6 +77,7 @@ def asked_to_stop(run, rows):
     return run.train()
 
 
+@pytest.mark.subprocess
 def test_killed_three_times_and_asked_to_stop_once(workdir, reference, capfd):
     # At a random moment of the first stage.
     rows = MOMENTS.randrange(6, 14)

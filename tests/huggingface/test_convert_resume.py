@@ -66,6 +66,7 @@ def assert_whole(path) -> None:
     assert_same_tensors(model, random_tensors(), jnp.dtype(jnp.bfloat16))
 
 
+@pytest.mark.subprocess
 def test_killed_conversions_go_on(tmp_path, source, process_env, monkeypatch):
     """SIGKILL in the middle of each direction: nothing looks complete, and the next one does only what is missing."""
     target, partial = tmp_path / "dst", tmp_path / "dst" / "conversion.partial"
@@ -104,6 +105,7 @@ def test_killed_conversions_go_on(tmp_path, source, process_env, monkeypatch):
     assert_whole(tmp_path / "again")
 
 
+@pytest.mark.subprocess
 def test_two_processes_share_the_work(tmp_path, source, process_env):
     """Each writes what is its own, and process 0 puts it together: both directions."""
 
@@ -167,6 +169,7 @@ def test_a_disk_that_fills_up(tmp_path, source, monkeypatch, capfd):
     assert_whole(tmp_path / "again")
 
 
+@pytest.mark.subprocess
 @pytest.mark.slow
 def test_a_real_full_disk(tmp_path, source, process_env):
     disk = tmp_path / "disk"

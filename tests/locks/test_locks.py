@@ -59,6 +59,7 @@ def test_held_and_released(place):
     assert [path.name for path in epath.Path(place).iterdir()] == []
 
 
+@pytest.mark.subprocess
 def test_taken_over_from_a_process_that_is_gone(place):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
@@ -116,6 +117,7 @@ def test_waiting(place):
     assert order == ["first", "second"] and len(said) == 1 and said[0].startswith("waiting for the run in")
 
 
+@pytest.mark.subprocess
 def test_a_killed_process(tmp_path, process_env):
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)], env=process_env, stdout=subprocess.PIPE, text=True
@@ -130,6 +132,7 @@ def test_a_killed_process(tmp_path, process_env):
     holder.wait()
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("links", [True, False])
 def test_many_that_find_a_dead_owner(tmp_path, monkeypatch, links):
     if not links:

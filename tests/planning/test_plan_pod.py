@@ -250,6 +250,7 @@ def plan(*flags: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif(HAS_COMPILER, reason="libtpu is installed here")
 def test_without_libtpu_the_command_says_how_to_install_it():
     done = plan("--gin_file=gin/tiny.gin", "--topology=v5p:2x2x1")
@@ -257,6 +258,7 @@ def test_without_libtpu_the_command_says_how_to_install_it():
     assert "pip install -r requirements-tpu.txt" in done.stderr
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     "flags, sentence",
     [
@@ -281,12 +283,15 @@ def test_no_device_of_the_topology_stays_idle(monkeypatch):
         compiling.make_job(config, "v5p:8x4x8")
 
 
+@pytest.mark.subprocess
 def test_files_that_cannot_be_written_are_refused_before_compiling():
     done = plan("--gin_file=gin/tiny.gin", "--topology=v5p:2x2x1", "--json=no/such/plan.json")
     assert done.returncode == 2 and "--json=no/such/plan.json cannot be written" in done.stderr
 
 
+@pytest.mark.subprocess
 @pytest.mark.slow
+@pytest.mark.tpu
 @pytest.mark.skipif(not HAS_COMPILER, reason="needs libtpu: pip install -r requirements-dev.txt")
 def test_a_small_step_compiles_for_a_pod(tmp_path):
     """The step that `train` runs, by the TPU compiler, without tensorflow or seqio."""
@@ -313,7 +318,9 @@ runpy.run_module("dots_jax.plan", run_name="__main__", alter_sys=True)
     assert files["hlo"].read_text().startswith("HloModule") and files["png"].stat().st_size > 20_000
 
 
+@pytest.mark.subprocess
 @pytest.mark.slow
+@pytest.mark.tpu
 @pytest.mark.skipif(not HAS_COMPILER, reason="needs libtpu: pip install -r requirements-dev.txt")
 def test_tokens_travel_ragged_and_moments_stay_on_the_host(tmp_path):
     settings = {

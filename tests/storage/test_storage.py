@@ -70,6 +70,7 @@ def test_a_device_is_written_through(tmp_path):
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode) and (tmp_path / "link").is_symlink()
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("path", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
 def test_the_standard_output_is_written_through(tmp_path, path):
     """As a pipe, as a socket, and as a file that the shell appends to."""

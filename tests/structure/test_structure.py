@@ -236,6 +236,7 @@ def run_python(code: str, *flags: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *flags, "-c", code], cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.subprocess
 def test_model_and_step_work_with_jax_and_flax_alone():
     """A TPU or GPU machine that only computes has no TensorFlow, seqio or gin."""
     rooms = ["kernels", "model", "checkpoint", "training.step", "hlo", "planning", "inference"]
@@ -248,6 +249,7 @@ def test_model_and_step_work_with_jax_and_flax_alone():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.subprocess
 def test_old_module_names_answer_for_one_release():
     code = """
 import warnings
@@ -271,6 +273,7 @@ def test_old_module_names_lead_to_modules_that_exist():
     assert set(MOVED.values()) <= existing and not MOVED.keys() & existing
 
 
+@pytest.mark.subprocess
 def test_config_needs_the_standard_library_alone():
     done = run_python("import dots_jax.config", "-S")  # -S: no site-packages
     assert done.returncode == 0, done.stderr

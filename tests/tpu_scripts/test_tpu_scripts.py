@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from pod_scripts import SCRIPTS, STARTUP, commit, run
 
+pytestmark = pytest.mark.subprocess
+
 
 @pytest.mark.parametrize("script", ["pod", "startup.sh", "pod.env.example"])
 def test_bash_can_read_it(script):

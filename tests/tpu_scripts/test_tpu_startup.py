@@ -80,6 +80,7 @@ def worker_of(folder: Path, script: str, **config) -> Worker:
     return Worker(folder / "root", {}, {k: str(v) for k, v in settings.items()})
 
 
+@pytest.mark.subprocess
 def test_the_command_line_of_the_training(tmp_path):
     worker = worker_of(tmp_path, "print(sys.argv[1:], os.environ['JAX_PLATFORMS'])", GIN_BINDINGS="(\"A.b = 'c d'\")")
     out, _ = worker.boot().communicate(timeout=30)
@@ -90,6 +91,7 @@ def test_the_command_line_of_the_training(tmp_path):
     assert " finished | " in worker.state()
 
 
+@pytest.mark.subprocess
 def test_what_can_pass_is_tried_again_and_what_cannot_is_not(tmp_path):
     worker = worker_of(tmp_path, "print('trying'); sys.exit([1, 75, 134, 2][n])")
     worker.boot().communicate(timeout=60)
@@ -100,12 +102,14 @@ def test_what_can_pass_is_tried_again_and_what_cannot_is_not(tmp_path):
     assert "stopped: exit status 2" in worker.state()
 
 
+@pytest.mark.subprocess
 def test_it_stops_trying(tmp_path):
     worker = worker_of(tmp_path, "sys.exit(1)", MAX_FAILURES=1)
     worker.boot().communicate(timeout=60)
     assert worker.process.returncode == 2 and "failed 1 times in a row" in worker.state()
 
 
+@pytest.mark.subprocess
 def test_one_training_a_worker_and_stop(tmp_path):
     worker = worker_of(tmp_path, UNTIL_SIGTERM)
     first = worker.boot()
@@ -134,6 +138,7 @@ def test_no_tpu_no_training(tmp_path):
     assert worker.log() == ""
 
 
+@pytest.mark.subprocess
 def test_the_code_is_fetched_and_updated(tmp_path):
     """From git, at the commit that `pod` pinned; what git ignores stays."""
     repo = tmp_path / "repo"
@@ -188,6 +193,7 @@ def saved(workdir) -> int:
     return max(workdir.steps(), default=0) if (workdir.path / "checkpoints").exists() else 0
 
 
+@pytest.mark.subprocess
 @pytest.mark.slow
 def test_two_workers_are_preempted_and_go_on(workdir, pod):
     """Killed without a warning, made again with empty disks: the run goes on from the checkpoint and is complete.
@@ -215,6 +221,7 @@ def test_two_workers_are_preempted_and_go_on(workdir, pod):
     assert [row["step"] for row in workdir.rows()] == list(range(1, 41))
 
 
+@pytest.mark.subprocess
 @pytest.mark.slow
 def test_a_worker_is_lost_and_one_is_asked_to_stop(workdir, pod):
     """The other waits and goes on with it, both times: after a machine died, and after one was shut down in good order."""
