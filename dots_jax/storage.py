@@ -243,7 +243,7 @@ def _write_object(path: str, mode: str) -> Iterator[IO]:
         with _open(local, mode) as file:
             yield file
         try:
-            filesystem(path).put_file(local, str(path))
+            epath.Path(local).copy(path, overwrite=True)
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001  credentials, network and the bucket each have errors of their own

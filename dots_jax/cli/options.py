@@ -144,7 +144,7 @@ class CacheOptions(GinOptions):
 class TokenizerOptions(Options):
     output: str | None = flag("the tokenizer.json to write", path=True)
     vocab_size: int = flag("ids, the special tokens included", 2048, minimum=1)
-    files: str | None = flag("UTF-8 text, or files of records as token caches read them: globs, separated by commas")
+    files: str | None = flag("UTF-8 text, or records as token caches read them: globs, separated by commas")
     field: str = flag("field of a record in --files that holds its text", "text")
     max_malformed: float = flag("share of records, 0 to 1, that may be left out", 0.01)
     task: str = flag("without --files: the train split of this seqio task", "python_stdlib")

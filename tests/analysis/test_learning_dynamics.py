@@ -1,5 +1,6 @@
 """What is measured of a checkpoint: expert load, specialisation, drift, attention; and the pictures of it."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 from synthetic_checkpoint import write_small
 
 import dots_jax
@@ -16,6 +18,7 @@ from dots_jax.analysis.attention_map import attention_map
 from dots_jax.analysis.expert_load import DomainScore, score_domains, specialisation
 from dots_jax.analysis.learning_dynamics import Milestone, drift, measure
 from dots_jax.analysis.text_ids import TextIds
+from dots_jax.checkpoint.metadata import read_metadata
 from dots_jax.config import CheckpointConfig, Stage, UserError, tiny, to_dict
 from dots_jax.model.model_def import declared_parameters
 
@@ -148,7 +151,8 @@ def test_milestones_of_a_record(small, tmp_path):
     assert dots_jax.open_checkpoint(str(tmp_path / "run")).milestones == []
     config = {"stages": [to_dict(stage)], "checkpoint": to_dict(CheckpointConfig(every_steps=1, milestone_tokens=3000))}
     for path in (tmp_path / "run").glob("checkpoints/*/record/metadata"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"config": config}))
+        metadata = dataclasses.replace(read_metadata(epath.Path(path.parents[1])), config=config)
+        path.write_text(json.dumps(metadata.to_json()))
     assert dots_jax.open_checkpoint(str(tmp_path / "run")).milestones == [3, 8]
 
 

@@ -206,9 +206,9 @@ def test_run_goes_on_from_the_one_before_a_damaged_checkpoint(workdir, capfd):
 
 def poisoned(monkeypatch, steps, weight):
     """Batches of these steps carry a weight that spoils the loss."""
-    from dots_jax.training import loop
+    from dots_jax.training import run
 
-    put_batch, seen = loop.put_batch, []
+    put_batch, seen = run.put_batch, []
 
     def put(read_rows, first, size, seq_len, sharding):
         batch = put_batch(read_rows, first, size, seq_len, sharding)
@@ -217,7 +217,7 @@ def poisoned(monkeypatch, steps, weight):
             batch["weights"] = batch["weights"] * np.float32(weight)
         return batch
 
-    monkeypatch.setattr(loop, "put_batch", put)
+    monkeypatch.setattr(run, "put_batch", put)
     return seen
 
 
@@ -254,9 +254,9 @@ def test_too_many_non_finite_steps_stop_the_run(workdir, monkeypatch, capfd):
 
 
 def test_a_loss_spike_is_counted(workdir, monkeypatch, capfd):
-    from dots_jax.training import loop
+    from dots_jax.training import run
 
-    put_batch = loop.put_batch
+    put_batch = run.put_batch
 
     def put(read_rows, first, size, seq_len, sharding):
         def scrambled(rows):
@@ -267,7 +267,7 @@ def test_a_loss_spike_is_counted(workdir, monkeypatch, capfd):
 
         return put_batch(scrambled, first, size, seq_len, sharding)
 
-    monkeypatch.setattr(loop, "put_batch", put)
+    monkeypatch.setattr(run, "put_batch", put)
     assert (
         workdir.train("GuardConfig.spike_nats = 0.02", "TrainConfig.guard = @GuardConfig()", flags=("--max_steps=14",))
         == 0

@@ -207,7 +207,8 @@ def test_an_unfinished_checkpoint_in_a_bucket_does_not_count(small, tmp_path, mo
     fake = FolderBucket(tmp_path)
     monkeypatch.setattr(gpath._GPath, "_backend", property(lambda self: fake))
     assert finished_steps(epath.Path("gs://bucket/run/checkpoints")) == [3, 5]
-    (tmp_path / "run" / "checkpoints" / "5" / "commit_success.txt").unlink()
+    (tmp_path / "run" / "checkpoints" / "5" / "commit_success.txt").unlink(missing_ok=True)
+    (tmp_path / "run" / "checkpoints" / "5" / "_CHECKPOINT_METADATA").unlink()
     assert open_checkpoint("gs://bucket/run").step == 3
 
 

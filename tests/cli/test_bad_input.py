@@ -117,7 +117,7 @@ def test_full_disk(refusal, workdir, monkeypatch):
     usage = types.SimpleNamespace(total=2**30, used=2**30 - 1000, free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     line = refusal()
-    assert f"the disk of {workdir.path} has 0 B left" in line and "free some space" in line
+    assert f"the disk of {workdir.path} has 1,000 B left" in line and "free some space" in line
 
 
 @pytest.mark.parametrize("where", ["file", "below a file", "/proc"])

@@ -88,9 +88,11 @@ TOKENS = {"scale_web_zh": 4 * 10**12, "scale_web_en": 5 * 10**12, "scale_code": 
 MAKE = """
 import json, sys
 import seqio
-from dots_jax.data import text_task, token_format as fmt, vocabulary
-from dots_jax.data.cache_plan import DOCUMENT_ORDER_SEED
-from dots_jax.data.token_cache import cache_directory
+from dots_jax.data.cache import token_format as fmt
+from dots_jax.data.sources import text_task
+from dots_jax.data.tokenizers import vocabulary
+from dots_jax.data.cache.plan import DOCUMENT_ORDER_SEED
+from dots_jax.data.cache.token_cache import cache_directory, code_identity
 
 folder, tokens = sys.argv[1], json.loads(sys.argv[2])
 for name in tokens:
@@ -108,17 +110,19 @@ for name, number in tokens.items():
     fmt.Manifest(
         format=fmt.FORMAT, task=name, split="train", source="made up", fingerprint=None,
         vocabulary=vocabulary.identity(text_task.BYTES), eos_id=1, token_dtype="<u2", chunk_tokens=chunk,
-        document_order_seed=DOCUMENT_ORDER_SEED, weighted=False, documents=number // 1000, tokens=number, bytes=number,
+        document_order_seed=DOCUMENT_ORDER_SEED, weighted=False,
+        code=code_identity(seqio.TaskRegistry.get(name)), documents=number // 1000, tokens=number, bytes=number,
         malformed={}, files=files,
     ).write(where)
 """
 OPEN = """
 import resource, time
-from dots_jax.data.sequences import MixtureSequences
+from dots_jax.data.registry import find_mixture
+from dots_jax.data.sequences.mixture_sequences import MixtureSequences
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.perf_counter()
-sequences = MixtureSequences("scale_all", 8192, seed=0, cache_dir=folder, salt="stable")
+sequences = MixtureSequences(find_mixture("scale_all"), 8192, seed=0, cache_dir=folder, salt="stable")
 places = [sequences._order.place(1_000_000_000 + i) for i in range(64)]
 counts = sequences.counts(1_000_000_000)
 seconds = time.perf_counter() - start

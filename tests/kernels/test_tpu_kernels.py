@@ -14,6 +14,7 @@ from numerics import MODULE, assert_close, random_batch, random_weights
 from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from dots_jax.kernels import select as kernels
 from dots_jax.kernels.reference import dense
+from dots_jax.kernels.reference import norm_rope as reference
 from dots_jax.kernels.reference.grouped_matmul import grouped_matmul_reference
 from dots_jax.kernels.tpu import attention as tpu_attention
 from dots_jax.kernels.tpu import dense as tpu_dense
@@ -76,7 +77,7 @@ def test_small_heads_take_the_plain_path():
     q, scale = rng.normal(size=(1, 24, 2, 32)).astype(np.float32), np.ones(32, np.float32)
     segments, table = np.ones((1, 24), np.int32), rope.rope_table(jnp.arange(24)[None], 32, 1e4)
     actual = tpu_attention.attention(tpu_rope.norm_rope(q, scale, table, epsilon=1e-5), q, q, segments, segments, 0)
-    expected = kernels.attention(rope.norm_rope(q, scale, table, epsilon=1e-5), q, q, segments, segments, 0)
+    expected = kernels.attention(reference.norm_rope(q, scale, table, epsilon=1e-5), q, q, segments, segments, 0)
     assert_close(actual, expected, MODULE)
 
 
@@ -92,7 +93,7 @@ def test_norm_and_rotation(tokens):
         y, transpose = jax.vjp(lambda x, scale: norm_rope(x, scale, table, epsilon=1e-5, **interpret), x, scale)
         return y, transpose(dy)
 
-    assert_close(both(tpu_rope.norm_rope, interpret=True), both(rope.norm_rope), MODULE)
+    assert_close(both(tpu_rope.norm_rope, interpret=True), both(reference.norm_rope), MODULE)
 
 
 # --- the grouped matmul -------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel import mesh as meshes
 from dots_jax.parallel.collectives import axis_sizes, gather_parameter, gather_parameter_fused, pvary
 from dots_jax.parallel.mesh import AXES, make_mesh
-from dots_jax.parallel.sharding import TOKENS, parameter_spec
+from dots_jax.parallel.sharding import TOKENS, batch_sharding, parameter_spec, replicated
 from dots_jax.training.optimizer import make_optimizer
 from dots_jax.training.state import abstract_state, bytes_per_device
 
@@ -291,5 +291,5 @@ def test_axis_sizes_are_those_of_the_shard_map_around():
 
 def test_batches_are_split_over_every_axis():
     mesh = make_mesh(MeshConfig(fsdp=2, expert=2, context=2))
-    assert meshes.batch_sharding(mesh).shard_shape((16, 6)) == (4, 3)
-    assert meshes.replicated(mesh).shard_shape((16, 6)) == (16, 6)
+    assert batch_sharding(mesh).shard_shape((16, 6)) == (4, 3)
+    assert replicated(mesh).shard_shape((16, 6)) == (16, 6)
