@@ -62,7 +62,7 @@ def cache(config: CacheConfig, options: CacheOptions) -> int:
             token_cache.prepare(task, cache_dir)
             token_cache.look_first(task, split, config.max_malformed, config.max_damaged_files)
     if options.dry_run:
-        print(_plan_table(config, todo))
+        print(_plan_table(config, todo, there))
         return 0
     for_each = on_beam(config.beam, config.data)
     rows = []
@@ -215,9 +215,14 @@ def _progress(building: Path, kind: str) -> Iterator[None]:
             thread.join()
 
 
-def _plan_table(config: CacheConfig, todo: list[tuple[seqio.Task, str]]) -> str:
+def _plan_table(config: CacheConfig, todo: list[tuple[seqio.Task, str]], there: dict[Path, Manifest]) -> str:
+    """there: complete caches. They are not planned: where they are, their sources need not be."""
     lines = [f"{'task':<28}{'split':<14}{'source files':>14}{'MB':>12}{'shards':>9}"]
     for task, split in todo:
+        manifest = there.get(token_cache.cache_directory(task, split, config.data.cache_dir))
+        if manifest:
+            lines.append(f"{task.name:<28}{split:<14}{'complete':>14}{'':>12}{len(manifest.files):>9,}")
+            continue
         plan = cache_plan.plan(task, split, token_cache.source_identity(task, split), config.shards)
         megabytes = sum(size for _, size in plan.pieces) / 1e6
         lines.append(f"{task.name:<28}{split:<14}{len(plan.pieces):>14,}{megabytes:>12,.1f}{plan.shards:>9,}")
