@@ -388,18 +388,6 @@ def test_a_dry_run_writes_no_cache(corpus, tmp_path, capsys):
     assert not list(tmp_path.rglob("*.json"))
 
 
-def test_a_dry_run_names_a_complete_cache_whose_source_is_gone(corpus, tmp_path, capsys):
-    shutil.copytree(corpus, tmp_path / "in")
-    add_task(tmp_path / "in" / "*.jsonl")
-    assert command(tmp_path / "c") == 0
-    shutil.rmtree(tmp_path / "in")
-    before = files_of(directory_of(tmp_path / "c"))
-    capsys.readouterr()
-    assert command(tmp_path / "c", flags=["--dry_run"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].split()[:3] == [TASK, "train", "complete"]
-    assert files_of(directory_of(tmp_path / "c")) == before
-
-
 def test_a_vocabulary_with_encode_batch_is_asked_in_batches(corpus, tmp_path):
     class Batched(seqio.ByteVocabulary):
         def encode_batch(self, texts):
