@@ -19,7 +19,7 @@ import numpy as np
 from etils import epath
 
 from dots_jax.config import UserError
-from dots_jax.storage import folder, in_bucket
+from dots_jax.storage import folder, in_bucket, open_file
 
 DTYPES = {"BF16": np.dtype(jnp.bfloat16), "F32": np.dtype(np.float32)}
 _SIZES = {"BF16": 2, "F32": 4, "F16": 2, "F64": 8, "F8_E4M3": 1, "F8_E5M2": 1, "BOOL": 1, "I8": 1, "U8": 1, "I16": 2}
@@ -80,7 +80,7 @@ class SafetensorsFolder:
 
     def _checksum(self, file: str) -> str:
         digest = hashlib.sha256()
-        with (self.path / file).open("rb") as opened:
+        with open_file(str(self.path / file)) as opened:
             while block := opened.read(CHECKSUM_BLOCK):
                 digest.update(block)
         return digest.hexdigest()
@@ -121,7 +121,7 @@ class SafetensorsFolder:
         # Not mmap: its pages would count as this process's memory.
         with self._lock:
             if file not in self._handles:
-                self._handles[file] = open(self.path / file, "rb") if self._local else (self.path / file).open("rb")
+                self._handles[file] = open_file(str(self.path / file))
             handle = self._handles[file]
             if not self._local:
                 handle.seek(offset)
@@ -198,7 +198,7 @@ def _no_duplicates(pairs: list[tuple]) -> dict:
 def _read_header(path: epath.Path) -> dict[str, Tensor]:
     """The tensors of one file, every offset checked against its size, and the header's bytes with that size."""
     size = path.stat().length
-    with path.open("rb") as file:
+    with open_file(str(path)) as file:
         length = int.from_bytes(file.read(8), "little") if size >= 8 else 0
         if size < 8 or length > min(size - 8, MAX_HEADER):
             raise UserError(f"{path} is cut off or no safetensors file: its header should have {length:,} bytes.")
