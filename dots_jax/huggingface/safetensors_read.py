@@ -56,6 +56,8 @@ class SafetensorsFolder:
         if not self.path.is_dir():
             raise UserError(f"There is no folder {path}.")
         self.files = _files(self.path, [entry.name for entry in self.path.iterdir()])
+        for file in self.files:
+            _refuse_dead_link(self.path / file)
         self.config = read_json(self.path / "config.json")
         self._local = not in_bucket(path)
         self._handles: dict = {}
@@ -136,10 +138,20 @@ class SafetensorsFolder:
         self._handles.clear()
 
 
+def refuse_pointer(path: epath.Path, begin: bytes) -> None:
+    """Refuses what git leaves in place of a large file that was never fetched. begin: the first bytes of the file."""
+    if begin.startswith(b"version https://git-lfs"):
+        raise UserError(
+            f"{path} is a Git LFS pointer and not the file itself: run `git lfs pull` in {path.parent}, or download it again."
+        )
+
+
 def read_json(path: epath.Path) -> dict:
     """A JSON object from a file, or one sentence."""
     try:
-        value = json.loads(path.read_text())
+        text = path.read_bytes().decode("utf-8-sig")  # some editors begin a file with a byte order mark
+        refuse_pointer(path, text[:64].encode())
+        value = json.loads(text)
     except FileNotFoundError:
         raise UserError(
             f"There is no {path.name} in {path.parent}: it is not a complete Hugging Face checkpoint."
@@ -149,6 +161,15 @@ def read_json(path: epath.Path) -> dict:
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a JSON object.")
     return value
+
+
+def _refuse_dead_link(path: epath.Path) -> None:
+    """A snapshot of the hub's cache holds links to blobs, which a cleaned cache has no longer."""
+    if not in_bucket(path) and os.path.islink(path) and not os.path.exists(path):
+        raise UserError(
+            f"{path} is a link to {os.readlink(path)}, which is not there: download this snapshot again, or copy the files "
+            "themselves instead of the links."
+        )
 
 
 def _files(path: epath.Path, entries: list[str]) -> list[str]:
@@ -163,6 +184,11 @@ def _files(path: epath.Path, entries: list[str]) -> list[str]:
         return files
     if SINGLE in entries:
         return [SINGLE]
+    if "adapter_model.safetensors" in entries or "adapter_config.json" in entries:
+        raise UserError(
+            f"{path} is an adapter (adapter_model.safetensors, as LoRA makes) without its model: merge it into the model that it "
+            "was trained on, for instance with merge_and_unload() of peft, and convert the merged model."
+        )
     pickles = sorted(entry for entry in entries if entry.endswith(_PICKLES))
     if pickles:
         raise UserError(
@@ -199,7 +225,10 @@ def _read_header(path: epath.Path) -> dict[str, Tensor]:
     """The tensors of one file, every offset checked against its size, and the header's bytes with that size."""
     size = path.stat().length
     with open_file(str(path)) as file:
-        length = int.from_bytes(file.read(8), "little") if size >= 8 else 0
+        begin = file.read(64)
+        refuse_pointer(path, begin)
+        file.seek(8)
+        length = int.from_bytes(begin[:8], "little") if size >= 8 else 0
         if size < 8 or length > min(size - 8, MAX_HEADER):
             raise UserError(f"{path} is cut off or no safetensors file: its header should have {length:,} bytes.")
         text = file.read(length)

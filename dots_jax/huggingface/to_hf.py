@@ -65,7 +65,8 @@ def to_hf(
             source.verify(work.sums(files))
             work.finish(files, _config(source, files), names, chat_template)
         work.barrier("export finished")
-    return f"{total:,} bytes in {len(files)} file(s): {target_path}"
+    without = "" if names else "; without a tokenizer, since the checkpoint has none (--tokenizer adds one)"
+    return f"{total:,} bytes in {len(files)} file(s): {target_path}{without}"
 
 
 class Source:
@@ -74,7 +75,7 @@ class Source:
     def __init__(self, path: str, step: int | None):
         opened = open_checkpoint(path, step)
         self.path, self.metadata, self.config = opened.path, opened.metadata, opened.model
-        self.workdir = opened.workdir
+        self.workdir, self.tokenizer = opened.workdir, opened.tokenizer
         self.arrays = StoredArrays(opened.path / "model", CHUNK_CACHE_BYTES)
         self.dtype = self.arrays.arrays["params/embed/w_VD"].dtype
         self.layouts = {layout.weight: layout for layout in layouts.layouts(self.config, self.dtype)}
@@ -90,11 +91,27 @@ class Source:
 
 
 def _tokenizer(source: Source, tokenizer: str | None) -> epath.Path | None:
-    """The folder whose small files are copied, if there is one."""
+    """The folder whose small files are copied, or the tokenizer.json of a run under a name of its own; None: there is none.
+
+    Raises:
+      UserError: the run names a tokenizer that is not there, or the tokenizer is of another model.
+    """
     kept = source.workdir / "tokenizer" if source.workdir else None
-    path = tokenizer_folder(tokenizer) if tokenizer else (kept if kept and kept.is_dir() else None)
-    if path:
-        check_vocabulary(path, source.config.vocab_size)
+    if tokenizer:
+        path = tokenizer_folder(tokenizer)
+    elif kept and kept.is_dir():
+        path = kept
+    elif source.tokenizer:
+        path = folder(source.tokenizer)
+        if not path.exists():
+            raise UserError(
+                f"The run read text with the tokenizer {source.tokenizer}, which is not there: start the export in the folder "
+                "of the run, or give the tokenizer as --tokenizer."
+            )
+        path = path.parent if path.name == "tokenizer.json" else path
+    else:
+        return None
+    check_vocabulary(path, source.config.vocab_size)
     return path
 
 
@@ -161,7 +178,7 @@ class _Work:
         """The small files, and last the ones that make the folder a checkpoint."""
         if tokenizer:
             copy_files(tokenizer, self.folder)
-        complete(self.folder, chat_template, config)
+        config = complete(self.folder, chat_template, config)
         if len(files) > 1:
             (self.folder / INDEX).write_text(index_json(files))
         (self.folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

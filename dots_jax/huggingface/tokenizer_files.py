@@ -21,13 +21,15 @@ def found(path: epath.Path) -> list[str]:
 
 
 def check_vocabulary(path: epath.Path, vocab_size: int) -> None:
-    """Refuses a tokenizer with more ids than the model has embeddings. Fewer is usual: embeddings are padded."""
-    if not (path / "tokenizer.json").exists():
+    """Refuses a tokenizer, of a folder or in a file, with more ids than the model has embeddings. Fewer is usual: embeddings
+    are padded."""
+    path = path / "tokenizer.json" if path.is_dir() else path
+    if not path.exists():
         return
-    ids = _ids(path / "tokenizer.json")
+    ids = _ids(path)
     if max(ids.values(), default=0) >= vocab_size:
         raise UserError(
-            f"The tokenizer {path / 'tokenizer.json'} has ids up to {max(ids.values())}, but the model's vocab_size is "
+            f"The tokenizer {path} has ids up to {max(ids.values())}, but the model's vocab_size is "
             f"{vocab_size}: it is of another model."
         )
 
@@ -53,12 +55,17 @@ def tokenizer_folder(path: str) -> epath.Path:
 
 
 def copy_files(source: epath.Path, target: epath.Path) -> None:
+    """source: a folder, or a tokenizer.json under any name."""
+    if not source.is_dir():
+        (target / "tokenizer.json").write_bytes(source.read_bytes())
+        return
     for name in found(source):
         (target / name).write_bytes((source / name).read_bytes())
 
 
-def complete(target: epath.Path, chat_template: str, config: dict) -> None:
-    """Adds what is not there: a tokenizer config for a bare tokenizer.json, the template, the generation config."""
+def complete(target: epath.Path, chat_template: str, config: dict) -> dict:
+    """Adds what is not there: a tokenizer config for a bare tokenizer.json, the template, the generation config. Returns the
+    model's config with the id that ends a text."""
     ids = _ids(target / "tokenizer.json") if (target / "tokenizer.json").exists() else {}
     if ids and not (target / "tokenizer_config.json").exists():
         tokens = {"eos_token": END_OF_TEXT, "pad_token": END_OF_TEXT} if END_OF_TEXT in ids else {}
@@ -75,6 +82,9 @@ def complete(target: epath.Path, chat_template: str, config: dict) -> None:
         if not stops and config.get("eos_token_id") is not None:
             stops = config["eos_token_id"]
         _write(target / "generation_config.json", {"eos_token_id": stops} if stops else {})
+    if config.get("eos_token_id") is None and END_OF_TEXT in ids:
+        config = config | {"eos_token_id": ids[END_OF_TEXT]}
+    return config
 
 
 def _write(path: epath.Path, value: dict) -> None:

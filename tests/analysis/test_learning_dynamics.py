@@ -206,6 +206,16 @@ def test_text_is_that_of_the_data(tmp_path):
     for words in (TEXT, "<|endoftext|> is text"):
         assert text.encode(words) == TokenizerVocabulary(path).encode(words)
         assert "".join(text.pieces(text.encode(words))).replace("\ufffd", "") in (words, words.replace("é", ""))
+    # Special tokens behind unused ids keep the numbers of the file, on both sides.
+    fields = json.loads((tmp_path / "tokenizer.json").read_text())
+    highest = max(fields["model"]["vocab"].values())
+    for i, token in enumerate(fields["added_tokens"]):
+        token["id"] = highest + 8 + 3 * i
+    gap = tmp_path / "gap.json"
+    gap.write_text(json.dumps(fields))
+    vocabulary, text = TokenizerVocabulary(str(gap)), TextIds(str(gap))
+    for i in range(highest + 1, vocabulary.vocab_size):
+        assert text.decode([i]) == vocabulary._decode([i]), i
     with pytest.raises(UserError, match="The tokenizer nowhere.json cannot be read"):
         TextIds("nowhere.json")
 
