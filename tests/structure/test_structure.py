@@ -5,6 +5,7 @@ A rule that fails is a question, not a wall: if the code is right, change the ta
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -271,6 +272,18 @@ def test_old_module_names_lead_to_modules_that_exist():
 
     existing = {module_name(path) for path in SOURCES}
     assert set(MOVED.values()) <= existing and not MOVED.keys() & existing
+
+
+def test_documents_and_notebooks_use_the_new_module_names():
+    from dots_jax.moved import MOVED
+
+    old = re.compile(r"dots_jax[./](?:" + "|".join(name.replace(".", "[./]") for name in MOVED) + r")(?![\w./])")
+    texts = [
+        path for name in ("docs", "gin", "notebooks", "benchmarks", "tpu_scripts") for path in (ROOT / name).rglob("*")
+    ]
+    texts = [path for path in [ROOT / "README.md", *texts] if path.suffix in (".md", ".py", ".gin", ".ipynb", ".sh")]
+    found = {path.name: old.findall(path.read_text(encoding="utf-8").replace(" import ", ".")) for path in texts}
+    assert not {name: names for name, names in found.items() if names} and len(texts) > 30
 
 
 @pytest.mark.subprocess
