@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import select
 import sys
 import tempfile
 import traceback
@@ -16,8 +17,9 @@ from dots_jax.config import UserError
 
 
 def execute(options_class: type, main: Callable, about: str, words: Sequence[str]) -> int:
-    """Calls `main(options)`, which may return an exit status; returns it, or 0, 2 for what the user or a person must fix, and
-    130 after Ctrl-C. With options.exit_codes it is 1 for what may pass when the command is started again.
+    """Calls `main(options)`, which may return an exit status; returns it, or 0, 2 for what the user or a person must fix, 130
+    after Ctrl-C, and 141 without a word when the reader of what it prints is gone, as after `| head`: what a shell gives a
+    command that SIGPIPE ended. With options.exit_codes it is 1 for what may pass when the command is started again.
     """
     # TensorFlow and gRPC read these when they are loaded, which is after this; a user's own choice stays.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -30,16 +32,27 @@ def execute(options_class: type, main: Callable, about: str, words: Sequence[str
         if not options.debug:
             _quiet_libraries()
         status = main(options)
+        sys.stdout.flush()  # here, where a closed pipe is still ours to answer
         return status if isinstance(status, int) else 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more at its end
+            return 141
         if options is not None and options.debug:
             traceback.print_exc()
         print("error: " + _sentence(error), file=sys.stderr, flush=True)
         # Whatever starts the command again needs to know whether that can help; a person reads the sentence.
         return 1 if getattr(options, "exit_codes", False) and getattr(error, "retryable", True) else 2
+
+
+def _reader_is_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads; a bucket's connection may break as well."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _quiet_libraries() -> None:

@@ -23,7 +23,9 @@ def main(options: GenerateOptions) -> None:
     options = dataclasses.replace(options, stop=tuple(map(unescape, options.stop)))
     load_tensorflow(options.debug)
     from dots_jax.inference.session import generate
+    from dots_jax.parallel.distributed import require_backend
 
+    require_backend()
     generate(options)
 
 

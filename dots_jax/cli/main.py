@@ -6,11 +6,15 @@
 `dots COMMAND --help` shows the flags of one. Without installation, from a checkout: python -m dots_jax COMMAND.
 """
 
+import ast
 import importlib
+import inspect
 import sys
+import types
 from collections.abc import Sequence
 
 from dots_jax.cli.execute import execute
+from dots_jax.cli.options import Options
 from dots_jax.cli.suggestion import did_you_mean
 
 # The command `plan pod` is the module plan_pod of this folder: its OPTIONS, its main(options), and its docstring for --help.
@@ -34,8 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs the command that these words are, by default those of the process; returns its exit status."""
     words = list(sys.argv[1:] if words is None else words)
     if not words or words[0] in ("--help", "-h", "help"):
-        print("\n".join([(__doc__ or "").strip(), "", *(f"  {name:<18}{line}" for name, line in COMMANDS.items())]))
-        return 0 if words else 2
+        return execute(Options, lambda _: print(_overview()), "", []) or (0 if words else 2)
     name = next((name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS), None)
     rest = words[len((name or "").split()) :]
     subcommands = [command.split()[1] for command in COMMANDS if command.startswith(f"{name} ")]
@@ -46,7 +49,17 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"error: {what} {wrong}{suggestion}", file=sys.stderr)
         return 2
     command = importlib.import_module(f"dots_jax.cli.{name.replace(' ', '_')}")
-    return execute(command.OPTIONS, command.main, command.__doc__ or "", rest)
+    return execute(command.OPTIONS, command.main, _docstring(command), rest)
+
+
+def _overview() -> str:
+    commands = (f"  {name:<18}{line}" for name, line in COMMANDS.items())
+    return "\n".join([_docstring(sys.modules[__name__]).strip(), "", *commands])
+
+
+def _docstring(module: types.ModuleType) -> str:
+    """python -OO leaves it out of what it compiles."""
+    return module.__doc__ or ast.get_docstring(ast.parse(inspect.getsource(module)), clean=False) or ""
 
 
 if __name__ == "__main__":

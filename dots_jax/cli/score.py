@@ -15,5 +15,7 @@ OPTIONS = ScoreOptions
 def main(options: ScoreOptions) -> None:
     load_tensorflow(options.debug)
     from dots_jax.inference.session import score
+    from dots_jax.parallel.distributed import require_backend
 
+    require_backend()
     score(options)

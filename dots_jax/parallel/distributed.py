@@ -7,6 +7,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from dots_jax.config import UserError
+from dots_jax.human import first_line
 
 T = TypeVar("T")
 
@@ -18,16 +19,34 @@ class NotTogetherError(UserError):
 
 
 def initialize(distributed: str | None) -> None:
-    """Joins the processes of one run, before anything touches a device.
+    """Joins the processes of one run, before anything touches a device, and sees to it that there is a device.
 
     distributed: None for a single process; `auto` on TPU pods and clusters that jax knows (Slurm, GKE, Open MPI);
       otherwise ADDRESS:PORT,PROCESS,PROCESSES, as in `10.0.0.2:8476,0,2`.
 
     Raises:
-      UserError: it is none of these. Where the others do not come, jax itself ends the process, after five minutes.
+      UserError: it is none of these, or JAX has no device. Where the others do not come, jax itself ends the process, after
+        five minutes.
     """
-    if not distributed:
-        return
+    if distributed:
+        _join(distributed)
+    require_backend()
+
+
+def require_backend() -> None:
+    """Raises UserError where JAX has no device of the kind that it is asked for: its own error may not name that kind."""
+    try:
+        jax.devices()
+    except Exception as error:  # noqa: BLE001  RuntimeError, AssertionError, or AttributeError under python -O
+        asked = jax.config.jax_platforms
+        why = first_line(error) if str(error) else "no reason is given"
+        raise UserError(
+            f"JAX finds no device with JAX_PLATFORMS={asked or ''} ({why}): unset JAX_PLATFORMS, or install jax for that device, "
+            "as in pip install 'jax[cuda12]'."
+        ) from error
+
+
+def _join(distributed: str) -> None:
     arguments = {}
     if distributed != "auto":
         try:

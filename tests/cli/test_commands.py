@@ -256,3 +256,28 @@ def test_as_a_process(run_gin, tmp_path, process_env, binding, status, out, err)
         cwd=tmp_path, capture_output=True, text=True, env=process_env,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (status, out, err)
+
+
+@pytest.mark.subprocess
+def test_help_without_docstrings(process_env):
+    command = [sys.executable, "-OO", "-m", "dots_jax", "plan", "curriculum", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, env=process_env)
+    assert done.returncode == 0 and "    dots plan curriculum " in done.stdout, done.stderr
+
+
+@pytest.mark.subprocess
+def test_a_reader_that_closes_the_pipe(process_env, repo_root):
+    command = [sys.executable, "-m", "dots_jax", "plan", "--gin_file=gin/tiny.gin"]
+    process = subprocess.Popen(command, cwd=repo_root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=process_env)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 141
+    process.stderr.close()
+
+
+@pytest.mark.subprocess
+@pytest.mark.parametrize("flags", [[], ["-OO"]])
+def test_a_platform_that_this_machine_lacks(process_env, flags):
+    code = "from dots_jax.parallel.distributed import initialize; initialize(None)"
+    environment = {**process_env, "JAX_PLATFORMS": "cuda"}
+    done = subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, env=environment)
+    assert "UserError: JAX finds no device with JAX_PLATFORMS=cuda (" in done.stderr
