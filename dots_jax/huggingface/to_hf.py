@@ -7,6 +7,7 @@ can be renamed, the config and the index are written last.
 """
 
 import collections
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -57,7 +58,7 @@ def to_hf(
     total = sum(tensor.num_bytes for part in files.values() for tensor in part)
     target = folder(target_path)
     lock = one_run_at_a_time(str(target.parent), f"the export {target.name}", f".{target.name}.owner.json")
-    with disk_errors(target_path, "The folder"), lock:
+    with disk_errors(target_path, "The folder"), lock, source.vanishing():
         work.open(total)
         _write_files(source, files, work)
         work.barrier("files written")
@@ -79,6 +80,19 @@ class Source:
         self.arrays = StoredArrays(opened.path / "model", CHUNK_CACHE_BYTES)
         self.dtype = self.arrays.arrays["params/embed/w_VD"].dtype
         self.layouts = {layout.weight: layout for layout in layouts.layouts(self.config, self.dtype)}
+
+    @contextlib.contextmanager
+    def vanishing(self) -> Iterator[None]:
+        """A run deletes its older checkpoints: what reading one then raises does not say so."""
+        try:
+            yield
+        except Exception as error:
+            if self.path.exists():
+                raise
+            raise UserError(
+                f"The checkpoint {self.path} was deleted while it was exported, as a run does with all but its newest: start again, or "
+                "name a milestone as --step."
+            ) from error
 
     def verify(self, sums: dict[str, int]) -> None:
         """Refuses an export of arrays that are not the ones that were saved."""
@@ -137,7 +151,8 @@ class _Work:
         self._journal = self.folder / "conversion.partial"
         first = next(iter(files.values()))[-1]
         self._plan = json.dumps({
-            "format": 1, "source": source.metadata.checksum, "files": list(files), "dtype": first.dtype.name,
+            "format": 2, "source": source.metadata.checksum, "files": list(files), "dtype": first.dtype.name,
+            "checkpoint": str(source.path),
         })  # fmt: skip
 
     def open(self, total: int) -> None:
@@ -146,6 +161,8 @@ class _Work:
             taken = self.target.exists() and (not self.target.is_dir() or any(self.target.iterdir()))
             if taken and (self.local or not plan.exists()):  # in a bucket the export itself is there
                 raise UserError(f"{self._path} exists and is not empty: choose another folder, or delete it.")
+            if plan.exists() and plan.read_text() != self._plan:
+                self._forget_vanished(json.loads(plan.read_text()).get("checkpoint"))
             there = sum(entry.stat().length for entry in self.folder.iterdir()) if self.folder.exists() else 0
             check_disk(str(self.folder), max(0, total - there), "The folder", "another DST")
             self._journal.mkdir(parents=True, exist_ok=True)
@@ -156,6 +173,12 @@ class _Work:
             raise UserError(
                 f"{self.folder} holds the beginning of another export: delete it, or choose another folder."
             )
+
+    def _forget_vanished(self, checkpoint: str | None) -> None:
+        """The beginning of an export that nobody can finish, since its checkpoint is gone, does not block the next one."""
+        if checkpoint and not folder(checkpoint).exists():
+            for entry in list(self.folder.iterdir()):
+                entry.rmtree() if entry.is_dir() else entry.unlink()
 
     def journal(self, file: str) -> epath.Path:
         return self._journal / f"{file}.jsonl"

@@ -6,6 +6,7 @@ Claim: a killed conversion that starts again ends with the same bytes.
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -245,6 +246,29 @@ def test_a_damaged_checkpoint_is_not_exported(tmp_path, source, capfd):
     assert convert("to_hf", tmp_path / "dst", tmp_path / "out") == 2
     assert "params.head.w_DV" in only_error(capfd)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_exported(tmp_path, source, monkeypatch, capfd):
+    """A run keeps its newest checkpoints: what began does not block the export of the next one."""
+    native = tmp_path / "native"
+    assert convert("from_hf", source, native) == 0
+    read, reads = to_hf._read, []
+
+    def read_until_it_is_gone(*arguments):
+        reads.append(arguments)
+        if len(reads) == 5:
+            shutil.move(native / "checkpoints" / "0", tmp_path / "deleted")
+        return read(*arguments)
+
+    small_chunks(monkeypatch, unit=4096)
+    monkeypatch.setattr(to_hf, "_read", read_until_it_is_gone)
+    assert convert("to_hf", native, tmp_path / "back") == 2
+    assert "was deleted while it was exported, as a run does with all but its newest" in only_error(capfd)
+    assert not (tmp_path / "back").exists()
+
+    shutil.move(tmp_path / "deleted", native / "checkpoints" / "1")
+    assert convert("to_hf", native, tmp_path / "back") == 0
+    assert not (tmp_path / "back.partial").exists() and (tmp_path / "back" / "config.json").exists()
 
 
 def test_as_in_a_bucket(tmp_path, source, monkeypatch, process_env):
