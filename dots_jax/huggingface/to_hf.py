@@ -90,8 +90,8 @@ class Source:
             if self.path.exists():
                 raise
             raise UserError(
-                f"The checkpoint {self.path} was deleted while it was exported, as a run does with all but its newest: start again, or "
-                "name a milestone as --step."
+                f"The checkpoint {self.path} was deleted while it was exported, as a run does with all but its newest: start "
+                "again, or name a milestone as --step."
             ) from error
 
     def verify(self, sums: dict[str, int]) -> None:

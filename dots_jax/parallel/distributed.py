@@ -38,7 +38,7 @@ def require_backend() -> None:
     try:
         jax.devices()
     except Exception as error:  # noqa: BLE001  RuntimeError, AssertionError, or AttributeError under python -O
-        asked = jax.config.jax_platforms
+        asked = jax.config.values["jax_platforms"]
         why = first_line(error) if str(error) else "no reason is given"
         raise UserError(
             f"JAX finds no device with JAX_PLATFORMS={asked or ''} ({why}): unset JAX_PLATFORMS, or install jax for that device, "

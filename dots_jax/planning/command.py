@@ -10,6 +10,7 @@ from dots_jax.config import TrainConfig, UserError
 from dots_jax.curriculum.picture import check_suffix
 from dots_jax.planning.child_process import run_in_child
 from dots_jax.planning.pod import prepare_runtime
+from dots_jax.storage import write_text
 
 
 def plan_pod(config: TrainConfig, options: PodOptions) -> int:
@@ -46,9 +47,9 @@ def _plan(config: TrainConfig, options) -> int:
     print(f"compiled in {time.monotonic() - start:.0f} s", file=sys.stderr)
     forecast = Forecast(compiled)
     if options.hlo and compiled.text:
-        Path(options.hlo).write_text(compiled.text, encoding="utf-8")
+        write_text(options.hlo, compiled.text)
     if options.json:
-        Path(options.json).write_text(json.dumps(forecast.as_json(), indent=1) + "\n", encoding="utf-8")
+        write_text(options.json, json.dumps(forecast.as_json(), indent=1) + "\n")
     if options.picture:
         from dots_jax.planning.forecast_picture import draw
 

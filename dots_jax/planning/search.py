@@ -9,7 +9,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from dots_jax.cli.options import PodOptions
 from dots_jax.config import EXPERT_STRATEGIES, Stage, TrainConfig, UserError
@@ -18,6 +17,7 @@ from dots_jax.planning.analytic import Rough, group_along, rough
 from dots_jax.planning.compile import Job, compile_step
 from dots_jax.planning.forecast import Forecast
 from dots_jax.planning.pod import network_of_mesh_sizes
+from dots_jax.storage import write_text
 
 Remat = str | tuple[str, ...]
 REMATS: tuple[Remat, ...] = (
@@ -163,7 +163,7 @@ def search(job: Job, options: PodOptions) -> int:
             {"settings": c.settings, "gin": gin_lines(c.job), "rough": dataclasses.asdict(c.rough)} | f.as_json()
             for c, f in ranked
         ]
-        Path(options.json).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        write_text(options.json, json.dumps(rows, indent=1) + "\n")
     return 0 if ranked and ranked[0][1].memory.fits else 1
 
 

@@ -3,7 +3,7 @@
 from dots_jax.checkpoint.metadata import CheckpointMetadata
 from dots_jax.checkpoint.store import Checkpoints, check_same_model
 from dots_jax.config import UserError
-from dots_jax.storage import folder
+from dots_jax.storage import folder, write_text
 from dots_jax.training.initial import first_state
 from dots_jax.training.report import say
 from dots_jax.training.run import Run
@@ -67,4 +67,4 @@ def write_config(run: Run) -> None:
     """The gin texts of the run, into its workdir."""
     texts = {"config.gin": run.options.gin_text, "operative_config.gin": run.options.operative_text}
     for name, text in texts.items():
-        (folder(run.options.workdir) / name).write_text(text)
+        write_text(folder(run.options.workdir) / name, text)
