@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import resource
 import select
 import sys
 import tempfile
@@ -14,6 +15,8 @@ from absl import logging as absl_logging
 
 from dots_jax.cli.arguments import parse
 from dots_jax.config import UserError
+
+ENOUGH_ADDRESSES = 16 * 2**30
 
 
 def execute(options_class: type, main: Callable, about: str, words: Sequence[str]) -> int:
@@ -31,6 +34,7 @@ def execute(options_class: type, main: Callable, about: str, words: Sequence[str
             return 0
         if not options.debug:
             _quiet_libraries()
+        _note_memory_limit()
         status = main(options)
         sys.stdout.flush()  # here, where a closed pipe is still ours to answer
         return status if isinstance(status, int) else 0
@@ -46,6 +50,18 @@ def execute(options_class: type, main: Callable, about: str, words: Sequence[str
         print("error: " + _sentence(error), file=sys.stderr, flush=True)
         # Whatever starts the command again needs to know whether that can help; a person reads the sentence.
         return 1 if getattr(options, "exit_codes", False) and getattr(error, "retryable", True) else 2
+
+
+def _note_memory_limit() -> None:
+    """JAX and TensorFlow reserve more addresses than they use: a low limit ends them in native code, without a sentence."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if 0 <= limit < ENOUGH_ADDRESSES:
+        print(
+            f"note: ulimit -v allows this process {limit / 2**30:.1f} GiB of addresses, and the libraries may end it there: "
+            "if they do, raise it (ulimit -v unlimited)",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _reader_is_gone() -> bool:

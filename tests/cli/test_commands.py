@@ -281,3 +281,11 @@ def test_a_platform_that_this_machine_lacks(process_env, flags):
     environment = {**process_env, "JAX_PLATFORMS": "cuda"}
     done = subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, env=environment)
     assert "UserError: JAX finds no device with JAX_PLATFORMS=cuda (" in done.stderr
+
+
+@pytest.mark.subprocess
+def test_a_limit_of_addresses_is_named(process_env, repo_root):
+    command = f"ulimit -v 4000000; {sys.executable} -m dots_jax plan --gin_file=gin/tiny.gin"
+    done = subprocess.run(["bash", "-c", command], cwd=repo_root, capture_output=True, text=True, env=process_env)
+    assert done.stderr.startswith("note: ulimit -v allows this process 3.8 GiB of addresses,"), done
+    assert done.returncode == 0 and done.stdout.startswith("tokens ")
