@@ -9,6 +9,7 @@ import tokenize
 from pathlib import Path
 
 CONFIG = Path(__file__).parents[1] / "dots_jax" / "config"
+NO_SETTINGS = ("records",)  # values that others are made of
 FIRST = ("training", "curriculum", "model", "compute", "mesh", "data", "commands")  # the order of the page
 
 
@@ -39,7 +40,7 @@ def class_table(node: ast.ClassDef, comment: dict[int, str]) -> str:
 def settings() -> str:
     paths = sorted(CONFIG.glob("*.py"), key=lambda path: (*FIRST, path.stem).index(path.stem))
     parts = []
-    for path in paths:
+    for path in (path for path in paths if path.stem not in NO_SETTINGS):
         text = path.read_text()
         classes = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.decorator_list]
         # The class that a command reads comes last in its file, and first on the page.

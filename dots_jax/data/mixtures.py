@@ -109,7 +109,7 @@ def _origin(source: Source) -> seqio.DataSource:
     if source.files:
         from dots_jax.data.sources.file_source import FileSource
 
-        return FileSource(dict(source.files), source.field)
+        return FileSource(source.file_sets(), source.field)
     if source.tfds.split(":")[0] == "python_stdlib":
         return stdlib_source(source)
     return TfdsSource(source)

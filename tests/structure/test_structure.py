@@ -91,7 +91,7 @@ ONLY_IN = {
     "gin": {"cli.gin_config"},
     "absl.flags": set(),
     "apache_beam": {"data.cache.job", "curation"},  # importing it takes seconds, and training needs none of it
-    "pyarrow": {"data.sources.record_files", "curation"},
+    "pyarrow": {"data.sources.parquet_rows", "curation"},
     "zstandard": {"data.sources.json_lines", "curation"},
     "fsspec": {"storage"},
     "orbax": {"checkpoint", "huggingface", "analysis"},

@@ -36,6 +36,7 @@ from dots_jax.data.registry import get_task, task_vocabulary
 from dots_jax.data.sources.content import Content
 from dots_jax.data.sources.documents import Document, Reading, commonest, documents_of, user_field
 from dots_jax.data.sources.json_lines import ENDINGS, Malformed
+from dots_jax.data.sources.split_files import plain_name
 from dots_jax.data.tokenizers import vocabulary as vocabularies
 from dots_jax.storage import atomic_path, atomic_write, write_text
 
@@ -84,7 +85,8 @@ def tokenise(building: Path, index: int, samples: int, bar: bool = False) -> Non
         "sha256": content.sha256 if content else None, "runs": runs, "documents": documents, "tokens": num_tokens,
         "bytes": None if lengths is None else num_bytes, "malformed": malformed.counts, "first": malformed.first,
         "samples": malformed.samples(),
-    } | ({"damaged": damage.reason, "lost_bytes": damage.lost_bytes} if damage else {}))  # fmt: skip
+    } | ({"left_out": dict(sorted(reading.left_out.items()))} if reading.left_out else {})
+      | ({"damaged": damage.reason, "lost_bytes": damage.lost_bytes} if damage else {}))  # fmt: skip
 
 
 def _hasher(*parts) -> "hashlib.blake2b":
@@ -249,7 +251,13 @@ def check_pieces(building: Path, max_malformed: float, max_damaged_files: int = 
             f"CacheConfig.max_malformed = {max_malformed:.6g} allows: {commonest(counts)} ({_example(pieces, counts)}); "
             f"{building / fmt.MALFORMED} shows some: fix the files, or raise the limit."
         )
-    check_expected(what, plan.split, documents + bad, expected)
+    left_out = left_out_counts(pieces)
+    check_expected(what, plan.split, documents + bad + sum(left_out.values()), expected)
+    if not documents and left_out:
+        raise UserError(
+            f"{what}: the settings of its source leave out all {sum(left_out.values()):,} usable records of split "
+            f"{plan.split!r} ({commonest(left_out)}): loosen them."
+        )
     if tokens == documents:
         found = "no documents" if not documents else "only empty documents"
         raise UserError(f"{what} has {found} in its split {plan.split!r}: there is nothing to learn from.")
@@ -281,7 +289,7 @@ def _example(pieces: list[dict], counts: dict[str, int]) -> str:
 
 def place_of(name: str) -> str:
     """What the number of a record counts."""
-    return "line" if name.endswith(ENDINGS) else "record"
+    return "line" if plain_name(name).endswith(ENDINGS) else "record"
 
 
 def finish(building: Path, samples: int) -> fmt.Manifest:
@@ -290,7 +298,7 @@ def finish(building: Path, samples: int) -> fmt.Manifest:
     pieces, cache = _pieces(building, plan), building / "cache"
     files = [read_json(building / "shards" / f"{shard:05d}.json") for shard in range(plan.shards)]
     _write_samples(cache / fmt.MALFORMED, plan, pieces, samples)
-    fields = ("name", "size", "sha256", "documents", "tokens", "malformed", "damaged", "lost_bytes")
+    fields = ("name", "size", "sha256", "documents", "tokens", "malformed", "left_out", "damaged", "lost_bytes")
     contents = [(piece["name"], piece["sha256"]) for piece in pieces]
     known = all(checksum for _, checksum in contents)
     fixed = {name: value for name, value in dataclasses.asdict(plan).items() if name not in ("shards", "pieces")}
@@ -301,6 +309,7 @@ def finish(building: Path, samples: int) -> fmt.Manifest:
         tokens=sum(piece["tokens"] for piece in pieces),
         bytes=None if any(piece["bytes"] is None for piece in pieces) else sum(piece["bytes"] for piece in pieces),
         malformed=_malformed_counts(pieces),
+        left_out=left_out_counts(pieces),
         files=[file for file in files if file["documents"]],
         sources=[{name: piece[name] for name in fields if name in piece} for piece in pieces],
     )
@@ -320,6 +329,12 @@ def _pieces(building: Path, plan: Plan) -> list[dict]:
 
 def _malformed_counts(pieces: list[dict]) -> dict[str, int]:
     counts = sum((Counter(piece["malformed"]) for piece in pieces), Counter())
+    return dict(sorted(counts.items()))
+
+
+def left_out_counts(pieces: list[dict]) -> dict[str, int]:
+    """Setting of the source -> records that it leaves out."""
+    counts = sum((Counter(piece.get("left_out", {})) for piece in pieces), Counter())
     return dict(sorted(counts.items()))
 
 

@@ -12,13 +12,15 @@ from dots_jax.data.cache import token_format as fmt
 from dots_jax.data.cache.code_identity import code_identity
 from dots_jax.data.registry import task_vocabulary
 from dots_jax.data.sources.documents import is_weighted, pieces_of
+from dots_jax.data.sources.json_lines import COMPRESSIONS
+from dots_jax.data.sources.split_files import plain_name
 from dots_jax.data.tokenizers import vocabulary as vocabularies
 from dots_jax.storage import write_text
 
 # Of the order of documents in the stream. Not the run's seed: the cache serves every run, whose own order is order.py.
 DOCUMENT_ORDER_SEED = 0
 SHARD_BYTES = 512 << 20  # of text for each file; a worker holds one file's tokens, up to four bytes for each
-_COMPRESSED = (".gz", ".zst", ".parquet")
+_COMPRESSED = (*COMPRESSIONS, ".parquet")
 _COMPRESSION = 4  # what text shrinks by, roughly
 
 
@@ -53,7 +55,7 @@ def plan(task: seqio.Task, split: str, source: str, shards: int = 0, chunk_token
     vocabulary = task_vocabulary(task)
     pieces = pieces_of(task, split)
     if shards == 0:
-        text = sum(p.size * (_COMPRESSION if p.name.endswith(_COMPRESSED) else 1) for p in pieces)
+        text = sum(p.size * (_COMPRESSION if plain_name(p.name).endswith(_COMPRESSED) else 1) for p in pieces)
         shards = max(1, -(-text // SHARD_BYTES))
     return Plan(
         format=fmt.FORMAT, task=task.name, split=split, source=source,

@@ -17,6 +17,7 @@ def sources(task: str, split: str, manifest: Manifest) -> str:
     damaged = [row for row in rows if "damaged" in row]
     lost = f"  {len(damaged):,} damaged, {sum(row['lost_bytes'] for row in damaged):,} bytes lost" if damaged else ""
     lines.append("  " + _line(f"all {len(rows):,} ({MANIFEST})", width, rows) + lost)
+    lines += [f"  {count:,} left out by {setting}" for setting, count in manifest.left_out.items()]
     return "\n".join(lines)
 
 

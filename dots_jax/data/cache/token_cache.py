@@ -33,7 +33,7 @@ from dots_jax.data.cache import token_format as fmt
 from dots_jax.data.cache.code_identity import code_identity
 from dots_jax.data.cache.token_stream import TokenStream
 from dots_jax.data.registry import check_split, get_task, task_vocabulary
-from dots_jax.data.sources.documents import is_weighted, user_field
+from dots_jax.data.sources.documents import is_weighted
 from dots_jax.data.sources.file_source import FileSource, SourceFile
 from dots_jax.data.sources.json_lines import DamagedFile, Malformed
 from dots_jax.data.sources.record_files import check_beginning, numbered_texts
@@ -121,7 +121,7 @@ def check_cache(task: seqio.Task, split: str, directory: Path, thorough: bool = 
             f"The token cache {directory} was made by other code than task {task.name!r} has now (its preprocessors, or the module "
             "that defines them): delete that folder and it is made again, or take that change back."
         )
-    records = manifest.documents + sum(manifest.malformed.values())
+    records = manifest.documents + sum(manifest.malformed.values()) + sum(manifest.left_out.values())
     cache_build.check_expected(f"Task {task.name!r}", split, records, _expected_documents(task, split))
     source_check.check_sources(task, split, directory, manifest, thorough)
     return manifest
@@ -220,9 +220,9 @@ def look_first(
         raise cache_build.damaged_files(what, split, len(files), damaged)
     if max_malformed == 1:
         return
-    field, found = user_field(task), None
+    found = None
     for file in dict.fromkeys((files[0], files[len(files) // 2], files[-1])):
-        texts = numbered_texts(file.path, field, is_weighted(task))
+        texts = numbered_texts(file.path, task.source.file_set(split, file.name).rule, is_weighted(task))
         with contextlib.suppress(DamagedFile):
             for _, text in itertools.islice(texts, records):
                 if not isinstance(text, Malformed):

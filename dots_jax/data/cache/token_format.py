@@ -60,7 +60,8 @@ def token_dtype(vocab_size: int) -> str:
 class Manifest:
     """What a cache holds. tokens: end tokens included; bytes: of text, None if the vocabulary cannot say;
     fingerprint: of the names and checksums of the source files, None if it has none; code: of the preprocessors, hashed;
-    malformed: reason -> records left out; weighted: whether each token has a weight, 0 or 1; files: name, tokens, documents,
+    malformed: reason -> records that cannot be used; left_out: setting of the source -> records it leaves out;
+    weighted: whether each token has a weight, 0 or 1; files: name, tokens, documents,
     size in bytes and sha256 of each; sources: of each source file the name, size, sha256, documents, tokens, malformed
     records, and, if it could not be read to its end, `damaged`, the reason, and `lost_bytes`."""
 
@@ -82,6 +83,7 @@ class Manifest:
     files: list[dict]
     code: str = ""
     sources: list[dict] = dataclasses.field(default_factory=list)
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def write(self, directory: Path) -> None:
         # One line a file: some 80 000 files hold the report's 11T tokens, and people read these.

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from dots_jax.config import UserError
 from dots_jax.data.metrics import language_model_metrics
+from dots_jax.data.sources.file_source import FileSource
 from dots_jax.data.tokenizers import chat
 
 
@@ -44,6 +45,8 @@ def add_chat_task(name: str, source: seqio.DataSource, vocabulary: seqio.Vocabul
         )
     for token in chat.CHAT_TOKENS:
         vocabulary.special_id(token)
+    if isinstance(source, FileSource):
+        source.messages = True
     task = ChatTask(
         name,
         source=source,

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from dots_jax.config import UserError
-from dots_jax.storage import FoundFile, filesystem, first_line, in_bucket, open_file
+from dots_jax.data.sources.split_files import is_part, open_joined, parts_of, with_parts_joined
+from dots_jax.storage import FoundFile, filesystem, first_line, in_bucket
 
 _THREADS = 8  # of checksums: hashing and reading both let other threads run
 _RECENT_SECONDS = 2  # clocks of file systems tick in up to two seconds
@@ -26,6 +27,8 @@ class Content(NamedTuple):
 
 def look_at(path: str) -> FoundFile:
     """Size and time of a file. Raises UserError for what is none, or is not there."""
+    if is_part(path):
+        return with_parts_joined(parts_of(path))[0]
     try:
         if in_bucket(path):
             found = filesystem(path).info(path)
@@ -43,7 +46,7 @@ def look_at(path: str) -> FoundFile:
 def checksum(path: str) -> Content:
     """Of all bytes. Raises UserError for a file that cannot be read, or changes meanwhile."""
     before, digest = look_at(path), hashlib.sha256()
-    with open_file(path) as file:
+    with open_joined(path) as file:
         try:
             while block := file.read(1 << 20):
                 digest.update(block)

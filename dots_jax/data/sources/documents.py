@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import PurePath
@@ -19,7 +20,8 @@ from dots_jax.data.sources import chat_task
 from dots_jax.data.sources.content import Content, checksum, look_at, unchanged_since
 from dots_jax.data.sources.file_source import FileSource
 from dots_jax.data.sources.json_lines import DamagedFile, Malformed
-from dots_jax.data.sources.record_files import numbered_texts, text_of
+from dots_jax.data.sources.record_files import numbered_texts
+from dots_jax.data.sources.record_text import LeftOut, text_of
 from dots_jax.data.sources.text_task import plain_text_field
 from dots_jax.data.tokenizers import vocabulary as vocabularies
 from dots_jax.data.tokenizers.chat import MalformedConversation
@@ -46,13 +48,15 @@ class Piece(NamedTuple):
 class Reading:
     """What reading a piece says, other than its documents.
 
-    on_malformed: gets each record that cannot be used. content: of the piece's file, when it has been read; None if the piece
-    is no file. damage: if the file cannot be read to its end.
+    on_malformed: gets each record that cannot be used.
+    left_out: setting of the source -> records that it leaves out. content: of the piece's file, when it has been read; None if
+    the piece is no file. damage: if the file cannot be read to its end.
     """
 
     on_malformed: Callable[[Malformed], None]
     content: Content | None = None
     damage: DamagedFile | None = None
+    left_out: Counter[str] = dataclasses.field(default_factory=Counter)
 
 
 def commonest(counts: Mapping[str, int]) -> str:
@@ -133,8 +137,11 @@ def _file_texts(task: seqio.Task, split: str, name: str, reading: Reading) -> It
     before, digest = look_at(task.source.path_of(split, name)), hashlib.sha256()
     plain = plain_text_field(task) or chat_task.messages_field(task)
     try:
-        for number, text in numbered_texts(before.path, task.source.field, is_weighted(task), digest):
-            if not plain and isinstance(text, Malformed):  # tf.data has no place for it
+        rule = task.source.file_set(split, name).rule
+        for number, text in numbered_texts(before.path, rule, is_weighted(task), digest):
+            if isinstance(text, LeftOut):
+                reading.left_out[text.reason] += text.records
+            elif not plain and isinstance(text, Malformed):  # tf.data has no place for it
                 reading.on_malformed(text)
             else:
                 yield number, text

@@ -2,22 +2,30 @@
 zstandard for .zst.
 
     one JSON value a line, in UTF-8 with or without a byte order mark, with LF or CR LF; blank lines are no records;
-    *.jsonl as it is, *.jsonl.gz and *.jsonl.zst compressed, in one frame or many
+    *.jsonl as it is, *.jsonl.gz, .zst, .zstd and .xz compressed, in one frame or many;
+    *.json and the same compressed: JSON lines too, or one array, of which each element is a record
 
 A line that is no JSON is a `Malformed` in its place, with its number, and what follows is still read. A file that breaks off
 raises `DamagedFile`: what is behind that place is lost.
 """
 
+import codecs
+import itertools
 import json
+import lzma
 import os
+import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from dots_jax.config import UserError
-from dots_jax.storage import open_file
+from dots_jax.data.sources.split_files import open_joined, plain_name
 
-ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+COMPRESSIONS = (".gz", ".zst", ".zstd", ".xz")
+ENDINGS = (".jsonl", *(f".jsonl{ending}" for ending in COMPRESSIONS))
+JSON_ENDINGS = (".json", *(f".json{ending}" for ending in COMPRESSIONS))
+_LONGEST = 1 << 28  # characters of an array's element, so that a broken one does not fill the memory
 _BLOCK = 1 << 18  # bytes read at once
 _NOT_JSON, _NOT_UTF8 = "not JSON", "not UTF-8"
 _SHOWN = 200  # characters of a malformed record that are kept
@@ -62,7 +70,7 @@ class ByteStream:
 
     def __init__(self, path: str, digest=None):
         self.path, self.broken = path, ""
-        self._file, self._digest = open_file(path), digest
+        self._file, self._digest = open_joined(path), digest
         self.size = self._file.seek(0, os.SEEK_END)
         self._file.seek(0)
         self._position = self._piece = 0  # bytes of the file that were read, and before the last piece
@@ -90,12 +98,14 @@ class ByteStream:
         for pointer, reason in _POINTERS.items():
             if first.startswith(pointer):
                 raise self.damaged(reason, _size_in_pointer(first) or self.size)
-        compressed = self.path.endswith((".gz", ".zst"))
-        if compressed and not first:
+        name = plain_name(self.path)
+        if name.endswith(COMPRESSIONS) and not first:
             raise self.damaged("it is empty, which a compressed file never is")
-        if self.path.endswith(".gz"):
+        if name.endswith(".gz"):
             yield from self._frames(first, lambda: zlib.decompressobj(wbits=31), zlib.error, "gzip member")
-        elif self.path.endswith(".zst"):
+        elif name.endswith(".xz"):
+            yield from self._frames(first, lzma.LZMADecompressor, lzma.LZMAError, "xz stream")
+        elif name.endswith((".zst", ".zstd")):
             import zstandard  # not needed by who reads no .zst
 
             decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)  # `zstd --long=31` too
@@ -105,31 +115,28 @@ class ByteStream:
                 yield first
                 first = self._read()
 
-    def _frames(self, data: bytes, new, error_type: type[Exception], what: str) -> Iterator[bytes]:
+    def _frames(self, data: bytes, new: Callable, error_type: type[Exception], what: str) -> Iterator[bytes]:
         """The text of one frame or more. The libraries' own readers take a file that breaks off for a complete one."""
-        frame, inside = new(), False
+        frame, inside, padded = new(), False, what != "zstd frame"  # gzip and xz files may be filled up with zeros
         while data:
             while data:
                 try:
                     text = frame.decompress(data)
                 except error_type as error:
-                    behind = not inside and what == "gzip member" and self._position > len(data)
-                    raise self.damaged(
-                        "behind its last gzip member stands something else" if behind else error
-                    ) from None
+                    behind = not inside and padded and self._position > len(data)
+                    raise self.damaged(f"behind its last {what} stands something else" if behind else error) from None
                 yield text
                 data, inside = frame.unused_data, not frame.eof
                 if frame.eof:
                     frame = new()
-                    # gzip's files may be filled up with zeros.
-                    data = data.lstrip(b"\0") if what == "gzip member" else data
+                    data = data.lstrip(b"\0") if padded else data
             data = self._read()
-            if what == "gzip member" and not inside:
+            if padded and not inside:
                 while data and not data.strip(b"\0"):
                     data = self._read()
                 data = data.lstrip(b"\0")
         if inside:
-            self.broken = f"it ends inside a {what}"
+            self.broken = f"it ends inside {'an' if what[0] == 'x' else 'a'} {what}"
 
     def _read(self) -> bytes:
         self._piece = self._position
@@ -173,17 +180,94 @@ def read_rows(path: str | os.PathLike, digest=None) -> Iterator[tuple[int, objec
     line has no line end and is no JSON.
     """
     with ByteStream(str(path), digest) as stream:
-        for number, (line, closed) in enumerate(_lines(stream.blocks()), start=1):
-            if stream.broken and not closed:
-                raise stream.damaged(stream.broken, len(line))
-            if not line.strip():
-                continue
-            row = parse(line)
-            if isinstance(row, Malformed):
-                if not closed and row.reason in (_NOT_JSON, _NOT_UTF8):
-                    raise stream.damaged(f"its last line, {number}, breaks off", len(line))
-                row = row._replace(number=number)
-            yield number, row
+        yield from _rows(stream, stream.blocks())
+
+
+def _rows(stream: ByteStream, blocks: Iterable[bytes]) -> Iterator[tuple[int, object]]:
+    for number, (line, closed) in enumerate(_lines(blocks), start=1):
+        if stream.broken and not closed:
+            raise stream.damaged(stream.broken, len(line))
+        if not line.strip():
+            continue
+        row = parse(line)
+        if isinstance(row, Malformed):
+            if not closed and row.reason in (_NOT_JSON, _NOT_UTF8):
+                raise stream.damaged(f"its last line, {number}, breaks off", len(line))
+            row = row._replace(number=number)
+        yield number, row
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------------
+
+
+def read_json(path: str | os.PathLike, digest=None) -> Iterator[tuple[int, object]]:
+    """(number from 1, JSON value or a Malformed) of a .json file: of each element of its array, or of each line.
+
+    Raises as read_rows does. An array is read piece by piece: memory holds its longest element.
+    """
+    with ByteStream(str(path), digest) as stream:
+        blocks, head = stream.blocks(), b""
+        while not (begin := head.removeprefix(codecs.BOM_UTF8).lstrip()) and (block := next(blocks, None)) is not None:
+            head += block
+        rest = itertools.chain([head], blocks)
+        if begin.startswith(b"["):
+            yield from enumerate(_elements(stream, rest), start=1)
+        else:
+            yield from ((number, row) for number, (_, row) in enumerate(_rows(stream, rest), start=1))
+
+
+_BLANK = re.compile(r"\s*")
+
+
+def _elements(stream: ByteStream, blocks: Iterable[bytes]) -> Iterator[object]:
+    text, at, found, more = "", 0, 0, True
+    pieces = codecs.iterdecode(blocks, "utf-8-sig")
+    scan = json.JSONDecoder().raw_decode
+
+    def refill() -> bool:
+        """Doubles what is in memory at least, so that a long element is not scanned again for each block."""
+        nonlocal text, at, more
+        parts, size = [text[at:]], len(text) - at
+        wanted = max(_BLOCK, 2 * size)
+        while more and size < wanted:
+            try:
+                piece = next(pieces, None)
+            except UnicodeDecodeError:
+                raise stream.damaged(f"it is not UTF-8 behind record {found}") from None
+            more = piece is not None
+            parts.append(piece or "")
+            size += len(piece or "")
+        text, at, grown = "".join(parts), 0, size > len(parts[0])
+        return grown
+
+    def next_sign() -> str:
+        nonlocal at
+        while (at := _BLANK.match(text, at).end()) == len(text):
+            if not refill():
+                raise stream.damaged(stream.broken or f"its array ends behind record {found} without a bracket")
+        return text[at]
+
+    next_sign()
+    at += 1  # the bracket
+    while next_sign() != "]":
+        while True:
+            try:
+                value, end = scan(text, at)
+                end = _BLANK.match(text, end).end()
+            except (ValueError, RecursionError):
+                end = 0
+            if 0 < end < len(text):  # else a number may go on in the next block
+                break
+            if len(text) - at > _LONGEST or not refill():
+                if end:
+                    break
+                raise stream.damaged(stream.broken or f"record {found + 1} of its array is no JSON or breaks off")
+        at, found = end, found + 1
+        yield value
+        if next_sign() == ",":
+            at += 1
+        elif text[at] != "]":
+            raise stream.damaged(f"behind record {found} of its array stands no comma")
 
 
 def parse(line: bytes) -> object:

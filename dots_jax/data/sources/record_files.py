@@ -1,11 +1,12 @@
 """Files of records, one after the other: JSON lines, Parquet, ArrayRecord and TFRecord. The one reader of them all.
 
-    *.jsonl  *.jsonl.gz  *.jsonl.zst      one JSON object a line (json_lines.py)
+    *.jsonl, and with .gz .zst .zstd .xz  one JSON object a line (json_lines.py)
+    *.json, and compressed the same       an array of objects, or one a line
     *.parquet                             one row a record
     *.array_record  *.arrayrecord         one tf.train.Example a record
     *.tfrecord  *.tfrecord.gz             the same, as TensorFlow writes it
 
-The field of a record is a text, or the messages of a conversation, a list of objects, which becomes its JSON.
+A compressed file may be cut into parts (split_files.py). What of a record is its text, a RecordRule says (record_text.py).
 A record that cannot be used becomes a `Malformed` in its place, with its number: what follows is still read. A file that
 cannot be read to its end raises `DamagedFile`.
 """
@@ -16,23 +17,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import google_crc32c
-import pyarrow
-import pyarrow.parquet
 import tensorflow as tf
 from array_record.python import array_record_module
 
 from dots_jax.config import UserError
-from dots_jax.data.sources import json_lines
+from dots_jax.config.records import RecordRule
+from dots_jax.data.sources import json_lines, parquet_rows
 from dots_jax.data.sources.content import look_at
 from dots_jax.data.sources.json_lines import ByteStream, DamagedFile, Malformed
-from dots_jax.storage import BUCKET, filesystem, in_bucket
+from dots_jax.data.sources.record_text import LeftOut, Record, RecordText
+from dots_jax.data.sources.split_files import plain_name
 
 _BATCH = 1024  # records read at once
 _SHOWN = 200  # characters of a malformed record that are kept
 
 
 def is_record_file(path: str | Path) -> bool:
-    return str(path).endswith(tuple(_READERS))
+    return plain_name(str(path)).endswith(tuple(_READERS))
 
 
 def check_format(path: str | Path) -> None:
@@ -41,31 +42,33 @@ def check_format(path: str | Path) -> None:
         raise UserError(f"{path} is of no known format: its name must end in one of {', '.join(_READERS)}.")
 
 
-def read_texts(path: str | Path, field: str, messages: bool = True, digest=None) -> Iterator[bytes | Malformed]:
-    """The text of every record of a file, as UTF-8, in the order of the file, in memory that does not grow.
+def read_texts(
+    path: str | Path, rule: RecordRule | str, messages: bool = True, digest=None
+) -> Iterator[bytes | Malformed]:
+    """The text of every record of a file that the rule takes, as UTF-8, in the order of the file, in memory that does not grow.
 
-    messages: whether a list of objects is a text too, as its JSON. digest: of hashlib; it gets all bytes of the file, read
-    to the end or damaged.
+    rule: or the name of the field alone. messages: whether a list of objects is a text too, as its JSON. digest: of hashlib;
+    it gets all bytes of the file, read to the end or damaged.
 
     Raises UserError for a file that cannot be opened, DamagedFile for one that cannot be read to its end.
     """
-    return (text for _, text in numbered_texts(path, field, messages, digest))
+    return (text for _, text in numbered_texts(path, rule, messages, digest) if not isinstance(text, LeftOut))
 
 
 def numbered_texts(
-    path: str | Path, field: str, messages: bool = True, digest=None
-) -> Iterator[tuple[int, bytes | Malformed]]:
-    """`read_texts`, each with its number from 1: of its line, or of the record in a file without lines."""
+    path: str | Path, rule: RecordRule | str, messages: bool = True, digest=None
+) -> Iterator[tuple[int, bytes | Malformed | LeftOut]]:
+    """`read_texts`, each with its number from 1: of its line, or of the record in a file without lines; and what the rule
+    leaves out."""
     path = str(path)
-    reader = next(read for ending, read in _READERS.items() if path.endswith(ending))
-    number = 0
-    for value in reader(path, field, digest):
-        if type(value) is tuple:  # (number of the line, value)
-            number, value = value
-        else:
-            number += 1
-        text = value if isinstance(value, Malformed) else text_of(value, field, messages)
-        yield number, text._replace(number=number) if isinstance(text, Malformed) else text
+    reader = next(read for ending, read in _READERS.items() if plain_name(path).endswith(ending))
+    make = RecordText(RecordRule(field=rule) if isinstance(rule, str) else rule, messages)
+    filtered = reader is _parquet
+    for number, record in reader(path, make, digest):
+        found = record if not isinstance(record, Record) else (None if filtered else make.refused(record))
+        if found is None:
+            found = make.text(record)
+        yield number, found if isinstance(found, bytes) else found._replace(number=number)
 
 
 def check_beginning(path: str | Path) -> None:
@@ -77,79 +80,46 @@ def check_beginning(path: str | Path) -> None:
     if path.endswith((".parquet", ".array_record", ".arrayrecord")):
         if size == 0:
             raise DamagedFile(path, "it is empty", 0, 0)
-        next(read_texts(path, ""), None)
-
-
-class _Field:
-    """A record's field, of which `shown` tells what the record has."""
-
-    __slots__ = ("shown", "value")
-
-    def __init__(self, value, shown):
-        self.value, self.shown = value, shown
-
-
-def text_of(value, field: str, messages: bool = True) -> bytes | Malformed:
-    """The text of a field as UTF-8. value: what the field holds, None if it is not there."""
-    record = value
-    if isinstance(value, _Field):
-        value, record = value.value, value.shown
-    if isinstance(value, str):
-        try:
-            return value.encode()
-        except UnicodeEncodeError:  # JSON can spell half a surrogate pair
-            return Malformed("not UTF-8", repr(value[:_SHOWN]))
-    if isinstance(value, bytes):
-        try:
-            value.decode()
-        except UnicodeDecodeError:
-            return Malformed("not UTF-8", repr(value[:_SHOWN]))
-        return value
-    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
-        if messages:
-            return text_of(json.dumps(value, ensure_ascii=False), field)
-        return Malformed(f"field {field!r} is a list of objects and no text", str(record)[:_SHOWN])
-    reason = f"no field {field!r}" if value is None else f"field {field!r} is no text"
-    return Malformed(reason, str(record)[:_SHOWN])
+        next(read_texts(path, "-"), None)
 
 
 # --- the formats ------------------------------------------------------------------------------------------------------
 
 
-def _json_lines(path: str, field: str, digest) -> Iterator:
-    for number, row in json_lines.read_rows(path, digest):
+# Each gives (number from 1, Record, Malformed or LeftOut) of every record.
+
+
+def _json_lines(path: str, rule: RecordText, digest) -> Iterator:
+    return _objects(json_lines.read_rows(path, digest))
+
+
+def _json(path: str, rule: RecordText, digest) -> Iterator:
+    return _objects(json_lines.read_json(path, digest))
+
+
+def _objects(rows) -> Iterator:
+    for number, row in rows:
         if isinstance(row, dict):
-            yield number, _Field(row.get(field), row)
+            yield number, Record(row, row)
         elif isinstance(row, Malformed):
             yield number, row
         else:
             yield number, Malformed("no JSON object", json.dumps(row)[:_SHOWN])
 
 
-def _parquet(path: str, field: str, digest) -> Iterator:
+def _parquet(path: str, rule: RecordText, digest) -> Iterator:
     size = _feed(path, digest)
-    read = total = 0
+    read, total = 0, 0
+
+    def progress(*rows):
+        nonlocal read, total
+        read, total = rows
+
     with _damage(path, size, lambda: size - size * read // max(1, total)):
-        # A local path as it is, which pyarrow reads without Python; a bucket through the one client of this project. Checksums of
-        # pages are there if the writer wrote some.
-        client = filesystem(path) if in_bucket(path) else None
-        with pyarrow.parquet.ParquetFile(
-            path.removeprefix(BUCKET), filesystem=client, page_checksum_verification=True
-        ) as file:
-            names, total = file.schema_arrow.names, file.metadata.num_rows
-            if field not in names:
-                missing = Malformed(f"no field {field!r}", "columns: " + ", ".join(names))
-                yield from (missing for _ in range(total))
-                return
-            for batch in file.iter_batches(_BATCH, columns=[field]):
-                for value in batch.column(0).to_pylist():
-                    yield _Field(value, "null" if value is None else value)
-                read += len(batch)
-            if read != total:
-                raise EOFError(f"it has {read:,} of the {total:,} rows that it promises")
+        yield from parquet_rows.rows(path, rule, progress)
 
 
-def _array_record(path: str, field: str, digest) -> Iterator:
+def _array_record(path: str, rule: RecordText, digest) -> Iterator:
     size = _feed(path, digest)
     start = total = 0
     with _damage(path, size, lambda: size - size * start // max(1, total)):
@@ -159,16 +129,16 @@ def _array_record(path: str, field: str, digest) -> Iterator:
         try:
             total = reader.num_records()
             for start in range(0, total, _BATCH):
-                for record in reader.read(range(start, min(start + _BATCH, total))):
-                    yield _example_field(record, field)
+                for number, record in enumerate(reader.read(range(start, min(start + _BATCH, total))), start=start + 1):
+                    yield number, _example(record, rule)
         finally:
             reader.close()
 
 
-def _tfrecord(path: str, field: str, digest) -> Iterator:
+def _tfrecord(path: str, rule: RecordText, digest) -> Iterator:
     """Records of: length (8 bytes), checksum of it (4), data, checksum of it (4)."""
     with ByteStream(path, digest) as stream:
-        pieces = _Pieces(stream)
+        pieces, number = _Pieces(stream), 0
         while head := pieces.take(12):
             length = int.from_bytes(head[:8], "little")
             if len(head) == 12 and _masked_crc(head[:8]) != head[8:]:
@@ -178,7 +148,8 @@ def _tfrecord(path: str, field: str, digest) -> Iterator:
                 raise stream.damaged(stream.broken or "it ends inside a record", len(head) + len(body))
             if _masked_crc(body[:length]) != body[length:]:
                 raise stream.damaged("a record does not fit its checksum")
-            yield _example_field(body[:length], field)
+            number += 1
+            yield number, _example(body[:length], rule)
         if stream.broken:
             raise stream.damaged(stream.broken, 0)
 
@@ -204,15 +175,18 @@ def _masked_crc(data: bytes) -> bytes:
     return ((((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
 
 
-def _example_field(record: bytes, field: str):
+def _example(record: bytes, rule: RecordText) -> Record | Malformed:
     try:
         features = tf.train.Example.FromString(record).features.feature
     except Exception:  # protobuf's DecodeError, whose module is private
         return Malformed("no tf.train.Example", repr(record[:_SHOWN]))
-    if field not in features:
-        return Malformed(f"no field {field!r}", "features: " + ", ".join(sorted(features)))
-    values = features[field].bytes_list.value
-    return _Field(values[0] if len(values) == 1 else list(values), features[field])
+    values = {}
+    for path in rule.paths:  # flat: a feature has no fields inside
+        if path in features:
+            kind = features[path].WhichOneof("kind")
+            found = list(getattr(features[path], kind).value) if kind else []
+            values[path] = found[0] if len(found) == 1 else found
+    return Record(values, "features: " + ", ".join(sorted(features)))
 
 
 def _feed(path: str, digest) -> int:
@@ -227,7 +201,7 @@ def _damage(path: str, size: int, lost_bytes) -> Iterator[None]:
     """What the libraries raise in the middle of a file, as DamagedFile."""
     try:
         yield
-    except (EOFError, pyarrow.ArrowException, RuntimeError, IndexError, ValueError, OSError) as error:
+    except (EOFError, *parquet_rows.LIBRARY_ERRORS, RuntimeError, IndexError, ValueError, OSError) as error:
         if isinstance(error, UserError):
             raise
         if isinstance(error, OSError) and error.errno:
@@ -237,6 +211,7 @@ def _damage(path: str, size: int, lost_bytes) -> Iterator[None]:
 
 
 _READERS = {
-    ".jsonl": _json_lines, ".jsonl.gz": _json_lines, ".jsonl.zst": _json_lines, ".parquet": _parquet,
-    ".array_record": _array_record, ".arrayrecord": _array_record, ".tfrecord": _tfrecord, ".tfrecord.gz": _tfrecord,
+    **dict.fromkeys(json_lines.ENDINGS, _json_lines), ".parquet": _parquet, ".array_record": _array_record,
+    ".arrayrecord": _array_record, ".tfrecord": _tfrecord, ".tfrecord.gz": _tfrecord,
+    **dict.fromkeys(json_lines.JSON_ENDINGS, _json),
 }  # fmt: skip

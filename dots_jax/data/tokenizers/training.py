@@ -22,6 +22,7 @@ from dots_jax.data.registry import check_split, get_task, import_tasks, task_voc
 from dots_jax.data.sources.documents import Reading, commonest, documents_of, pieces_of
 from dots_jax.data.sources.json_lines import ByteStream, Malformed
 from dots_jax.data.sources.record_files import is_record_file, read_texts
+from dots_jax.data.sources.split_files import with_parts_joined
 from dots_jax.data.tokenizers.tokenizer import SPECIAL_TOKENS, TokenizerVocabulary
 from dots_jax.data.tokenizers.vocabulary import token_bytes
 from dots_jax.storage import write_text
@@ -104,7 +105,7 @@ def find_files(patterns: str) -> list[str]:
     """The files of comma-separated globs, sorted, each once."""
     found = set()
     for pattern in filter(None, patterns.split(",")):
-        files = [file.path for file in storage.find_files(pattern)]
+        files = [file.path for file in with_parts_joined(storage.find_files(pattern))]
         if not files:
             raise UserError(f"No file fits --files={pattern}.")
         found.update(files)
