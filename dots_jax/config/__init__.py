@@ -9,7 +9,7 @@ from dots_jax.config.checks import UserError, home_path
 from dots_jax.config.commands import CacheConfig, EvalConfig
 from dots_jax.config.compute import EXPERT_STRATEGIES, LAYER_INPUT, REMAT_POLICIES, SAVEABLE, ComputeConfig
 from dots_jax.config.curriculum import Stage, Untie
-from dots_jax.config.data import DataConfig, Mixture, Source
+from dots_jax.config.data import DataConfig, Group, Mixture, Source
 from dots_jax.config.fit import check_batch, check_experts, check_ids, check_seq_len
 from dots_jax.config.mesh import MeshConfig
 from dots_jax.config.model import ModelConfig, dots_llm1, model_from_dict, tiny, to_dict
@@ -33,6 +33,7 @@ __all__ = [
     "ComputeConfig",
     "DataConfig",
     "EvalConfig",
+    "Group",
     "GuardConfig",
     "MeshConfig",
     "Mixture",

@@ -44,9 +44,20 @@ class Source:
     max_characters: int = 0  # of files: longer texts are left out; 0: none
     documents: int = 0  # records that its split `train` must have, those that are not used among them; 0: unknown
     kind: str = "text"  # `text`, or `conversation`: messages as JSON
-    language: str = ""  # for reports only
+    language: str = ""  # for reports only; empty: none, as of code
     group: str = ""  # for reports and pictures only; empty: the name
-    tokens: int = 0  # an estimate, for plans made before the token cache; 0: unknown
+    tokens: int = 0  # an estimate, for plans made before the token cache and for the weights of groups; 0: unknown
+    bytes: int = 0  # of text, for the weights of groups; 0: unknown
+    max_epochs: float = (
+        0.0  # the run reads it no more often, by `tokens`; `overflow` gets the rest of its share; 0: no cap
+    )
+    overflow: str = ""  # the source or group that gets what is above max_epochs
+    synthetic: bool = False  # whether a model wrote the text
+    licence: str = ""  # as the publisher states it, for reports
+    hub: str = ""  # where the files are from, as 'HuggingFaceFW/fineweb-2'; nothing is downloaded
+    revision: str = ""  # of `hub`: a token cache that was made of another one is refused
+    published_tokens: int = 0  # as the publisher counts them, for reports; 0: unknown
+    published_tokenizer: str = ""  # what published_tokens were counted with
 
     def __post_init__(self):
         check_types(self)
@@ -63,7 +74,14 @@ class Source:
         )
         require_one_of(self, "kind", ("text", "conversation"))
         require(self.kind == "text" or self.where == (), f"{at}: where is for kind 'text'.")
-        require_not_negative(self, "tokens", "documents", "min_characters", "max_characters")
+        require_not_negative(
+            self, "tokens", "bytes", "documents", "min_characters", "max_characters", "max_epochs", "published_tokens"
+        )
+        require(
+            (self.max_epochs == 0) == (self.overflow == "") and (self.max_epochs == 0 or self.tokens > 0),
+            f"{at}: a cap needs max_epochs, tokens, and overflow, the source that gets the rest of its share.",
+        )
+        require(self.overflow != self.name, f"{at}: overflow must name another source.")
         object.__setattr__(self, "files", tuple(self._checked_entry(at, entry) for entry in self.files))
         self._check_rules(at)
 
@@ -117,11 +135,42 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Mixture:
-    """A seqio mixture."""
+class Group:
+    """Several sources, or groups, under one name, which mixtures use as they use a source. Its rate is shared by weight."""
 
     name: str  # a plain word
-    rates: tuple[tuple[str, float], ...]  # ((task, rate), ...), whose proportions are shares of the tokens
+    sources: tuple[str, ...]  # names of sources and of other groups
+    weights: str | tuple[float, ...] = (
+        "tokens"  # `tokens`, `bytes` or `documents`: that field of each source; or a number for each
+    )
+    maximum: int = 0  # a source weighs no more than this, as seqio.mixing_rate_num_examples has it; 0: any
+    temperature: float = 1.0  # weights are taken to the power of 1/temperature: above 1 evens them out
+
+    def __post_init__(self):
+        check_types(self)
+        at = f"Group {self.name!r}"
+        require(self.name.isidentifier(), f"{at}: the name must be a plain word.")
+        require(
+            self.sources != () and len(set(self.sources)) == len(self.sources) and self.name not in self.sources,
+            f"{at}: sources must name at least one source, each once, and not the group itself.",
+        )
+        require_not_negative(self, "maximum")
+        require(self.temperature > 0, f"{at}: temperature must be above 0, but is {self.temperature}.")
+        if isinstance(self.weights, str):
+            require_one_of(self, "weights", ("tokens", "bytes", "documents"))
+            return
+        require(
+            len(self.weights) == len(self.sources) and all(0 < weight < math.inf for weight in self.weights),
+            f"{at}: weights must be tokens, bytes, documents, or a number above 0 for each of its sources.",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """A seqio mixture, of tasks, sources and groups."""
+
+    name: str  # a plain word
+    rates: tuple[tuple[str, float], ...]  # ((task or group, rate), ...), whose proportions are shares of the tokens
 
     def __post_init__(self):
         check_types(self)
@@ -142,15 +191,51 @@ class DataConfig:
     tasks_modules: tuple[str, ...] = ("dots_jax.data.tasks",)  # Python modules that register seqio tasks and mixtures
     tokenizer: str = ""  # a Hugging Face tokenizer.json for the sources below; empty: bytes
     sources: tuple[Source, ...] = ()  # registered as seqio tasks when the command starts
+    groups: tuple[Group, ...] = ()  # several sources under one name, for mixtures
     mixtures: tuple[Mixture, ...] = ()  # registered as seqio mixtures when the command starts
+    corpora: str = ""  # the folder or bucket that relative paths of Source.files start from; empty: the current folder
+    allow_synthetic: bool = True  # False: a source that is marked synthetic is refused
     max_epochs: float = 4.0  # a warning names each source that the plan reads more often; 0: none; our choice
 
     def __post_init__(self):
         check_types(self)
         require(self.cache_dir != "", "DataConfig.cache_dir must name a folder.")
         require_not_negative(self, "max_epochs")
-        expand_home(self, "cache_dir", "tokenizer")
-        for kind in ("sources", "mixtures"):
+        expand_home(self, "cache_dir", "tokenizer", "corpora")
+        object.__setattr__(self, "sources", tuple(_under(self.corpora, source) for source in self.sources))
+        synthetic = [source.name for source in self.sources if source.synthetic and not self.allow_synthetic]
+        require(
+            not synthetic,
+            f"DataConfig.allow_synthetic is False, but {', '.join(synthetic)} is marked synthetic: take it out of sources.",
+        )
+        self._check_names()
+
+    def _check_names(self) -> None:
+        for kind in ("sources", "groups", "mixtures"):
             names = [one.name for one in getattr(self, kind)]
             twice = sorted({name for name in names if names.count(name) > 1})
             require(not twice, f"DataConfig.{kind} names {', '.join(twice)} twice: give each a name of its own.")
+        sources, groups = {one.name for one in self.sources}, {one.name: one for one in self.groups}
+        both = sorted(sources & groups.keys())
+        require(not both, f"{', '.join(both)} is the name of a source and of a group: give one of them another.")
+        for group in self.groups:
+            unknown = [name for name in group.sources if name not in sources and name not in groups]
+            require(
+                not unknown, f"Group {group.name!r} names {', '.join(unknown)}, which no source or group is called."
+            )
+        for source in self.sources:
+            require(
+                source.overflow in ("", *sources, *groups),
+                f"Source {source.name!r}: overflow names {source.overflow!r}, which no source or group is called.",
+            )
+
+
+def _under(corpora: str, source: Source) -> Source:
+    """The source with its relative paths under a folder."""
+    if not corpora or all("://" in glob or glob.startswith("/") for _, glob, *_ in source.files):
+        return source
+    files = tuple(
+        (split, glob if "://" in glob or glob.startswith("/") else f"{corpora.rstrip('/')}/{glob}", *other)
+        for split, glob, *other in source.files
+    )
+    return dataclasses.replace(source, files=files)

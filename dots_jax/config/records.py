@@ -20,7 +20,7 @@ from dots_jax.config.checks import UserError, require
 
 _PATH = r"[^\s'\"()<>=!,]+"
 _PREDICATE = re.compile(
-    rf"({_PATH})\s*(<=|>=|==|!=|<|>|\bnot\s+in\b|\bin\b|\bnot\s+startswith\b|\bstartswith\b)\s*(.+)"
+    rf"({_PATH})\s*(<=|>=|==|!=|<|>|\bnot\s+in\b|\bin\b|\bnot\s+startswith\b|\bstartswith\b)(?!=)\s*(.+)"
 )
 _COMPARE = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,

@@ -9,7 +9,8 @@ import json
 from collections.abc import Mapping
 from fractions import Fraction
 
-from dots_jax.config import DataConfig
+from dots_jax.config import DataConfig, Stage
+from dots_jax.curriculum.groups import resolved
 from dots_jax.curriculum.stages import Schedule
 from dots_jax.storage import find_files, open_file
 
@@ -46,9 +47,10 @@ def exact_shares(rates: Mapping[str, float]) -> dict[str, Fraction]:
     return {name: rate / total for name, rate in exact.items()}
 
 
-def declared_rates(data: DataConfig) -> dict[str, dict[str, Fraction]]:
+def declared_rates(data: DataConfig, stages: tuple[Stage, ...] = ()) -> dict[str, dict[str, Fraction]]:
     """The shares of each mixture that a gin file declares, and of each source that a stage names directly: what a plan
-    knows without seqio. A run takes them from the registry (data/corpus.py)."""
+    knows without seqio. A run takes them from the registry (data/corpus.py). stages: of the run, for caps (groups.py)."""
+    data = resolved(data, stages)
     rates = {source.name: {source.name: Fraction(1)} for source in data.sources}
     return rates | {mixture.name: exact_shares(dict(mixture.rates)) for mixture in data.mixtures}
 

@@ -6,7 +6,7 @@ or from the estimate in its Source; where neither exists the plan shows `?`.
 
 from collections.abc import Mapping
 
-from dots_jax.config import TrainConfig
+from dots_jax.config import Source, TrainConfig
 from dots_jax.curriculum.mixture_use import Rates, Size, Use, declared_rates, known_sizes, repeats, uses
 from dots_jax.curriculum.stages import Schedule
 from dots_jax.human import human
@@ -14,14 +14,17 @@ from dots_jax.human import human
 
 def plan(config: TrainConfig, picture: str | None = None) -> str:
     """The plan as text; `picture`: a file to draw it into."""
-    schedule, rates, sizes = Schedule(config.stages), declared_rates(config.data), known_sizes(config.data)
+    schedule, sizes = Schedule(config.stages), known_sizes(config.data)
+    rates = declared_rates(config.data, config.stages)
     if picture:
         from dots_jax.curriculum.picture import draw
 
         draw(config, schedule, rates, picture)
     total = f"tokens      {schedule.num_tokens:,} in {schedule.num_steps:,} steps, {schedule.num_sequences:,} sequences"
-    warnings = repeats(uses(schedule, rates, sizes), config.data.max_epochs)
-    return "\n".join([total, *schedule_lines(config, schedule, rates, sizes), *warnings])
+    used = uses(schedule, rates, sizes)
+    warnings = repeats(used, config.data.max_epochs)
+    kinds = kind_lines(config, used)
+    return "\n".join([total, *schedule_lines(config, schedule, rates, sizes), *kinds, *warnings])
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
@@ -78,3 +81,42 @@ def _epochs(parts: list[Use]) -> str:
     if len(epochs) < len(parts):
         return "?"
     return ("" if all(part.exact for part in parts) else "~") + f"{sum(epochs):,.2f}"
+
+
+def kind_lines(config: TrainConfig, uses: list[Use]) -> list[str]:
+    """Tables of the tokens by language and by licence, and a line on synthetic text; empty where no source states them."""
+    sources = {source.name: source for source in config.data.sources}
+    lines = []
+    for title, kind in (("languages", _language), ("licences", lambda source: source.licence)):
+        if any(kind(sources[use.source]) for use in uses if use.source in sources):
+            names = {use.source: kind(sources[use.source]) or "none" for use in uses if use.source in sources}
+            lines += _shares(title, uses, names)
+    if lines:
+        marked = [
+            name for name in dict.fromkeys(use.source for use in uses) if name in sources and sources[name].synthetic
+        ]
+        promised = "" if config.data.allow_synthetic else ", as DataConfig.allow_synthetic = False promises"
+        lines.append(f"synthetic   {', '.join(marked) or 'none'}{promised}")
+    return lines
+
+
+def _language(source: Source) -> str:
+    """Of its files, where each glob has its own."""
+    files = {one.language for sets in source.file_sets().values() for one in sets}
+    return "+".join(sorted(files - {""})) or source.language
+
+
+def _shares(title: str, uses: list[Use], names: dict[str, str]) -> list[str]:
+    """A line for each name: its share of every stage, and its tokens and share of the run."""
+    stages, total = list(dict.fromkeys(use.stage for use in uses)), sum(use.tokens for use in uses)
+    rows: dict[str, dict[str, float]] = {}
+    for use in uses:
+        row = rows.setdefault(names.get(use.source, "unknown"), {})
+        row[use.stage] = row.get(use.stage, 0.0) + use.share
+        row["tokens"] = row.get("tokens", 0.0) + use.tokens
+    width = max(len(name) for name in rows) + 2
+    lines = [f"{title:<12}{'':<{width}}{''.join(f'{stage:>20}' for stage in stages)}{'tokens':>10}{'share':>10}"]
+    for name, row in sorted(rows.items(), key=lambda item: -item[1]["tokens"]):
+        shown = "".join(f"{row[stage]:>20.2%}" if stage in row else " " * 20 for stage in stages)
+        lines.append(f"            {name:<{width}}{shown}{human(row['tokens']):>10}{row['tokens'] / total:>10.2%}")
+    return lines

@@ -82,7 +82,7 @@ def resolve(config: TrainConfig) -> Corpus:
 
     Raises UserError for a name that is not registered, and for a vocabulary or reserved ids that the model has no room for.
     """
-    register(config.data)
+    register(config.data, config.stages)
     stages = tuple(StageData(stage, find_mixture(stage.mixture)) for stage in config.stages)
     for data in stages:
         where = f"Stage {data.stage.name!r}"

@@ -11,17 +11,25 @@ import hashlib
 import seqio
 import tensorflow as tf
 
-from dots_jax.config import DataConfig, Mixture, Source, UserError
+from dots_jax.config import DataConfig, Mixture, Source, Stage, UserError
+from dots_jax.curriculum.groups import resolved
 from dots_jax.data.registry import import_tasks
 from dots_jax.data.sources import text_task
 from dots_jax.data.sources.tfds_source import TfdsSource, stdlib_source
 
+# Fields of a Source that change no document.
+_FOR_REPORTS = {
+    "language": "", "group": "", "tokens": 0, "bytes": 0, "max_epochs": 0.0, "overflow": "", "licence": "", "hub": "",
+    "published_tokens": 0, "published_tokenizer": "", "synthetic": False,
+}  # fmt: skip
 # What this module registered, by name. Whatever else the registries hold comes from DataConfig.tasks_modules.
 _OURS: dict[str, tuple] = {}
 
 
-def register(data: DataConfig) -> None:
-    """Imports data.tasks_modules, then registers data.sources and data.mixtures.
+def register(data: DataConfig, stages: tuple[Stage, ...] = ()) -> None:
+    """Imports data.tasks_modules, then registers data.sources and data.mixtures, and each of data.groups as a mixture.
+
+    stages: of a run, whose length decides what is above a source's max_epochs; empty: rates as they are declared.
 
     The same definition again changes nothing, and another definition of a name that was registered here replaces it, as
     when a notebook opens a second run.
@@ -30,13 +38,14 @@ def register(data: DataConfig) -> None:
     mixture of tasks that do not exist.
     """
     import_tasks(data.tasks_modules)
+    data = resolved(data, stages)
     sources = {source.name: source for source in data.sources}
     content = _checksum(data.tokenizer)  # a notebook may register again when the file is another one
     for mixture in data.mixtures:
         if mixture.name in sources:
             raise UserError(f"{mixture.name!r} is the name of a source and of a mixture: give one of them another.")
     for source in data.sources:
-        definition = (dataclasses.replace(source, language="", group="", tokens=0), data.tokenizer, content)
+        definition = (dataclasses.replace(source, **_FOR_REPORTS), data.tokenizer, content)
         if not _is_there(source.name, definition):
             _add_task(source, _vocabulary(data.tokenizer))
             _OURS[source.name] = definition
@@ -84,7 +93,7 @@ def _vocabulary(tokenizer: str) -> seqio.Vocabulary:
 
 def _add_task(source: Source, vocabulary: seqio.Vocabulary) -> None:
     origin = _origin(source)
-    origin.expected_documents = source.documents  # token_cache reads it
+    origin.expected_documents, origin.revision = source.documents, source.revision  # token_cache reads them
     field = source.field if source.tfds else "text"  # FileSource hands on its field under that name
     if source.kind == "conversation":
         from dots_jax.data.sources.chat_task import add_chat_task

@@ -80,13 +80,14 @@ def tokenise(building: Path, index: int, samples: int, bar: bool = False) -> Non
             flush()
     flush()
     content, damage = reading.content, reading.damage
+    said = {"language": reading.language, "left_out": dict(sorted(reading.left_out.items()))}
+    said |= {"damaged": damage.reason, "lost_bytes": damage.lost_bytes} if damage else {}
     write_json(done, {
         "name": name, "size": content.size if content else size, "modified": content.modified if content else 0,
         "sha256": content.sha256 if content else None, "runs": runs, "documents": documents, "tokens": num_tokens,
         "bytes": None if lengths is None else num_bytes, "malformed": malformed.counts, "first": malformed.first,
         "samples": malformed.samples(),
-    } | ({"left_out": dict(sorted(reading.left_out.items()))} if reading.left_out else {})
-      | ({"damaged": damage.reason, "lost_bytes": damage.lost_bytes} if damage else {}))  # fmt: skip
+    } | {key: value for key, value in said.items() if value or key == "lost_bytes"})  # fmt: skip
 
 
 def _hasher(*parts) -> "hashlib.blake2b":
@@ -298,7 +299,8 @@ def finish(building: Path, samples: int) -> fmt.Manifest:
     pieces, cache = _pieces(building, plan), building / "cache"
     files = [read_json(building / "shards" / f"{shard:05d}.json") for shard in range(plan.shards)]
     _write_samples(cache / fmt.MALFORMED, plan, pieces, samples)
-    fields = ("name", "size", "sha256", "documents", "tokens", "malformed", "left_out", "damaged", "lost_bytes")
+    fields = ("name", "size", "sha256", "documents", "tokens", "malformed", "left_out")
+    fields += ("language", "damaged", "lost_bytes")
     contents = [(piece["name"], piece["sha256"]) for piece in pieces]
     known = all(checksum for _, checksum in contents)
     fixed = {name: value for name, value in dataclasses.asdict(plan).items() if name not in ("shards", "pieces")}
@@ -310,6 +312,7 @@ def finish(building: Path, samples: int) -> fmt.Manifest:
         bytes=None if any(piece["bytes"] is None for piece in pieces) else sum(piece["bytes"] for piece in pieces),
         malformed=_malformed_counts(pieces),
         left_out=left_out_counts(pieces),
+        revision=getattr(get_task(plan.task).source, "revision", ""),
         files=[file for file in files if file["documents"]],
         sources=[{name: piece[name] for name in fields if name in piece} for piece in pieces],
     )

@@ -121,6 +121,12 @@ def check_cache(task: seqio.Task, split: str, directory: Path, thorough: bool = 
             f"The token cache {directory} was made by other code than task {task.name!r} has now (its preprocessors, or the module "
             "that defines them): delete that folder and it is made again, or take that change back."
         )
+    revision = getattr(task.source, "revision", "")
+    if revision and manifest.revision and revision != manifest.revision:
+        raise UserError(
+            f"The token cache {directory} was made of revision {manifest.revision}, but Source.revision of {task.name!r} is "
+            f"{revision}: delete that folder and it is made again, or take that change back."
+        )
     records = manifest.documents + sum(manifest.malformed.values()) + sum(manifest.left_out.values())
     cache_build.check_expected(f"Task {task.name!r}", split, records, _expected_documents(task, split))
     source_check.check_sources(task, split, directory, manifest, thorough)

@@ -50,13 +50,14 @@ class Reading:
 
     on_malformed: gets each record that cannot be used.
     left_out: setting of the source -> records that it leaves out. content: of the piece's file, when it has been read; None if
-    the piece is no file. damage: if the file cannot be read to its end.
+    the piece is no file. damage: if the file cannot be read to its end. language: that the source states for the file.
     """
 
     on_malformed: Callable[[Malformed], None]
     content: Content | None = None
     damage: DamagedFile | None = None
     left_out: Counter[str] = dataclasses.field(default_factory=Counter)
+    language: str = ""
 
 
 def commonest(counts: Mapping[str, int]) -> str:
@@ -137,8 +138,9 @@ def _file_texts(task: seqio.Task, split: str, name: str, reading: Reading) -> It
     before, digest = look_at(task.source.path_of(split, name)), hashlib.sha256()
     plain = plain_text_field(task) or chat_task.messages_field(task)
     try:
-        rule = task.source.file_set(split, name).rule
-        for number, text in numbered_texts(before.path, rule, is_weighted(task), digest):
+        files = task.source.file_set(split, name)
+        reading.language = files.language
+        for number, text in numbered_texts(before.path, files.rule, is_weighted(task), digest):
             if isinstance(text, LeftOut):
                 reading.left_out[text.reason] += text.records
             elif not plain and isinstance(text, Malformed):  # tf.data has no place for it
