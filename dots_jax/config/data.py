@@ -42,6 +42,16 @@ class Source:
     ] = ()  # of files: only records for which all of these hold, as 'score >= 3' or "license_type in ('permissive',)"
     min_characters: int = 0  # of files: shorter texts are left out
     max_characters: int = 0  # of files: longer texts are left out; 0: none
+    exclude: tuple[
+        tuple[str, str], ...
+    ] = ()  # of files: ((field, glob of lists), ...): records whose field is a line of a list, or 'sha256(text)' for a text's
+    held_out: float = (
+        0.0  # of files: this share of the documents, by a hash of their text, is `validation` and not `train`
+    )
+    repeat_field: str = (
+        ""  # of files: a count in the record, how often to read it in one pass, as 'minhash_cluster_size'
+    )
+    repeat_steps: tuple[tuple[int, int], ...] = ()  # ((from, times), ...): by that count; empty: as often as it says
     documents: int = 0  # records that its split `train` must have, those that are not used among them; 0: unknown
     kind: str = "text"  # `text`, or `conversation`: messages as JSON
     language: str = ""  # for reports only; empty: none, as of code
@@ -81,8 +91,18 @@ class Source:
             (self.max_epochs == 0) == (self.overflow == "") and (self.max_epochs == 0 or self.tokens > 0),
             f"{at}: a cap needs max_epochs, tokens, and overflow, the source that gets the rest of its share.",
         )
+        require(
+            self.documents == 0 or self.repeat_field == "",
+            f"{at}: documents counts records, which repeat_field reads several times: set one of the two.",
+        )
         require(self.overflow != self.name, f"{at}: overflow must name another source.")
         object.__setattr__(self, "files", tuple(self._checked_entry(at, entry) for entry in self.files))
+        splits = {split for split, *_ in self.files}
+        require(
+            self.held_out == 0 or splits == {"train"},
+            f"{at}: held_out makes the split validation out of train, so files must name train alone, but name "
+            f"{', '.join(sorted(splits)) or 'none'}.",
+        )
         self._check_rules(at)
 
     def _checked_entry(self, at: str, entry: tuple) -> tuple:
@@ -104,7 +124,7 @@ class Source:
             rules = [self._rule(at, {})]
             require(
                 rules[0] == RecordRule(field=self.field),
-                f"{at}: template, each, join, filters, min_characters and max_characters are for files.",
+                f"{at}: template, each, join, filters, exclude, repeat_field and limits of characters are for files.",
             )
         for rule in rules:
             require(
@@ -120,8 +140,8 @@ class Source:
         given = {"field": field, "template": template, "each": each, "join": self.join} | other
         given.pop("language", None)
         filters = tuple(parse_predicate(f"{at}: filters", text) for text in self.filters)
-        limits = {"min_characters": self.min_characters, "max_characters": self.max_characters}
-        return RecordRule(**given, filters=filters, **limits)
+        same = ("min_characters", "max_characters", "exclude", "held_out", "repeat_field", "repeat_steps")
+        return RecordRule(**given, filters=filters, **{name: getattr(self, name) for name in same})
 
     def file_sets(self) -> dict[str, tuple[FileSet, ...]]:
         """Of each split, its globs with what each says about its records."""
@@ -131,6 +151,11 @@ class Source:
             rule = self._rule(f"Source {self.name!r}", settings)
             one = FileSet(glob, rule, settings.get("language", self.language))
             sets[split] = (*sets.get(split, ()), one)
+        if self.held_out:
+            held = [
+                dataclasses.replace(one, rule=dataclasses.replace(one.rule, is_held_out=True)) for one in sets["train"]
+            ]
+            sets["validation"] = tuple(held)
         return sets
 
 
@@ -193,7 +218,9 @@ class DataConfig:
     sources: tuple[Source, ...] = ()  # registered as seqio tasks when the command starts
     groups: tuple[Group, ...] = ()  # several sources under one name, for mixtures
     mixtures: tuple[Mixture, ...] = ()  # registered as seqio mixtures when the command starts
-    corpora: str = ""  # the folder or bucket that relative paths of Source.files start from; empty: the current folder
+    corpora: str = (
+        ""  # the folder or bucket that relative paths of Source.files and exclude start from; empty: the current folder
+    )
     allow_synthetic: bool = True  # False: a source that is marked synthetic is refused
     max_epochs: float = 4.0  # a warning names each source that the plan reads more often; 0: none; our choice
 
@@ -232,10 +259,10 @@ class DataConfig:
 
 def _under(corpora: str, source: Source) -> Source:
     """The source with its relative paths under a folder."""
-    if not corpora or all("://" in glob or glob.startswith("/") for _, glob, *_ in source.files):
-        return source
-    files = tuple(
-        (split, glob if "://" in glob or glob.startswith("/") else f"{corpora.rstrip('/')}/{glob}", *other)
-        for split, glob, *other in source.files
-    )
-    return dataclasses.replace(source, files=files)
+
+    def placed(glob: str) -> str:
+        return glob if not corpora or "://" in glob or glob.startswith("/") else f"{corpora.rstrip('/')}/{glob}"
+
+    files = tuple((split, placed(glob), *other) for split, glob, *other in source.files)
+    exclude = tuple((field, placed(glob)) for field, glob in source.exclude)
+    return dataclasses.replace(source, files=files, exclude=exclude)

@@ -18,6 +18,7 @@ import string
 
 from dots_jax.config.checks import UserError, require
 
+TEXT_HASH = "sha256(text)"  # in Source.exclude: the hash of the text itself, in hex
 _PATH = r"[^\s'\"()<>=!,]+"
 _PREDICATE = re.compile(
     rf"({_PATH})\s*(<=|>=|==|!=|<|>|\bnot\s+in\b|\bin\b|\bnot\s+startswith\b|\bstartswith\b)(?!=)\s*(.+)"
@@ -141,6 +142,11 @@ class RecordRule:
     filters: tuple[Predicate, ...] = ()
     min_characters: int = 0
     max_characters: int = 0  # 0: any
+    exclude: tuple[tuple[str, str], ...] = ()  # ((path or TEXT_HASH, glob of lists), ...)
+    held_out: float = 0.0  # share of the texts, by a hash, that are of the validation split
+    is_held_out: bool = False  # whether this is the rule of that split
+    repeat_field: str = ""
+    repeat_steps: tuple[tuple[int, int], ...] = ()
 
     def check(self, where: str) -> None:
         require(self.field != "", f"{where}: field must name the field of a record that holds its text.")
@@ -157,6 +163,13 @@ class RecordRule:
             self.max_characters == 0 or self.max_characters >= self.min_characters,
             f"{where}: max_characters ({self.max_characters}) must not be below min_characters ({self.min_characters}).",
         )
+        require(0 <= self.held_out < 1, f"{where}: held_out must be a share in [0, 1), but is {self.held_out}.")
+        starts = [start for start, _ in self.repeat_steps]
+        require(
+            starts == sorted(set(starts)) and all(times >= 0 for _, times in self.repeat_steps),
+            f"{where}: repeat_steps must be ((from, times), ...) with rising `from`, but is {self.repeat_steps}.",
+        )
+        require(self.repeat_field != "" or starts == [], f"{where}: repeat_steps need repeat_field, which they read.")
 
 
 @dataclasses.dataclass(frozen=True)

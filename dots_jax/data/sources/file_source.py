@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from dots_jax.config import UserError
 from dots_jax.config.records import FileSet, RecordRule
+from dots_jax.data.sources.exclude_lists import content_of
 from dots_jax.data.sources.json_lines import Malformed
 from dots_jax.data.sources.record_files import check_format, read_texts
 from dots_jax.data.sources.split_files import with_parts_joined
@@ -68,7 +69,9 @@ class FileSource(seqio.DataSource):
         sets = self.file_sets[split]
         if self._is_plain(sets):
             return sets[0].glob, sets[0].rule.field  # as before there was more than that: old caches stay
-        return tuple((one.glob, _stated(one.rule)) for one in sets)
+        lists = {glob for one in sets for _, glob in one.rule.exclude}
+        held = [(glob, content_of(glob)) for glob in sorted(lists)]
+        return tuple((one.glob, _stated(one.rule)) for one in sets) + ((held,) if held else ())
 
     def _is_plain(self, sets: Sequence[FileSet]) -> bool:
         return len(sets) == 1 and sets[0].rule == RecordRule(field=sets[0].rule.field)

@@ -111,13 +111,13 @@ def _excludes(one: Predicate, group, leaves: dict[str, int]) -> bool:
 def _taken(
     batch: pyarrow.RecordBatch, rule: RecordText, first: int
 ) -> Iterator[tuple[int, Record | Malformed | LeftOut]]:
-    if not rule.filters:
+    if not rule.compared:
         columns = [column.to_pylist() for column in batch.columns]
         for number, row in enumerate(zip(*columns), start=first):
             values = dict(zip(batch.schema.names, row))
             yield number, Record(values, values)
         return
-    compared = {one.path.split(".")[0] for one in rule.filters} | {one.path for one in rule.filters}
+    compared = {path.split(".")[0] for path in rule.compared} | set(rule.compared)
     few = batch.select([name for name in batch.schema.names if name in compared]).to_pylist()
     refused = [rule.refused(Record(values, values)) for values in few]
     taken = batch.filter(pyarrow.array([one is None for one in refused], pyarrow.bool_()))

@@ -12,6 +12,7 @@ cannot be read to its end raises `DamagedFile`.
 """
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +69,14 @@ def numbered_texts(
         found = record if not isinstance(record, Record) else (None if filtered else make.refused(record))
         if found is None:
             found = make.text(record)
-        yield number, found if isinstance(found, bytes) else found._replace(number=number)
+        if not isinstance(found, bytes):
+            yield number, found._replace(number=number)
+        elif isinstance(times := make.times(record), Malformed):
+            yield number, times._replace(number=number)
+        elif times == 0:
+            yield number, LeftOut(f"repeat_field {make.rule.repeat_field}", number)
+        else:
+            yield from itertools.repeat((number, found), times)
 
 
 def check_beginning(path: str | Path) -> None:

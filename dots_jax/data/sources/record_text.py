@@ -6,11 +6,13 @@ stands is found before the field `b` of the field `a`.
 
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from dots_jax.config.records import Predicate, RecordRule, parse_template
+from dots_jax.config.records import TEXT_HASH, Predicate, RecordRule, parse_template
+from dots_jax.data.sources.exclude_lists import ExcludeList
 from dots_jax.data.sources.json_lines import Malformed
 
 _SHOWN = 200  # characters of a malformed record that are kept
@@ -92,7 +94,7 @@ def _malformed(bad: _Bad, value: object, shown: object) -> Malformed:
 class RecordText:
     """A RecordRule, ready to be used on many records.
 
-    Attributes: paths: of all fields that it looks at.
+    Attributes: paths: of all fields that it looks at. compared: of those that `refused` looks at.
     """
 
     def __init__(self, rule: RecordRule, messages: bool = False):
@@ -108,14 +110,23 @@ class RecordText:
         self._template = parse_template("template", rule.template) if rule.template else ()
         fields = [path for _, path in self._template if path] if rule.template else [rule.field]
         fields = [f"{inside or ''}{path}" for path in fields]
-        self.paths = tuple(dict.fromkeys([*fields, *(one.path for one in rule.filters)]))
+        self._exclude = [(path, ExcludeList(glob)) for path, glob in rule.exclude]
+        self.compared = tuple(
+            dict.fromkeys([*(one.path for one in self.filters), *(p for p, _ in rule.exclude if p != TEXT_HASH)])
+        )
+        inside_items = (one.path for one in rule.filters if one not in self.filters)
+        counted = [rule.repeat_field] if rule.repeat_field else []
+        self.paths = tuple(dict.fromkeys([*fields, *self.compared, *inside_items, *counted]))
 
     def refused(self, record: Record) -> Malformed | LeftOut | None:
-        """What the predicates say; None for a record that all of them take."""
+        """What the predicates and the lists say; None for a record that all of them take."""
         try:
             for one in self.filters:
                 if not _holds(one, record.values):
                     return LeftOut(one.text)
+            for path, listed in self._exclude:
+                if path != TEXT_HASH and _present(record.values, path) in listed:
+                    return LeftOut(f"exclude by {path}")
         except _Bad as bad:
             return _malformed(bad, None, record.shown)
         return None
@@ -133,14 +144,37 @@ class RecordText:
                 text = field_text(value, rule.field, self._messages, rule.join)
         except _Bad as bad:
             return _malformed(bad, value, record.shown)
-        if isinstance(text, LeftOut) or not (rule.min_characters or rule.max_characters):
-            return text
-        length = len(text.decode())
-        if length < rule.min_characters:
-            return LeftOut(f"characters >= {rule.min_characters}")
-        if rule.max_characters and length > rule.max_characters:
-            return LeftOut(f"characters <= {rule.max_characters}")
-        return text
+        return text if isinstance(text, LeftOut) else (self._refused_text(text) or text)
+
+    def _refused_text(self, text: bytes) -> LeftOut | None:
+        rule = self.rule
+        if rule.min_characters or rule.max_characters:
+            length = len(text.decode())
+            if length < rule.min_characters:
+                return LeftOut(f"characters >= {rule.min_characters}")
+            if rule.max_characters and length > rule.max_characters:
+                return LeftOut(f"characters <= {rule.max_characters}")
+        if any(path == TEXT_HASH and hashlib.sha256(text).hexdigest() in listed for path, listed in self._exclude):
+            return LeftOut(f"exclude by {TEXT_HASH}")
+        if rule.held_out:
+            # The same text falls on the same side wherever it stands, so that no copy of it is learned.
+            draw = int.from_bytes(hashlib.blake2b(text, digest_size=8, person=b"held_out").digest(), "little")
+            if (draw < rule.held_out * 2.0**64) != rule.is_held_out:
+                return LeftOut("held_out: of train" if rule.is_held_out else "held_out: of validation")
+        return None
+
+    def times(self, record: Record) -> int | Malformed:
+        """How often a record is read in one pass."""
+        rule = self.rule
+        if not rule.repeat_field:
+            return 1
+        count = look_up(record.values, rule.repeat_field)
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            reason = f"no field {rule.repeat_field!r}" if count is None else f"field {rule.repeat_field!r} is no count"
+            return Malformed(reason, str(record.shown)[:_SHOWN])
+        if not rule.repeat_steps:
+            return count
+        return next((times for start, times in reversed(rule.repeat_steps) if count >= start), 0)
 
     def _each(self, values: Mapping) -> bytes | LeftOut:
         each = self.rule.each
@@ -180,6 +214,14 @@ def _holds(one: Predicate, values: Mapping, inside: str = "") -> bool:
     if not one.fits(found):
         raise _Bad(f"field {inside + one.path!r} is no {one.kind}")
     return one.holds(found)
+
+
+def _present(values: Mapping, path: str) -> object:
+    """A field that an exclude list is asked for; null is in none."""
+    found = look_up(values, path)
+    if found is None and not _is_there(values, path):
+        raise _Bad(f"no field {path!r}")
+    return b"" if found is None else found
 
 
 def _is_there(values: object, path: str) -> bool:
