@@ -88,7 +88,7 @@ def repeats(uses: list[Use], max_epochs: float) -> list[str]:
     for source in dict.fromkeys(use.source for use in uses):
         parts = [use for use in uses if use.source == source and use.epochs is not None]
         total = sum(use.epochs or 0 for use in parts)
-        if max_epochs and total > max_epochs:
+        if max_epochs and total > max_epochs * (1 + 1e-6):  # a cap keeps to it but for rounding
             stages = ", ".join(f"{use.stage} {use.epochs:,.1f}" for use in parts)
             about = "" if all(use.exact for use in parts) else "about "
             lines.append(
