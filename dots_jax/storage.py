@@ -6,6 +6,7 @@ gcsfs does, as etils decides; listings and sources go through gcsfs always, whic
 """
 
 import contextlib
+import functools
 import glob
 import os
 import re
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import fsspec
 
 BUCKET = "gs://"
+S3 = "s3://"  # of sources alone: read, never written
 LINKS = 40  # of a chain of symbolic links, as the kernel follows
 
 
@@ -48,7 +50,10 @@ def filesystem(path: str) -> "fsspec.AbstractFileSystem":
     Raises UserError for other kinds of storage.
     """
     if not str(path).startswith(BUCKET):
-        raise UserError(f"{path}: of storage with ://, only buckets of Google Cloud Storage (gs://) can be used.")
+        raise UserError(
+            f"{path}: of storage with ://, only buckets of Google Cloud Storage (gs://) can be used; s3:// is for the files of a "
+            "source."
+        )
     # Without this gcsfs asks another service at every call what kind of bucket it is, and complains where it may not.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     import fsspec
@@ -57,6 +62,22 @@ def filesystem(path: str) -> "fsspec.AbstractFileSystem":
     # Listings are not kept: a run writes while a notebook looks on.
     conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
     return fsspec.filesystem("gcs")
+
+
+def source_filesystem(path: str) -> "fsspec.AbstractFileSystem":
+    """The client that reads sources at gs:// and s3:// paths. Retries and backoff are the libraries' own.
+
+    s3:// is Arrow's client: credentials, region and endpoint come from AWS's environment variables and files.
+    """
+    return _s3() if str(path).startswith(S3) else filesystem(path)
+
+
+@functools.cache
+def _s3() -> "fsspec.AbstractFileSystem":
+    from fsspec.implementations.arrow import ArrowFSWrapper
+    from pyarrow.fs import S3FileSystem
+
+    return ArrowFSWrapper(S3FileSystem())
 
 
 def tokenizer_file(workdir: epath.Path) -> epath.Path | None:
@@ -86,7 +107,7 @@ def find_files(pattern: str) -> list[FoundFile]:
         _check_listed(pattern)
         paths = sorted(set(glob.glob(pattern, recursive=True)))
         return [_found(path, pattern) for path in paths if not ("**" in pattern and os.path.isdir(path))]
-    client = filesystem(pattern)
+    client, scheme = source_filesystem(pattern), pattern.split("://")[0] + "://"
     try:
         # One listing, which has the sizes too: a request for each file would take hours for a large corpus.
         found = cast(dict[str, dict], client.glob(pattern, detail=True))
@@ -95,7 +116,7 @@ def find_files(pattern: str) -> list[FoundFile]:
             f"{fixed_folder(pattern)} cannot be listed ({first_line(error)}): is there such a bucket, and may this "
             "machine's account read it?"
         ) from error
-    found = {BUCKET + name: entry for name, entry in sorted(found.items()) if not _is_hidden(BUCKET + name, pattern)}
+    found = {scheme + name: entry for name, entry in sorted(found.items()) if not _is_hidden(scheme + name, pattern)}
     folders = [name for name, entry in found.items() if entry["type"] != "file"]
     if folders and "**" not in pattern:
         raise UserError(_is_folder(folders[0], pattern))
@@ -181,7 +202,7 @@ def file_sizes(path: epath.Path | os.PathLike) -> dict[str, int]:
 def open_file(path: str) -> BinaryIO:
     """The bytes of a file. Raises UserError for one that is missing or forbidden."""
     try:
-        return cast(BinaryIO, filesystem(path).open(path, "rb")) if in_bucket(path) else open(path, "rb")
+        return cast(BinaryIO, source_filesystem(path).open(path, "rb")) if in_bucket(path) else open(path, "rb")
     except FileNotFoundError:
         raise UserError(f"{path} cannot be read: No such file or directory.") from None
     except OSError as error:

@@ -17,7 +17,10 @@ import datetime
 import http.server
 import json
 import os
+import re
+import socket
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -41,6 +44,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     storage: Storage
     tls: ssl.SSLContext
+    faults: list = []  # [pattern of a path, kind, how many times]; shared by all connections
 
     def do_CONNECT(self):
         """From here on this connection is one to googleapis.com."""
@@ -63,7 +67,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         scheme = "https" if isinstance(self.connection, ssl.SSLSocket) else "http"
         if self.path.startswith("/_control/"):
             return self._send(self._control(self.path.removeprefix("/_control/"), json.loads(body or b"null")))
-        self._send(self.storage.handle(self.command, self.path, headers, body, f"{scheme}://{headers['host']}"))
+        answer = self.storage.handle(self.command, self.path, headers, body, f"{scheme}://{headers['host']}")
+        kind = self._fault(answer)
+        if kind == "429":
+            answer = Answer(429, b'{"error": {"code": 429, "message": "rateLimitExceeded"}}', {"Retry-After": "0"})
+        self._send(answer, kind)
 
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _any
 
@@ -77,14 +85,39 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(parts)
 
-    def _send(self, answer: Answer) -> None:
+    def _fault(self, answer: Answer) -> str:
+        """Of a read of bytes, how it goes wrong."""
+        for fault in self.faults:
+            pattern, kind, left = fault
+            if left and self.command == "GET" and answer.status in (200, 206) and re.search(pattern, self.path):
+                if "json" not in answer.headers.get("Content-Type", ""):
+                    fault[2] -= 1
+                    return kind
+        return ""
+
+    def _send(self, answer: Answer, fault: str = "") -> None:
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
         if answer.status not in (204, 304):
             self.send_header("Content-Length", str(len(answer.body)))
+        if fault in ("reset", "slow"):
+            return self._send_badly(answer.body, fault)
         self._headers_buffer.append(b"\r\n" + answer.body)  # one packet
         self.flush_headers()
+
+    def _send_badly(self, body: bytes, fault: str) -> None:
+        self.end_headers()
+        if fault == "slow":
+            for start in range(0, len(body), max(1, len(body) // 8)):
+                self.wfile.write(body[start : start + max(1, len(body) // 8)])
+                time.sleep(0.05)
+            return
+        self.wfile.write(body[: len(body) // 2])
+        time.sleep(0.05)  # so that the half arrives before the reset
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.connection.close()
 
     def _control(self, what: str, value) -> Answer:
         storage, result = self.storage, None
@@ -102,6 +135,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             result = list(storage.held.values())
         elif what == "patterns":
             storage.hold_pattern, storage.deny_writes, storage.deny_reads = value
+        elif what == "faults":
+            result, self.faults[:] = [list(fault) for fault in self.faults], value
         elif what == "release":
             storage.release(drop=value)
         return Answer(200, json.dumps(result).encode())
@@ -185,6 +220,7 @@ class BucketServer:
         """No objects, and nothing held or denied."""
         self._ask("release", True)
         self._ask("patterns", ["", "", ""])
+        self._ask("faults", [])
         self._ask("clear")
 
     def log(self) -> list[list[str]]:
@@ -217,6 +253,17 @@ class BucketServer:
             yield
         finally:
             self._ask("patterns", ["", "", ""])
+
+    @contextlib.contextmanager
+    def failing(self, pattern: str, kind: str, times: int) -> Iterator[list[int]]:
+        """The first reads of objects whose paths match go wrong: `reset` in the middle of the bytes, answered with `429`, or
+        `slow`. The list holds, at the end, how many did."""
+        self._ask("faults", [[pattern, kind, times]])
+        happened: list[int] = []
+        try:
+            yield happened
+        finally:
+            happened += [times - left for _, _, left in self._ask("faults", [])]
 
     def _ask(self, what: str, value=None):
         request = urllib.request.Request(f"{self.url}/_control/{what}", json.dumps(value).encode())

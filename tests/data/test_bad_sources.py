@@ -28,8 +28,8 @@ def corpus(tmp_path):
     mixtures._OURS.pop(NAME, None)
 
 
-def sentence(corpus, capsys, **settings):
-    """What the command says, which must be one sentence; "" if it works."""
+def sentence(corpus, capsys, made=0, **settings):
+    """What the command says, which must be one sentence; "" if it works. made: caches that are there all the same."""
     settings = {"files": (("train", "a/*"),)} | settings
     lines = [
         f"CacheConfig.tasks = ('{NAME}',)", "CacheConfig.data = @DataConfig()", f"DataConfig.corpora = '{corpus}'",
@@ -41,7 +41,7 @@ def sentence(corpus, capsys, **settings):
     said = capsys.readouterr().err.strip().splitlines()
     if status == 0:
         return ""
-    assert status == 2 and not list((corpus / "cache").glob("tokens/*/*/*/manifest.json"))
+    assert status == 2 and len(list((corpus / "cache").glob("tokens/*/*/*/manifest.json"))) == made
     return said[-1]
 
 
@@ -79,9 +79,8 @@ def test_another_revision_than_that_of_the_cache(corpus, capsys):
     assert sentence(corpus, capsys, hub="a/b", revision="0123abcd") == ""
     assert sentence(corpus, capsys, hub="a/b", revision="0123abcd") == ""  # again
     assert sentence(corpus, capsys) == ""  # whoever states none does not mind
-    settings = {"hub": "a/b", "revision": "ffff0000"}
-    lines = (corpus / "cache").glob("tokens/*/*/*/manifest.json")
-    (manifest,) = (json.loads(path.read_text()) for path in lines)
-    assert manifest["revision"] == "0123abcd" and manifest["documents"] == 60
-    with pytest.raises(AssertionError):  # the cache stays
-        sentence(corpus, capsys, **settings)
+    (path,) = (corpus / "cache").glob("tokens/*/*/*/manifest.json")
+    manifest = json.loads(path.read_text())
+    assert (manifest["revision"], manifest["documents"]) == ("0123abcd", 60)
+    said = sentence(corpus, capsys, made=1, hub="a/b", revision="ffff0000")
+    assert "was made of revision 0123abcd, but Source.revision of 'bad_source' is ffff0000: delete that folder" in said

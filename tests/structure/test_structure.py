@@ -62,7 +62,7 @@ LIBRARIES = {
     "gin_files": set(),
     "human": set(),
     "moved": set(),
-    "storage": {"etils", "fsspec"},
+    "storage": {"etils", "fsspec", "pyarrow"},
     "locks": {"etils"},
     "parallel": MATH,
     "curriculum": set(),
@@ -91,7 +91,7 @@ ONLY_IN = {
     "gin": {"cli.gin_config"},
     "absl.flags": set(),
     "apache_beam": {"data.cache.job", "curation"},  # importing it takes seconds, and training needs none of it
-    "pyarrow": {"data.sources.parquet_rows", "curation"},
+    "pyarrow": {"data.sources.parquet_rows", "curation", "storage"},
     "zstandard": {"data.sources.json_lines", "curation"},
     "fsspec": {"storage"},
     "orbax": {"checkpoint", "huggingface", "analysis"},

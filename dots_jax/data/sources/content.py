@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from dots_jax.config import UserError
 from dots_jax.data.sources.split_files import is_part, open_joined, parts_of, with_parts_joined
-from dots_jax.storage import FoundFile, filesystem, first_line, in_bucket
+from dots_jax.storage import FoundFile, first_line, in_bucket, source_filesystem
 
 _THREADS = 8  # of checksums: hashing and reading both let other threads run
 _RECENT_SECONDS = 2  # clocks of file systems tick in up to two seconds
@@ -31,7 +31,7 @@ def look_at(path: str) -> FoundFile:
         return with_parts_joined(parts_of(path))[0]
     try:
         if in_bucket(path):
-            found = filesystem(path).info(path)
+            found = source_filesystem(path).info(path)
             return FoundFile(path, found["size"], found["mtime"].timestamp())
         found = os.stat(path)
     except FileNotFoundError:

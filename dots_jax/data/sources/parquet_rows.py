@@ -10,7 +10,7 @@ from dots_jax.config import UserError
 from dots_jax.config.records import Predicate
 from dots_jax.data.sources.json_lines import Malformed
 from dots_jax.data.sources.record_text import LeftOut, Record, RecordText
-from dots_jax.storage import BUCKET, filesystem, in_bucket
+from dots_jax.storage import in_bucket, source_filesystem
 
 _BATCH = 1024  # rows in memory
 # What writers put between the name of a list and the names of its elements' fields.
@@ -29,8 +29,8 @@ def rows(
     """
     # A local path as it is, which pyarrow reads without Python; a bucket through the one client of this project. Checksums of
     # pages are there if the writer wrote some.
-    client = filesystem(path) if in_bucket(path) else None
-    name = path.removeprefix(BUCKET)
+    client = source_filesystem(path) if in_bucket(path) else None
+    name = path.split("://")[-1] if client else path
     with pyarrow.parquet.ParquetFile(name, filesystem=client, page_checksum_verification=True) as file:
         total = file.metadata.num_rows
         on_progress(0, total)

@@ -28,6 +28,7 @@ from dots_jax.data.sources.content import look_at
 from dots_jax.data.sources.json_lines import ByteStream, DamagedFile, Malformed
 from dots_jax.data.sources.record_text import LeftOut, Record, RecordText
 from dots_jax.data.sources.split_files import plain_name
+from dots_jax.storage import S3
 
 _BATCH = 1024  # records read at once
 _SHOWN = 200  # characters of a malformed record that are kept
@@ -128,6 +129,10 @@ def _parquet(path: str, rule: RecordText, digest) -> Iterator:
 
 
 def _array_record(path: str, rule: RecordText, digest) -> Iterator:
+    if path.startswith(S3):
+        raise UserError(
+            f"{path}: ArrayRecord cannot be read from s3://: copy it to a disk or to gs://, or write Parquet."
+        )
     size = _feed(path, digest)
     start = total = 0
     with _damage(path, size, lambda: size - size * start // max(1, total)):
