@@ -77,7 +77,10 @@ def _s3() -> "fsspec.AbstractFileSystem":
     from fsspec.implementations.arrow import ArrowFSWrapper
     from pyarrow.fs import S3FileSystem
 
-    return ArrowFSWrapper(S3FileSystem())
+    # As AWS's own clients read it, for other stores that speak S3; Arrow does not.
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    scheme, _, host = (endpoint or "https://").partition("://")
+    return ArrowFSWrapper(S3FileSystem(scheme=scheme, endpoint_override=host or None))
 
 
 def tokenizer_file(workdir: epath.Path) -> epath.Path | None:
