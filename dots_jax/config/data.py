@@ -42,6 +42,8 @@ class Source:
     ] = ()  # of files: only records for which all of these hold, as 'score >= 3' or "license_type in ('permissive',)"
     min_characters: int = 0  # of files: shorter texts are left out
     max_characters: int = 0  # of files: longer texts are left out; 0: none
+    min_tokens: int = 0  # of files: documents with fewer are left out, after they are tokenised
+    max_tokens: int = 0  # of files: documents with more are left out; 0: none
     exclude: tuple[
         tuple[str, str], ...
     ] = ()  # of files: ((field, glob of lists), ...): records whose field is a line of a list, or 'sha256(text)' for a text's
@@ -85,7 +87,16 @@ class Source:
         require_one_of(self, "kind", ("text", "conversation"))
         require(self.kind == "text" or self.where == (), f"{at}: where is for kind 'text'.")
         require_not_negative(
-            self, "tokens", "bytes", "documents", "min_characters", "max_characters", "max_epochs", "published_tokens"
+            self,
+            "tokens",
+            "bytes",
+            "documents",
+            "min_characters",
+            "max_characters",
+            "min_tokens",
+            "max_tokens",
+            "max_epochs",
+            "published_tokens",
         )
         require(
             (self.max_epochs == 0) == (self.overflow == "") and (self.max_epochs == 0 or self.tokens > 0),
@@ -97,7 +108,9 @@ class Source:
         )
         require(self.overflow != self.name, f"{at}: overflow must name another source.")
         object.__setattr__(self, "files", tuple(self._checked_entry(at, entry) for entry in self.files))
-        splits = {split for split, *_ in self.files}
+        exclude = tuple((field, home_path("Source.exclude", glob)) for field, glob in self.exclude)
+        object.__setattr__(self, "exclude", exclude)
+        splits = {split for split, _, _ in map(_parts, self.files)}
         require(
             self.held_out == 0 or splits == {"train"},
             f"{at}: held_out makes the split validation out of train, so files must name train alone, but name "
@@ -124,12 +137,14 @@ class Source:
             rules = [self._rule(at, {})]
             require(
                 rules[0] == RecordRule(field=self.field),
-                f"{at}: template, each, join, filters, exclude, repeat_field and limits of characters are for files.",
+                f"{at}: template, each, join, filters, exclude, repeat_field and limits of lengths are for files.",
             )
         for rule in rules:
             require(
-                self.kind == "text" or (rule.template == "" and rule.join is None),
-                f"{at}: template, each and join are for kind 'text'; a conversation is one field with its messages.",
+                self.kind == "text"
+                or (rule.template == "" and rule.join is None and rule.min_tokens == rule.max_tokens == 0),
+                f"{at}: template, each, join and limits of tokens are for kind 'text'; a conversation is one field with its "
+                "messages.",
             )
             rule.check(at)
 
@@ -140,14 +155,22 @@ class Source:
         given = {"field": field, "template": template, "each": each, "join": self.join} | other
         given.pop("language", None)
         filters = tuple(parse_predicate(f"{at}: filters", text) for text in self.filters)
-        same = ("min_characters", "max_characters", "exclude", "held_out", "repeat_field", "repeat_steps")
+        same = (
+            "min_characters",
+            "max_characters",
+            "min_tokens",
+            "max_tokens",
+            "exclude",
+            "held_out",
+            "repeat_field",
+            "repeat_steps",
+        )
         return RecordRule(**given, filters=filters, **{name: getattr(self, name) for name in same})
 
     def file_sets(self) -> dict[str, tuple[FileSet, ...]]:
         """Of each split, its globs with what each says about its records."""
         sets: dict[str, tuple[FileSet, ...]] = {}
-        for split, glob, *other in self.files:
-            settings = dict(other)
+        for split, glob, settings in map(_parts, self.files):
             rule = self._rule(f"Source {self.name!r}", settings)
             one = FileSet(glob, rule, settings.get("language", self.language))
             sets[split] = (*sets.get(split, ()), one)
@@ -257,12 +280,18 @@ class DataConfig:
             )
 
 
+def _parts(entry: tuple) -> tuple[str, str, dict[str, str]]:
+    """(split, glob, what it sets for its glob) of an entry of Source.files."""
+    split, glob, *settings = entry
+    return split, glob, dict(settings)
+
+
 def _under(corpora: str, source: Source) -> Source:
     """The source with its relative paths under a folder."""
 
     def placed(glob: str) -> str:
         return glob if not corpora or "://" in glob or glob.startswith("/") else f"{corpora.rstrip('/')}/{glob}"
 
-    files = tuple((split, placed(glob), *other) for split, glob, *other in source.files)
+    files = tuple((split, placed(glob), *settings.items()) for split, glob, settings in map(_parts, source.files))
     exclude = tuple((field, placed(glob)) for field, glob in source.exclude)
     return dataclasses.replace(source, files=files, exclude=exclude)

@@ -15,6 +15,7 @@ import dataclasses
 import operator
 import re
 import string
+import typing
 
 from dots_jax.config.checks import UserError, require
 
@@ -36,7 +37,7 @@ class Predicate:
     text: str  # as the user wrote it, which reports repeat
     path: str
     op: str
-    value: object
+    value: typing.Any
 
     @property
     def kind(self) -> str:
@@ -76,15 +77,15 @@ class Predicate:
 def parse_predicate(where: str, text: str) -> Predicate:
     """Raises UserError for what is no predicate or compares what cannot be compared. where: the setting, for the message."""
     found = _PREDICATE.fullmatch(text.strip())
-    require(
-        found is not None,
-        f"{where}: {text!r} is no predicate: write it as in 'score >= 3' or \"language in ('zh', 'en')\".",
-    )
+    if not found:
+        raise UserError(
+            f"{where}: {text!r} is no predicate: write it as in 'score >= 3' or \"language in ('zh', 'en')\"."
+        )
     path, op, literal = found.groups()
     op = " ".join(op.split())
     try:
         value = ast.literal_eval(literal)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise UserError(
             f"{where}: in {text!r}, {literal} is no value: write a number, or a string in quotes."
         ) from None
@@ -142,6 +143,8 @@ class RecordRule:
     filters: tuple[Predicate, ...] = ()
     min_characters: int = 0
     max_characters: int = 0  # 0: any
+    min_tokens: int = 0  # without the end token; known when the text is tokenised
+    max_tokens: int = 0  # 0: any
     exclude: tuple[tuple[str, str], ...] = ()  # ((path or TEXT_HASH, glob of lists), ...)
     held_out: float = 0.0  # share of the texts, by a hash, that are of the validation split
     is_held_out: bool = False  # whether this is the rule of that split
@@ -159,10 +162,9 @@ class RecordRule:
         require(
             self.field == "text" or self.template == "", f"{where}: set field or template, which names fields itself."
         )
-        require(
-            self.max_characters == 0 or self.max_characters >= self.min_characters,
-            f"{where}: max_characters ({self.max_characters}) must not be below min_characters ({self.min_characters}).",
-        )
+        for unit in ("characters", "tokens"):
+            low, high = getattr(self, f"min_{unit}"), getattr(self, f"max_{unit}")
+            require(high == 0 or high >= low, f"{where}: max_{unit} ({high}) must not be below min_{unit} ({low}).")
         require(0 <= self.held_out < 1, f"{where}: held_out must be a share in [0, 1), but is {self.held_out}.")
         starts = [start for start, _ in self.repeat_steps]
         require(
@@ -170,6 +172,13 @@ class RecordRule:
             f"{where}: repeat_steps must be ((from, times), ...) with rising `from`, but is {self.repeat_steps}.",
         )
         require(self.repeat_field != "" or starts == [], f"{where}: repeat_steps need repeat_field, which they read.")
+
+    def refused_length(self, unit: str, length: int) -> str:
+        """The limit of `characters` or `tokens` that a length breaks; "" for none."""
+        low, high = getattr(self, f"min_{unit}"), getattr(self, f"max_{unit}")
+        if length < low:
+            return f"{unit} >= {low}"
+        return f"{unit} <= {high}" if high and length > high else ""
 
 
 @dataclasses.dataclass(frozen=True)

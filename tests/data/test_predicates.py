@@ -162,12 +162,12 @@ def test_a_predicate_that_cannot_be_one(predicate, message):
         Source(name="any", files=(("train", "a/*"),), filters=(predicate,))
 
 
-def cache(tmp_path, *filters, expected=0):
+def cache(tmp_path, *filters, expected=0, more=()):
     lines = (
         "CacheConfig.tasks = ('filtered',)", "CacheConfig.data = @DataConfig()", "DataConfig.sources = (@Source(),)",
         f"DataConfig.cache_dir = '{tmp_path}/cache'", "Source.name = 'filtered'",
         f"Source.files = (('train', '{tmp_path}/*.parquet'), ('train', '{tmp_path}/*.jsonl'))",
-        f"Source.filters = {filters!r}", f"Source.documents = {expected}",
+        f"Source.filters = {filters!r}", f"Source.documents = {expected}", *more,
     )  # fmt: skip
     return main(["cache", "--gin_file=/dev/null", *(f"--gin_bindings={line}" for line in lines)])
 
@@ -192,6 +192,13 @@ def test_counts_in_the_manifest(files, capsys):
     assert [row["left_out"]["score >= 3"] for row in manifest["sources"]] == [30, 30]
     assert manifest["malformed"] == {}
     assert "  60 left out by score >= 3\n" in capsys.readouterr().out
+
+
+def test_tokens_are_counted_without_the_end(files):
+    assert cache(files, more=("Source.min_tokens = 7", "Source.max_tokens = 7")) == 0  # bytes: text 10 ... text 59
+    directory = cache_directory(seqio.TaskRegistry.get("filtered"), "train", files / "cache")
+    manifest = json.loads((directory / "manifest.json").read_text())
+    assert (manifest["documents"], manifest["left_out"]) == (100, {"tokens >= 7": 20})
 
 
 def test_nothing_is_left(files, capsys):

@@ -14,6 +14,7 @@ import seqio
 import tensorflow as tf
 
 from dots_jax.config import UserError
+from dots_jax.config.records import RecordRule
 from dots_jax.data.cache.token_format import token_dtype
 from dots_jax.data.registry import task_vocabulary
 from dots_jax.data.sources import chat_task
@@ -123,7 +124,10 @@ def documents_of(
         if text_field or messages_field:
             texts = _example_texts(dataset, text_field or messages_field, what, task.name, split)
     if text_field:
-        yield from _encoded(_good(texts, reading), vocabulary, what)
+        encoded = _encoded(_good(texts, reading), vocabulary, what)
+        if isinstance(task.source, FileSource):
+            encoded = _of_length(encoded, task.source.file_set(split, pieces[index][0]).rule, reading)
+        yield from encoded
     elif messages_field:
         yield from _conversations(texts, vocabulary, user_field(task), reading)
     else:
@@ -215,6 +219,16 @@ def _encoded(texts: Iterator[bytes], vocabulary: seqio.Vocabulary, what: str) ->
         for one in ids:
             yield Document(together[start : start + len(one) + 1])
             start += len(one) + 1
+
+
+def _of_length(documents: Iterator[Document], rule: RecordRule, reading: Reading) -> Iterator[Document]:
+    """Those that the rule's limits of tokens take."""
+    for document in documents:
+        broken = rule.refused_length("tokens", len(document.tokens) - 1)
+        if broken:
+            reading.left_out[broken] += 1
+        else:
+            yield document
 
 
 def _checked(tokens: np.ndarray, vocabulary: seqio.Vocabulary, what: str) -> np.ndarray:

@@ -149,11 +149,9 @@ class RecordText:
     def _refused_text(self, text: bytes) -> LeftOut | None:
         rule = self.rule
         if rule.min_characters or rule.max_characters:
-            length = len(text.decode())
-            if length < rule.min_characters:
-                return LeftOut(f"characters >= {rule.min_characters}")
-            if rule.max_characters and length > rule.max_characters:
-                return LeftOut(f"characters <= {rule.max_characters}")
+            broken = rule.refused_length("characters", len(text.decode()))
+            if broken:
+                return LeftOut(broken)
         if any(path == TEXT_HASH and hashlib.sha256(text).hexdigest() in listed for path, listed in self._exclude):
             return LeftOut(f"exclude by {TEXT_HASH}")
         if rule.held_out:
