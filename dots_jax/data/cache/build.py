@@ -1,14 +1,16 @@
 """How one token cache is made, in steps that any number of workers can share, repeat and resume.
 
     plan         lists the source's pieces and fixes everything that the bytes depend on (plan.py)
-    tokenise     one piece -> runs: its documents, sorted by the hash that orders the stream
-    write_shard  the s-th part of the hashes, out of all runs -> one file of the cache
+    tokenise     one piece -> runs: its documents, sorted by the hash that orders the stream (runs.py)
+    merge        runs of many pieces -> runs of parts of the hashes, from 65 pieces on (merge.py: how often files are opened)
+    write_shard  the s-th part of the hashes, out of the runs that hold it -> one file of the cache
     finish       counts, manifest
 
     <building>/plan.json
-               pieces/00003.json  00003-000.{keys,ends,tokens[,weights]}.npy    the runs of piece 3; the JSON says they are complete
-               shards/00000.json                                      file 0 of the cache is complete
-               cache/                                                 what becomes the cache, by one rename
+               pieces/00003.json  00003.run           the runs of piece 3; the JSON says they are complete
+               merged-1/00000.json  00000-000000.run  a step of level 1, and the files that it wrote
+               shards/00000.json                      file 0 of the cache is complete
+               cache/                                 what becomes the cache, by one rename
 
 Files appear under their names only when complete, and a step that is done does nothing. So a job may be killed at any
 moment, steps may run twice and at the same time, and the cache has the same bytes: token_cache.py runs them in a loop,
@@ -31,7 +33,9 @@ from array_record.python import array_record_module
 
 from dots_jax.config import UserError
 from dots_jax.data.cache import token_format as fmt
+from dots_jax.data.cache.merge import shard_spans
 from dots_jax.data.cache.plan import Plan, read_json, write_json
+from dots_jax.data.cache.runs import RunWriter, documents_in_order, run_path
 from dots_jax.data.registry import get_task, task_vocabulary
 from dots_jax.data.sources.content import Content
 from dots_jax.data.sources.documents import Document, Reading, commonest, documents_of, user_field
@@ -57,31 +61,33 @@ def tokenise(building: Path, index: int, samples: int, bar: bool = False) -> Non
     malformed = _MalformedRecords(_hasher("malformed", plan.task, name), samples)
     reading = Reading(malformed.add)
     order = _hasher(plan.document_order_seed, plan.task, name)
-    runs = documents = num_tokens = num_bytes = 0
+    documents = num_tokens = num_bytes = 0
     keys, run, run_tokens = [], [], 0
 
     def flush():
-        nonlocal runs, keys, run, run_tokens, num_bytes
+        nonlocal keys, run, run_tokens, num_bytes
         if run:
-            num_bytes += _write_run(done.with_name(f"{index:05d}-{runs:03d}"), keys, run, lengths)
-            runs, keys, run, run_tokens = runs + 1, [], [], 0
+            num_bytes += _write_run(writer, keys, run, plan.token_dtype, lengths)
+            keys, run, run_tokens = [], [], 0
 
     stream = documents_of(task, plan.split, index, plan.pieces, reading)
-    for document in tqdm.tqdm(
-        stream, desc=f"tokenising {plan.task} {plan.split}", unit=" docs", disable=None if bar else True
-    ):
-        keys.append(_key(order, documents))
-        run.append(document._replace(tokens=document.tokens.astype(plan.token_dtype, copy=False)))
-        documents += 1
-        num_tokens += len(document.tokens)
-        run_tokens += len(document.tokens)
-        if run_tokens >= RUN_TOKENS:
-            flush()
-    flush()
+    what = f"tokenising {plan.task} {plan.split}"
+    with atomic_write(run_path(building, index), "wb") as file:
+        writer = RunWriter(file)
+        for document in tqdm.tqdm(stream, desc=what, unit=" docs", disable=None if bar else True):
+            keys.append(_key(order, documents))
+            run.append(document._replace(tokens=document.tokens.astype(plan.token_dtype, copy=False)))
+            documents += 1
+            num_tokens += len(document.tokens)
+            run_tokens += len(document.tokens)
+            if run_tokens >= RUN_TOKENS:
+                flush()
+        flush()
+        writer.close()
     content, damage = reading.content, reading.damage
     write_json(done, {
         "name": name, "size": content.size if content else size, "modified": content.modified if content else 0,
-        "sha256": content.sha256 if content else None, "runs": runs, "documents": documents, "tokens": num_tokens,
+        "sha256": content.sha256 if content else None, "documents": documents, "tokens": num_tokens,
         "bytes": None if lengths is None else num_bytes, "malformed": malformed.counts, "first": malformed.first,
         "samples": malformed.samples(),
     } | ({"damaged": damage.reason, "lost_bytes": damage.lost_bytes} if damage else {}))  # fmt: skip
@@ -98,21 +104,14 @@ def _key(hasher: "hashlib.blake2b", number: int) -> int:
     return int.from_bytes(one.digest(), "little")
 
 
-def _write_run(stem: Path, keys: list[int], documents: list[Document], lengths: np.ndarray | None) -> int:
+def _write_run(
+    writer: RunWriter, keys: list[int], documents: list[Document], dtype: str, lengths: np.ndarray | None
+) -> int:
     """Writes documents sorted by key; returns their bytes of text."""
-    keys = np.array(keys, np.uint64)
-    order = np.argsort(keys, kind="stable")
-    tokens = np.concatenate([documents[i].tokens for i in order])
-    ends = np.cumsum([len(documents[i].tokens) for i in order], dtype=np.int64)
-    arrays = {"keys": keys[order], "ends": ends, "tokens": tokens}
-    if documents[0].weights is not None:
-        arrays["weights"] = np.concatenate([documents[i].weights for i in order])
-    for name, array in arrays.items():
-        with atomic_write(stem.with_name(f"{stem.name}.{name}.npy"), "wb") as file:
-            np.save(file, array)
-    if lengths is None:
-        return 0
-    return sum(int(lengths[tokens[start : start + 65536]].sum()) for start in range(0, len(tokens), 65536))
+    order = np.argsort(np.array(keys, np.uint64), kind="stable")
+    weights = None if documents[0].weights is None else [documents[i].weights for i in order]
+    writer.add(np.array(keys, np.uint64)[order], [documents[i].tokens for i in order], weights, dtype)
+    return 0 if lengths is None else sum(int(lengths[document.tokens].sum()) for document in documents)
 
 
 def _byte_lengths(vocabulary: seqio.Vocabulary) -> np.ndarray | None:
@@ -168,28 +167,8 @@ def write_shard(building: Path, shard: int) -> None:
 
 def _shard_documents(building: Path, plan: Plan, shard: int) -> list[Document]:
     """The shard's documents in the order of the stream."""
-    low, high = (-(-(s << 64) // plan.shards) for s in (shard, shard + 1))
-    keys, documents = [], []
-    for index in range(len(plan.pieces)):
-        for run in range(read_json(building / "pieces" / f"{index:05d}.json")["runs"]):
-            stem = f"{building}/pieces/{index:05d}-{run:03d}"
-            # Mapped, so that a search and a slice read a few pages of a run and not all of it.
-            run_keys, ends, *columns = (
-                np.load(f"{stem}.{name}.npy", mmap_mode="r")
-                for name in ("keys", "ends", "tokens", *(["weights"] if plan.weighted else []))
-            )
-            first = int(np.searchsorted(run_keys, np.uint64(low)))
-            last = len(run_keys) if high >> 64 else int(np.searchsorted(run_keys, np.uint64(high)))
-            if first == last:
-                continue
-            start = int(ends[first - 1]) if first else 0
-            keys.append(np.array(run_keys[first:last]))
-            cuts = ends[first : last - 1] - start
-            documents += map(Document, *(np.split(np.array(c[start : ends[last - 1]]), cuts) for c in columns))
-    if not documents:
-        return []
-    # Stable: what no hash decides, the order of pieces and documents does.
-    return [documents[i] for i in np.argsort(np.concatenate(keys), kind="stable")]
+    _, tokens, weights = documents_in_order(shard_spans(building, plan, shard))
+    return list(map(Document, tokens)) if weights is None else list(map(Document, tokens, weights))
 
 
 def write_file(path: Path, documents: Iterable[Document], token_dtype: str, chunk_tokens: int) -> dict:

@@ -25,6 +25,7 @@ from dots_jax.cli.options import CacheOptions
 from dots_jax.config import CacheConfig, DataConfig, UserError
 from dots_jax.data import mixtures
 from dots_jax.data.cache import build as cache_build
+from dots_jax.data.cache import merge as cache_merge
 from dots_jax.data.cache import plan as cache_plan
 from dots_jax.data.cache import tables as cache_tables
 from dots_jax.data.cache import token_cache
@@ -122,8 +123,7 @@ def on_beam(flags: Sequence[str], data: DataConfig) -> token_cache.ForEach:
     def for_each(step: Callable[[Path, int], None], building: Path, numbers: Sequence[int]) -> None:
         if not numbers:
             return
-        kind = "shards" if step is cache_build.write_shard else "pieces"
-        with _progress(building, kind), _sentences(), beam.Pipeline(options=options) as pipeline:
+        with _progress(building, *_kind(step)), _sentences(), beam.Pipeline(options=options) as pipeline:
             (
                 pipeline
                 | beam.Create(list(numbers))
@@ -132,6 +132,16 @@ def on_beam(flags: Sequence[str], data: DataConfig) -> token_cache.ForEach:
             )
 
     return for_each
+
+
+def _kind(step: Callable) -> tuple[str, str, Callable[[cache_plan.Plan], int]]:
+    """(folder of its marks, what it does, how many there are) of a step."""
+    if step is cache_build.write_shard:
+        return "shards", "writing", lambda plan: plan.shards
+    level = getattr(step, "keywords", {}).get("level")
+    if level is None:
+        return "pieces", "tokenising", lambda plan: len(plan.pieces)
+    return f"merged-{level}", "merging", lambda plan: cache_merge.steps(len(plan.pieces), level)
 
 
 class _Step(beam.DoFn):
@@ -190,11 +200,10 @@ def _beam_options(flags: Sequence[str]) -> PipelineOptions:
 
 
 @contextlib.contextmanager
-def _progress(building: Path, kind: str) -> Iterator[None]:
-    """A bar of finished pieces or shards, from the files themselves: the same for every runner."""
+def _progress(building: Path, kind: str, doing: str, number_of: Callable[[cache_plan.Plan], int]) -> Iterator[None]:
+    """A bar of finished steps, from the files themselves: the same for every runner."""
     plan = cache_plan.Plan.read(building)
-    number = len(plan.pieces) if kind == "pieces" else plan.shards
-    what = {"pieces": ("tokenising", " files"), "shards": ("writing", " shards")}[kind]
+    number = number_of(plan)
     pause = 0.1 if sys.stderr.isatty() else 30  # seconds between lines of a log
     stop = threading.Event()
 
@@ -205,7 +214,7 @@ def _progress(building: Path, kind: str) -> Iterator[None]:
             if stopped:
                 return
 
-    with tqdm.tqdm(desc=f"{what[0]} {plan.task} {plan.split}", total=number, unit=what[1], mininterval=pause) as bar:
+    with tqdm.tqdm(desc=f"{doing} {plan.task} {plan.split}", total=number, unit=f" {kind}", mininterval=pause) as bar:
         thread = threading.Thread(target=watch, args=[bar])
         thread.start()
         try:

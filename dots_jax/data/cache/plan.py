@@ -85,12 +85,17 @@ def begin(building: Path, new: Plan, is_same: Callable[[dict[int, dict]], set[in
         kept = False
     else:
         new = dataclasses.replace(new, shards=old.shards) if any_shards else new
-        kept = _keep_pieces(building, is_same) and old.shards == new.shards
+        kept = _keep_pieces(building, is_same)
+        if not kept:
+            _forget_merged(building)
+        kept = kept and old.shards == new.shards
     if not kept:
         for name in ("shards", "cache"):
             shutil.rmtree(building / name, ignore_errors=True)
     for name in ("pieces", "shards", "cache"):
         (building / name).mkdir(parents=True, exist_ok=True)
+    for path in building.glob("*/.*.new"):  # half-written files of a build that was killed
+        path.unlink()
     write_json(building / "plan.json", dataclasses.asdict(new))
     return new
 
@@ -101,13 +106,22 @@ def _keep_pieces(building: Path, is_same: Callable[[dict[int, dict]], set[int]])
     changed = done.keys() - is_same(done)
     for number in changed:
         (building / "pieces" / f"{number:05d}.json").unlink()  # first, since it says that the rest is complete
-        for path in (building / "pieces").glob(f"{number:05d}-*"):
-            path.unlink()
+        (building / "pieces" / f"{number:05d}.run").unlink(missing_ok=True)
     return not changed
 
 
+def _forget_merged(building: Path) -> None:
+    """What was merged holds documents of files that have changed. The runs of pieces that went into it are gone: then all
+    pieces are made again."""
+    merged = list(building.glob("merged-*"))
+    for path in merged:
+        shutil.rmtree(path)
+    if merged and any(not path.with_suffix(".run").exists() for path in (building / "pieces").glob("[0-9]*.json")):
+        shutil.rmtree(building / "pieces")
+
+
 def unfinished(building: Path, kind: str, number: int) -> list[int]:
-    """Which of that many `pieces` or `shards` are not done yet."""
+    """Which of that many `pieces`, `merged-1`, ... or `shards` are not done yet."""
     done = {path.stem for path in (building / kind).glob("*.json")}
     return [i for i in range(number) if f"{i:05d}" not in done]
 
