@@ -8,7 +8,7 @@
 
     <building>/plan.json
                pieces/00003.json  00003.run           the runs of piece 3; the JSON says they are complete
-               merged-1/00000.json  00000-000000.run  a step of level 1, and the files that it wrote
+               merged-1/00000.json  00000.run         a step of level 1, and what it wrote
                shards/00000.json                      file 0 of the cache is complete
                cache/                                 what becomes the cache, by one rename
 
@@ -36,9 +36,11 @@ from dots_jax.data.cache import token_format as fmt
 from dots_jax.data.cache.merge import shard_spans
 from dots_jax.data.cache.plan import Plan, read_json, write_json
 from dots_jax.data.cache.runs import RunWriter, documents_in_order, run_path
+from dots_jax.data.cache.source_rows import contents as source_rows_contents
+from dots_jax.data.cache.source_rows import source_rows
 from dots_jax.data.registry import get_task, task_vocabulary
 from dots_jax.data.sources.content import Content
-from dots_jax.data.sources.documents import Document, Reading, commonest, documents_of, user_field
+from dots_jax.data.sources.documents import Document, Piece, Reading, commonest, documents_of, user_field
 from dots_jax.data.sources.json_lines import ENDINGS, Malformed
 from dots_jax.data.tokenizers import vocabulary as vocabularies
 from dots_jax.storage import atomic_path, atomic_write, write_text
@@ -57,10 +59,12 @@ def tokenise(building: Path, index: int, samples: int, bar: bool = False) -> Non
     plan = Plan.read(building)
     task = get_task(plan.task)
     lengths = _byte_lengths(task_vocabulary(task))
-    name, size = plan.pieces[index]
-    malformed = _MalformedRecords(_hasher("malformed", plan.task, name), samples)
+    piece = Piece(*plan.pieces[index])
+    # The first part of a file has the order that the complete file would have.
+    place = (plan.task, piece.name, piece.begin) if piece.begin else (plan.task, piece.name)
+    malformed = _MalformedRecords(_hasher("malformed", *place), samples)
     reading = Reading(malformed.add)
-    order = _hasher(plan.document_order_seed, plan.task, name)
+    order = _hasher(plan.document_order_seed, *place)
     documents = num_tokens = num_bytes = 0
     keys, run, run_tokens = [], [], 0
 
@@ -86,11 +90,12 @@ def tokenise(building: Path, index: int, samples: int, bar: bool = False) -> Non
         writer.close()
     content, damage = reading.content, reading.damage
     write_json(done, {
-        "name": name, "size": content.size if content else size, "modified": content.modified if content else 0,
+        "name": piece.name, "size": content.size if content else piece.size, "modified": content.modified if content else 0,
         "sha256": content.sha256 if content else None, "documents": documents, "tokens": num_tokens,
         "bytes": None if lengths is None else num_bytes, "malformed": malformed.counts, "first": malformed.first,
         "samples": malformed.samples(),
-    } | ({"damaged": damage.reason, "lost_bytes": damage.lost_bytes} if damage else {}))  # fmt: skip
+    } | ({"span": list(piece.span)} if piece.span else {})
+      | ({"damaged": damage.reason, "lost_bytes": damage.lost_bytes} if damage else {}))  # fmt: skip
 
 
 def _hasher(*parts) -> "hashlib.blake2b":
@@ -216,9 +221,9 @@ def check_pieces(building: Path, max_malformed: float, max_damaged_files: int = 
     pieces = _pieces(building, plan)
     what = f"Task {plan.task!r}"
     documents, tokens = (sum(piece[name] for piece in pieces) for name in ("documents", "tokens"))
-    damaged = [piece for piece in pieces if "damaged" in piece]
+    damaged = list({piece["name"]: piece["damaged"] for piece in pieces if "damaged" in piece}.items())
     if len(damaged) > max_damaged_files:
-        raise damaged_files(what, plan.split, len(pieces), [(piece["name"], piece["damaged"]) for piece in damaged])
+        raise damaged_files(what, plan.split, len({piece["name"] for piece in pieces}), damaged)
     counts = _malformed_counts(pieces)
     bad = sum(counts.values())
     if bad > max_malformed * (documents + bad):
@@ -255,7 +260,8 @@ def check_expected(what: str, split: str, records: int, expected: int) -> None:
 def _example(pieces: list[dict], counts: dict[str, int]) -> str:
     reason = max(counts, key=counts.get)
     piece = max(pieces, key=lambda piece: piece["malformed"].get(reason, 0))
-    return f"the first of these in {piece['name']} is {place_of(piece['name'])} {piece['first'][reason]}"
+    behind = f" from byte {piece['span'][0]:,} on" if place_of(piece["name"]) == "line" and "span" in piece else ""
+    return f"the first of these in {piece['name']} is {place_of(piece['name'])} {piece['first'][reason]}{behind}"
 
 
 def place_of(name: str) -> str:
@@ -269,10 +275,11 @@ def finish(building: Path, samples: int) -> fmt.Manifest:
     pieces, cache = _pieces(building, plan), building / "cache"
     files = [read_json(building / "shards" / f"{shard:05d}.json") for shard in range(plan.shards)]
     _write_samples(cache / fmt.MALFORMED, plan, pieces, samples)
-    fields = ("name", "size", "sha256", "documents", "tokens", "malformed", "damaged", "lost_bytes")
-    contents = [(piece["name"], piece["sha256"]) for piece in pieces]
+    sources = source_rows(pieces)
+    contents = [(row["name"], row["sha256"]) for row in sources]
     known = all(checksum for _, checksum in contents)
     fixed = {name: value for name, value in dataclasses.asdict(plan).items() if name not in ("shards", "pieces")}
+    fixed["format"] = fmt.FORMAT_OF_PARTS if any("spans" in row for row in sources) else fmt.FORMAT
     manifest = fmt.Manifest(
         **fixed,
         fingerprint=hashlib.sha256(repr(contents).encode()).hexdigest()[:16] if known else None,
@@ -281,7 +288,7 @@ def finish(building: Path, samples: int) -> fmt.Manifest:
         bytes=None if any(piece["bytes"] is None for piece in pieces) else sum(piece["bytes"] for piece in pieces),
         malformed=_malformed_counts(pieces),
         files=[file for file in files if file["documents"]],
-        sources=[{name: piece[name] for name in fields if name in piece} for piece in pieces],
+        sources=sources,
     )
     manifest.write(cache)
     return manifest
@@ -289,8 +296,7 @@ def finish(building: Path, samples: int) -> fmt.Manifest:
 
 def contents(building: Path) -> dict[str, Content]:
     """Of each source file, by its name, what was read."""
-    pieces = _pieces(building, Plan.read(building))
-    return {row["name"]: Content(row["size"], row["modified"], row["sha256"]) for row in pieces if row["sha256"]}
+    return source_rows_contents(_pieces(building, Plan.read(building)))
 
 
 def _pieces(building: Path, plan: Plan) -> list[dict]:
@@ -303,11 +309,16 @@ def _malformed_counts(pieces: list[dict]) -> dict[str, int]:
 
 
 def _write_samples(path: Path, plan: Plan, pieces: list[dict], samples: int | None = None) -> None:
-    rows = sorted([*sample, piece["name"]] for piece in pieces for sample in piece["samples"])[:samples]
+    rows = sorted(
+        [*sample, piece["name"], piece.get("span", [0])[0]] for piece in pieces for sample in piece["samples"]
+    )[:samples]
     field = user_field(get_task(plan.task))
     if rows:
         lines = [
-            json.dumps({"file": name, place_of(name): number, "field": field, "reason": why, "begins": begins})
-            for _, why, begins, number, name in rows
+            json.dumps(
+                {"file": name, place_of(name): number, "field": field, "reason": why, "begins": begins}
+                | ({"from_byte": begin} if begin and place_of(name) == "line" else {})
+            )
+            for _, why, begins, number, name, begin in rows
         ]
         write_text(path, "\n".join(lines) + "\n")

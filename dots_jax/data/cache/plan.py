@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import seqio
@@ -24,7 +24,7 @@ _COMPRESSION = 4  # what text shrinks by, roughly
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Everything the bytes of a cache depend on. pieces: [name, bytes] of each. code: of the preprocessors, hashed."""
+    """Everything the bytes of a cache depend on. pieces: documents.Piece of each, as a list. code: of the preprocessors, hashed."""
 
     format: int
     task: str
@@ -52,16 +52,20 @@ def plan(task: seqio.Task, split: str, source: str, shards: int = 0, chunk_token
     """
     vocabulary = task_vocabulary(task)
     pieces = pieces_of(task, split)
-    if shards == 0:
-        text = sum(p.size * (_COMPRESSION if p.name.endswith(_COMPRESSED) else 1) for p in pieces)
-        shards = max(1, -(-text // SHARD_BYTES))
+    shards = shards or number_of_shards((piece.name, piece.size) for piece in pieces)
     return Plan(
         format=fmt.FORMAT, task=task.name, split=split, source=source,
         vocabulary=vocabularies.identity(vocabulary), eos_id=vocabulary.eos_id,
         token_dtype=fmt.token_dtype(vocabulary.vocab_size), chunk_tokens=chunk_tokens,
         document_order_seed=DOCUMENT_ORDER_SEED, weighted=is_weighted(task), shards=shards,
-        code=code_identity(task), pieces=[list(piece) for piece in pieces],
+        code=code_identity(task), pieces=[list(piece if piece.end else piece[:2]) for piece in pieces],
     )  # fmt: skip
+
+
+def number_of_shards(pieces: Iterable[tuple[str, int]]) -> int:
+    """By the (name, bytes) of what is tokenised."""
+    text = sum(size * (_COMPRESSION if name.endswith(_COMPRESSED) else 1) for name, size in pieces)
+    return max(1, -(-text // SHARD_BYTES))
 
 
 def begin(building: Path, new: Plan, is_same: Callable[[dict[int, dict]], set[int]], any_shards: bool = False) -> Plan:
@@ -75,11 +79,11 @@ def begin(building: Path, new: Plan, is_same: Callable[[dict[int, dict]], set[in
         old = Plan.read(building)
     except (OSError, ValueError, TypeError):
         old = None
-    names = [piece[0] for piece in new.pieces]
+    names = [(piece[0], *piece[2:]) for piece in new.pieces]
     if (
         old is None
         or dataclasses.replace(old, shards=new.shards, pieces=new.pieces) != new
-        or names != [p[0] for p in old.pieces]
+        or names != [(p[0], *p[2:]) for p in old.pieces]
     ):
         shutil.rmtree(building, ignore_errors=True)
         kept = False

@@ -22,7 +22,7 @@ import tensorflow as tf
 from array_record.python import array_record_module
 
 from dots_jax.config import UserError
-from dots_jax.data.sources import json_lines
+from dots_jax.data.sources import json_lines, parts
 from dots_jax.data.sources.content import look_at
 from dots_jax.data.sources.json_lines import ByteStream, DamagedFile, Malformed
 from dots_jax.storage import BUCKET, filesystem, in_bucket
@@ -53,13 +53,14 @@ def read_texts(path: str | Path, field: str, messages: bool = True, digest=None)
 
 
 def numbered_texts(
-    path: str | Path, field: str, messages: bool = True, digest=None
+    path: str | Path, field: str, messages: bool = True, digest=None, span: parts.Span | None = None
 ) -> Iterator[tuple[int, bytes | Malformed]]:
-    """`read_texts`, each with its number from 1: of its line, or of the record in a file without lines."""
+    """`read_texts`, each with its number from 1: of its line, or of the record in a file without lines. span: one part of the
+    file, of those that parts.py makes; its lines are numbered from the first of them."""
     path = str(path)
     reader = next(read for ending, read in _READERS.items() if path.endswith(ending))
     number = 0
-    for value in reader(path, field, digest):
+    for value in reader(path, field, digest, span) if span else reader(path, field, digest):
         if type(value) is tuple:  # (number of the line, value)
             number, value = value
         else:
@@ -116,8 +117,8 @@ def text_of(value, field: str, messages: bool = True) -> bytes | Malformed:
 # --- the formats ------------------------------------------------------------------------------------------------------
 
 
-def _json_lines(path: str, field: str, digest) -> Iterator:
-    for number, row in json_lines.read_rows(path, digest):
+def _json_lines(path: str, field: str, digest, span: parts.Span | None = None) -> Iterator:
+    for number, row in json_lines.read_rows(path, digest, span):
         if isinstance(row, dict):
             yield number, _Field(row.get(field), row)
         elif isinstance(row, Malformed):
@@ -126,24 +127,30 @@ def _json_lines(path: str, field: str, digest) -> Iterator:
             yield number, Malformed("no JSON object", json.dumps(row)[:_SHOWN])
 
 
-def _parquet(path: str, field: str, digest) -> Iterator:
-    size = _feed(path, digest)
+def _parquet(path: str, field: str, digest, span: parts.Span | None = None) -> Iterator:
+    # Read once where a checksum is wanted; who looks at the beginning only reads no more than that.
+    memory = parts.read_once(path, digest, span) if digest is not None else None
+    if digest is None:
+        _feed(path, None)  # a pointer of git
+    begin, end = span or (0, look_at(path).size)
+    size = end - begin
     read = total = 0
     with _damage(path, size, lambda: size - size * read // max(1, total)):
         # A local path as it is, which pyarrow reads without Python; a bucket through the one client of this project. Checksums of
         # pages are there if the writer wrote some.
-        client = filesystem(path) if in_bucket(path) else None
+        client = filesystem(path) if in_bucket(path) and memory is None else None
         with pyarrow.parquet.ParquetFile(
-            path.removeprefix(BUCKET), filesystem=client, page_checksum_verification=True
+            memory or path.removeprefix(BUCKET), filesystem=client, page_checksum_verification=True
         ) as file:
-            names, total = file.schema_arrow.names, file.metadata.num_rows
+            groups, before = parts.groups_of(file.metadata, span)
+            names, total = file.schema_arrow.names, sum(file.metadata.row_group(i).num_rows for i in groups)
             if field not in names:
                 missing = Malformed(f"no field {field!r}", "columns: " + ", ".join(names))
-                yield from (missing for _ in range(total))
+                yield from ((before + number, missing) for number in range(1, total + 1))
                 return
-            for batch in file.iter_batches(_BATCH, columns=[field]):
-                for value in batch.column(0).to_pylist():
-                    yield _Field(value, "null" if value is None else value)
+            for batch in file.iter_batches(_BATCH, row_groups=groups, columns=[field]):
+                for number, value in enumerate(batch.column(0).to_pylist(), start=before + read + 1):
+                    yield number, _Field(value, "null" if value is None else value)
                 read += len(batch)
             if read != total:
                 raise EOFError(f"it has {read:,} of the {total:,} rows that it promises")
