@@ -1,8 +1,9 @@
-"""What record files hold: rows, bytes, tokens with their error, languages by script, lengths, malformed records.
+"""What record files hold: rows, tokens with their error, languages by script, lengths.
 
-    dots inspect_source --files='corpora/fineweb-2/*.parquet' --field=text --tokenizer=tokenizer.json
+    dots inspect_source --files='corpora/fineweb-2/*.parquet' --tokenizer=tokenizer.json
 
-Reads the footers of Parquet files and a thousand documents. `Source.tokens` is the line for the gin file.
+Reads the footers of Parquet files and a thousand documents, and counts malformed records.
+`Source.tokens` is the line for the gin file.
 """
 
 from dots_jax.cli.execute import load_tensorflow
