@@ -25,6 +25,8 @@ COMMANDS = {
     "generate": "text for a prompt, a conversation, or every row of a file",
     "convert": "weights from Hugging Face and back",
     "cache": "tokenise data sets ahead of training",
+    "inspect_source": "rows, tokens, languages and lengths of record files, from a sample",
+    "fetch_source": "a data set of the Hugging Face hub into a folder or a bucket",
     "tokenizer": "train a tokenizer of dots.llm1's kind",
     "plan": "what a run will do; the plan commands by their flags",
     "plan curriculum": "stages, steps, batches, learning rates, epochs of each source",

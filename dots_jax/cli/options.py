@@ -137,7 +137,27 @@ class HloOptions(Options):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CacheOptions(GinOptions):
-    dry_run: bool = flag("check everything, print what there is to do and stop", False)
+    dry_run: bool = flag("check everything, print pieces, opens, core-hours and disk, and stop", False)
+    sizes: str | None = flag("with --dry_run alone: plan a source by this file of lines `BYTES NAME`", path=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FetchOptions(Options):
+    repo: str | None = flag("the data set on the hub, as HuggingFaceFW/fineweb-2")
+    revision: str | None = flag("its commit, 40 hex digits; for a branch the command names it")
+    include: tuple[str, ...] = flag("glob of files in it; may be repeated; default: all", ())
+    output: str | None = flag("the folder, or gs:// bucket, to fill", path=True)
+    workers: int = flag("files that are brought at the same time", 4, minimum=1)
+    dry_run: bool = flag("print files and bytes, and stop", False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InspectOptions(Options):
+    files: str | None = flag("a glob of record files, on this machine or in a bucket", path=True)
+    field: str = flag("field of a record that holds its text", "text")
+    tokenizer: str | None = flag("a tokenizer.json; default: bytes", path=True)
+    documents: int = flag("documents to read and tokenise", 1000, minimum=2)
+    json: str | None = flag("also write the figures into this file", path=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

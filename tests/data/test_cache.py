@@ -83,7 +83,7 @@ def test_an_interrupted_build_is_taken_up(tmp_path, monkeypatch, step):
     complete = open_stream(TASK, "train", tmp_path / "complete")
 
     def interrupted(building, *args, **kwargs):
-        (building / "pieces" / "00000-000.keys.npy").write_bytes(b"half")
+        (building / "pieces" / "00000.run").write_bytes(b"half")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):

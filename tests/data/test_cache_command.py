@@ -204,7 +204,7 @@ add_text_task("cache_command", FileSource({"train": os.environ["CORPUS"]}))
 
 
 @pytest.mark.subprocess
-@pytest.mark.parametrize("die", ["pieces/00004-000", "tokens-00002"])
+@pytest.mark.parametrize("die", ["00004.run", "tokens-00002"])
 def test_killed_and_run_again(corpus, expected, tmp_path, process_env, die):
     (tmp_path / "killing_tasks.py").write_text(MODULE)
     env = {

@@ -214,7 +214,7 @@ def test_files_that_were_only_touched_are_read_once(corpus, tmp_path, monkeypatc
     )
     for _ in range(2):
         open_stream(TASK, "train", tmp_path / "c")
-    assert read == [str(corpus / "part-2.jsonl")]
+    assert read == [(str(corpus / "part-2.jsonl"), ())]
 
 
 def test_files_that_came_and_went(corpus, tmp_path, capsys):

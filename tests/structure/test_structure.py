@@ -74,7 +74,7 @@ LIBRARIES = {
     "huggingface": MATH | {"orbax", "tensorstore", "etils", "tqdm"},
     "inference": MATH | {"flax"},
     "data": {"numpy", "seqio", "tensorflow", "tensorflow_datasets", "array_record", "tokenizers", "tqdm"}
-    | {"apache_beam", "pyarrow", "zstandard", "google_crc32c"},
+    | {"apache_beam", "pyarrow", "zstandard", "google_crc32c", "etils", "huggingface_hub"},
     "curation": ANYTHING,
     "evaluation": ANYTHING,
     "training": MATH | {"flax", "optax", "clu", "tqdm"},
@@ -85,15 +85,17 @@ LIBRARIES = {
 }
 # What `python -m` runs besides `dots` itself: each calls one subcommand.
 COMMANDS = {"__main__", "train", "train_tokenizer", "eval", "cache", "generate", "convert", "plan", "planning.__main__"}
+COMMANDS |= {"fetch_source", "inspect_source"}
 
 # A library that only the named modules may import, lest it spread.
 ONLY_IN = {
     "gin": {"cli.gin_config"},
     "absl.flags": set(),
     "apache_beam": {"data.cache.job", "curation"},  # importing it takes seconds, and training needs none of it
-    "pyarrow": {"data.sources.parquet_rows", "curation", "storage"},
+    "pyarrow": {"data.sources.parquet_rows", "data.sources.parts", "data.sources.inspect", "curation", "storage"},
     "zstandard": {"data.sources.json_lines", "curation"},
     "fsspec": {"storage"},
+    "huggingface_hub": {"data.sources.fetch"},
     "orbax": {"checkpoint", "huggingface", "analysis"},
     "tensorstore": {"checkpoint", "huggingface"},
 }

@@ -1,14 +1,16 @@
 """How one token cache is made, in steps that any number of workers can share, repeat and resume.
 
     plan         lists the source's pieces and fixes everything that the bytes depend on (plan.py)
-    tokenise     one piece -> runs: its documents, sorted by the hash that orders the stream
-    write_shard  the s-th part of the hashes, out of all runs -> one file of the cache
+    tokenise     one piece -> runs: its documents, sorted by the hash that orders the stream (runs.py)
+    merge        runs of many pieces -> runs of parts of the hashes, from 65 pieces on (merge.py: how often files are opened)
+    write_shard  the s-th part of the hashes, out of the runs that hold it -> one file of the cache
     finish       counts, manifest
 
     <building>/plan.json
-               pieces/00003.json  00003-000.{keys,ends,tokens[,weights]}.npy    the runs of piece 3; the JSON says they are complete
-               shards/00000.json                                      file 0 of the cache is complete
-               cache/                                                 what becomes the cache, by one rename
+               pieces/00003.json  00003.run           the runs of piece 3; the JSON says they are complete
+               merged-1/00000.json  00000.run         a step of level 1, and what it wrote
+               shards/00000.json                      file 0 of the cache is complete
+               cache/                                 what becomes the cache, by one rename
 
 Files appear under their names only when complete, and a step that is done does nothing. So a job may be killed at any
 moment, steps may run twice and at the same time, and the cache has the same bytes: token_cache.py runs them in a loop,
@@ -31,10 +33,14 @@ from array_record.python import array_record_module
 
 from dots_jax.config import UserError
 from dots_jax.data.cache import token_format as fmt
+from dots_jax.data.cache.merge import shard_spans
 from dots_jax.data.cache.plan import Plan, read_json, write_json
+from dots_jax.data.cache.runs import RunWriter, documents_in_order, run_path
+from dots_jax.data.cache.source_rows import contents as source_rows_contents
+from dots_jax.data.cache.source_rows import source_rows
 from dots_jax.data.registry import get_task, task_vocabulary
 from dots_jax.data.sources.content import Content
-from dots_jax.data.sources.documents import Document, Reading, commonest, documents_of, user_field
+from dots_jax.data.sources.documents import Document, Piece, Reading, commonest, documents_of, user_field
 from dots_jax.data.sources.json_lines import ENDINGS, Malformed
 from dots_jax.data.sources.split_files import plain_name
 from dots_jax.data.tokenizers import vocabulary as vocabularies
@@ -54,37 +60,45 @@ def tokenise(building: Path, index: int, samples: int, bar: bool = False) -> Non
     plan = Plan.read(building)
     task = get_task(plan.task)
     lengths = _byte_lengths(task_vocabulary(task))
-    name, size = plan.pieces[index]
-    malformed = _MalformedRecords(_hasher("malformed", plan.task, name), samples)
+    piece = Piece(*plan.pieces[index])
+    # The first part of a file has the order that the complete file would have.
+    place = (plan.task, piece.name, piece.begin) if piece.begin else (plan.task, piece.name)
+    malformed = _MalformedRecords(_hasher("malformed", *place), samples)
     reading = Reading(malformed.add)
-    order = _hasher(plan.document_order_seed, plan.task, name)
-    runs = documents = num_tokens = num_bytes = 0
+    order = _hasher(plan.document_order_seed, *place)
+    documents = num_tokens = num_bytes = 0
     keys, run, run_tokens = [], [], 0
 
     def flush():
-        nonlocal runs, keys, run, run_tokens, num_bytes
+        nonlocal keys, run, run_tokens, num_bytes
         if run:
-            num_bytes += _write_run(done.with_name(f"{index:05d}-{runs:03d}"), keys, run, lengths)
-            runs, keys, run, run_tokens = runs + 1, [], [], 0
+            num_bytes += _write_run(writer, keys, run, plan.token_dtype, lengths)
+            keys, run, run_tokens = [], [], 0
 
     stream = documents_of(task, plan.split, index, plan.pieces, reading)
-    for document in tqdm.tqdm(
-        stream, desc=f"tokenising {plan.task} {plan.split}", unit=" docs", disable=None if bar else True
-    ):
-        keys.append(_key(order, documents))
-        run.append(document._replace(tokens=document.tokens.astype(plan.token_dtype, copy=False)))
-        documents += 1
-        num_tokens += len(document.tokens)
-        run_tokens += len(document.tokens)
-        if run_tokens >= RUN_TOKENS:
-            flush()
-    flush()
+    what = f"tokenising {plan.task} {plan.split}"
+    with atomic_write(run_path(building, index), "wb") as file:
+        writer = RunWriter(file)
+        for document in tqdm.tqdm(stream, desc=what, unit=" docs", disable=None if bar else True):
+            keys.append(_key(order, documents))
+            run.append(document._replace(tokens=document.tokens.astype(plan.token_dtype, copy=False)))
+            documents += 1
+            num_tokens += len(document.tokens)
+            run_tokens += len(document.tokens)
+            if run_tokens >= RUN_TOKENS:
+                flush()
+        flush()
+        writer.close()
     content, damage = reading.content, reading.damage
-    said = {"language": reading.language, "left_out": dict(sorted(reading.left_out.items()))}
+    said = {
+        "span": list(piece.span or ()),
+        "language": reading.language,
+        "left_out": dict(sorted(reading.left_out.items())),
+    }
     said |= {"damaged": damage.reason, "lost_bytes": damage.lost_bytes} if damage else {}
     write_json(done, {
-        "name": name, "size": content.size if content else size, "modified": content.modified if content else 0,
-        "sha256": content.sha256 if content else None, "runs": runs, "documents": documents, "tokens": num_tokens,
+        "name": piece.name, "size": content.size if content else piece.size, "modified": content.modified if content else 0,
+        "sha256": content.sha256 if content else None, "documents": documents, "tokens": num_tokens,
         "bytes": None if lengths is None else num_bytes, "malformed": malformed.counts, "first": malformed.first,
         "samples": malformed.samples(),
     } | {key: value for key, value in said.items() if value or key == "lost_bytes"})  # fmt: skip
@@ -101,21 +115,14 @@ def _key(hasher: "hashlib.blake2b", number: int) -> int:
     return int.from_bytes(one.digest(), "little")
 
 
-def _write_run(stem: Path, keys: list[int], documents: list[Document], lengths: np.ndarray | None) -> int:
+def _write_run(
+    writer: RunWriter, keys: list[int], documents: list[Document], dtype: str, lengths: np.ndarray | None
+) -> int:
     """Writes documents sorted by key; returns their bytes of text."""
-    keys = np.array(keys, np.uint64)
-    order = np.argsort(keys, kind="stable")
-    tokens = np.concatenate([documents[i].tokens for i in order])
-    ends = np.cumsum([len(documents[i].tokens) for i in order], dtype=np.int64)
-    arrays = {"keys": keys[order], "ends": ends, "tokens": tokens}
-    if documents[0].weights is not None:
-        arrays["weights"] = np.concatenate([documents[i].weights for i in order])
-    for name, array in arrays.items():
-        with atomic_write(stem.with_name(f"{stem.name}.{name}.npy"), "wb") as file:
-            np.save(file, array)
-    if lengths is None:
-        return 0
-    return sum(int(lengths[tokens[start : start + 65536]].sum()) for start in range(0, len(tokens), 65536))
+    order = np.argsort(np.array(keys, np.uint64), kind="stable")
+    weights = None if documents[0].weights is None else [documents[i].weights for i in order]
+    writer.add(np.array(keys, np.uint64)[order], [documents[i].tokens for i in order], weights, dtype)
+    return 0 if lengths is None else sum(int(lengths[document.tokens].sum()) for document in documents)
 
 
 def _byte_lengths(vocabulary: seqio.Vocabulary) -> np.ndarray | None:
@@ -171,28 +178,8 @@ def write_shard(building: Path, shard: int) -> None:
 
 def _shard_documents(building: Path, plan: Plan, shard: int) -> list[Document]:
     """The shard's documents in the order of the stream."""
-    low, high = (-(-(s << 64) // plan.shards) for s in (shard, shard + 1))
-    keys, documents = [], []
-    for index in range(len(plan.pieces)):
-        for run in range(read_json(building / "pieces" / f"{index:05d}.json")["runs"]):
-            stem = f"{building}/pieces/{index:05d}-{run:03d}"
-            # Mapped, so that a search and a slice read a few pages of a run and not all of it.
-            run_keys, ends, *columns = (
-                np.load(f"{stem}.{name}.npy", mmap_mode="r")
-                for name in ("keys", "ends", "tokens", *(["weights"] if plan.weighted else []))
-            )
-            first = int(np.searchsorted(run_keys, np.uint64(low)))
-            last = len(run_keys) if high >> 64 else int(np.searchsorted(run_keys, np.uint64(high)))
-            if first == last:
-                continue
-            start = int(ends[first - 1]) if first else 0
-            keys.append(np.array(run_keys[first:last]))
-            cuts = ends[first : last - 1] - start
-            documents += map(Document, *(np.split(np.array(c[start : ends[last - 1]]), cuts) for c in columns))
-    if not documents:
-        return []
-    # Stable: what no hash decides, the order of pieces and documents does.
-    return [documents[i] for i in np.argsort(np.concatenate(keys), kind="stable")]
+    _, tokens, weights = documents_in_order(shard_spans(building, plan, shard))
+    return list(map(Document, tokens)) if weights is None else list(map(Document, tokens, weights))
 
 
 def write_file(path: Path, documents: Iterable[Document], token_dtype: str, chunk_tokens: int) -> dict:
@@ -240,9 +227,9 @@ def check_pieces(building: Path, max_malformed: float, max_damaged_files: int = 
     pieces = _pieces(building, plan)
     what = f"Task {plan.task!r}"
     documents, tokens = (sum(piece[name] for piece in pieces) for name in ("documents", "tokens"))
-    damaged = [piece for piece in pieces if "damaged" in piece]
+    damaged = list({piece["name"]: piece["damaged"] for piece in pieces if "damaged" in piece}.items())
     if len(damaged) > max_damaged_files:
-        raise damaged_files(what, plan.split, len(pieces), [(piece["name"], piece["damaged"]) for piece in damaged])
+        raise damaged_files(what, plan.split, len({piece["name"] for piece in pieces}), damaged)
     counts = _malformed_counts(pieces)
     bad = sum(counts.values())
     if bad > max_malformed * (documents + bad):
@@ -285,7 +272,8 @@ def check_expected(what: str, split: str, records: int, expected: int) -> None:
 def _example(pieces: list[dict], counts: dict[str, int]) -> str:
     reason = max(counts, key=counts.get)
     piece = max(pieces, key=lambda piece: piece["malformed"].get(reason, 0))
-    return f"the first of these in {piece['name']} is {place_of(piece['name'])} {piece['first'][reason]}"
+    behind = f" from byte {piece['span'][0]:,} on" if place_of(piece["name"]) == "line" and "span" in piece else ""
+    return f"the first of these in {piece['name']} is {place_of(piece['name'])} {piece['first'][reason]}{behind}"
 
 
 def place_of(name: str) -> str:
@@ -299,11 +287,11 @@ def finish(building: Path, samples: int) -> fmt.Manifest:
     pieces, cache = _pieces(building, plan), building / "cache"
     files = [read_json(building / "shards" / f"{shard:05d}.json") for shard in range(plan.shards)]
     _write_samples(cache / fmt.MALFORMED, plan, pieces, samples)
-    fields = ("name", "size", "sha256", "documents", "tokens", "malformed", "left_out")
-    fields += ("language", "damaged", "lost_bytes")
-    contents = [(piece["name"], piece["sha256"]) for piece in pieces]
+    sources = source_rows(pieces)
+    contents = [(row["name"], row["sha256"]) for row in sources]
     known = all(checksum for _, checksum in contents)
     fixed = {name: value for name, value in dataclasses.asdict(plan).items() if name not in ("shards", "pieces")}
+    fixed["format"] = fmt.FORMAT_OF_PARTS if any("spans" in row for row in sources) else fmt.FORMAT
     manifest = fmt.Manifest(
         **fixed,
         fingerprint=hashlib.sha256(repr(contents).encode()).hexdigest()[:16] if known else None,
@@ -314,7 +302,7 @@ def finish(building: Path, samples: int) -> fmt.Manifest:
         left_out=left_out_counts(pieces),
         revision=getattr(get_task(plan.task).source, "revision", ""),
         files=[file for file in files if file["documents"]],
-        sources=[{name: piece[name] for name in fields if name in piece} for piece in pieces],
+        sources=sources,
     )
     manifest.write(cache)
     return manifest
@@ -322,8 +310,7 @@ def finish(building: Path, samples: int) -> fmt.Manifest:
 
 def contents(building: Path) -> dict[str, Content]:
     """Of each source file, by its name, what was read."""
-    pieces = _pieces(building, Plan.read(building))
-    return {row["name"]: Content(row["size"], row["modified"], row["sha256"]) for row in pieces if row["sha256"]}
+    return source_rows_contents(_pieces(building, Plan.read(building)))
 
 
 def _pieces(building: Path, plan: Plan) -> list[dict]:
@@ -342,11 +329,16 @@ def left_out_counts(pieces: list[dict]) -> dict[str, int]:
 
 
 def _write_samples(path: Path, plan: Plan, pieces: list[dict], samples: int | None = None) -> None:
-    rows = sorted([*sample, piece["name"]] for piece in pieces for sample in piece["samples"])[:samples]
+    rows = sorted(
+        [*sample, piece["name"], piece.get("span", [0])[0]] for piece in pieces for sample in piece["samples"]
+    )[:samples]
     field = user_field(get_task(plan.task))
     if rows:
         lines = [
-            json.dumps({"file": name, place_of(name): number, "field": field, "reason": why, "begins": begins})
-            for _, why, begins, number, name in rows
+            json.dumps(
+                {"file": name, place_of(name): number, "field": field, "reason": why, "begins": begins}
+                | ({"from_byte": begin} if begin and place_of(name) == "line" else {})
+            )
+            for _, why, begins, number, name, begin in rows
         ]
         write_text(path, "\n".join(lines) + "\n")

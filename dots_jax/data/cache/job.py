@@ -11,11 +11,13 @@ import re
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import apache_beam as beam
+import numpy as np
 import seqio
 import tqdm
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -25,16 +27,19 @@ from dots_jax.cli.options import CacheOptions
 from dots_jax.config import CacheConfig, DataConfig, UserError
 from dots_jax.data import mixtures
 from dots_jax.data.cache import build as cache_build
+from dots_jax.data.cache import estimate as cache_estimate
+from dots_jax.data.cache import merge as cache_merge
 from dots_jax.data.cache import plan as cache_plan
 from dots_jax.data.cache import tables as cache_tables
 from dots_jax.data.cache import token_cache
 from dots_jax.data.cache.token_format import Manifest
 from dots_jax.data.registry import check_split, get_task, task_vocabulary
-from dots_jax.storage import in_bucket
+from dots_jax.storage import in_bucket, open_file
 
 RUNNER = "--runner=FnApiRunner"  # Beam's own default would download a binary first
 _LOCAL_RUNNERS = ("FnApiRunner", "DirectRunner", "BundleBasedDirectRunner", "PrismRunner")
 _POLL_SECONDS = 0.5
+_FILES_OF_A_DRY_RUN = 1000  # of which it looks at the beginning; a job looks at all
 # Around a sentence for the user, since a runner hands on the text of a worker's error, and not the error.
 _SENTENCE = "\N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}dots_jax: %s\N{RIGHT-POINTING DOUBLE ANGLE QUOTATION MARK}"
 
@@ -60,7 +65,8 @@ def cache(config: CacheConfig, options: CacheOptions) -> int:
             there[directory] = token_cache.check_cache(task, split, directory, thorough)
         else:
             token_cache.prepare(task, cache_dir)
-            token_cache.look_first(task, split, config.max_malformed, config.max_damaged_files)
+            few = _FILES_OF_A_DRY_RUN if options.dry_run else 0
+            token_cache.look_first(task, split, config.max_malformed, config.max_damaged_files, files_at_most=few)
     if options.dry_run:
         print(_plan_table(config, todo, there))
         return 0
@@ -122,8 +128,7 @@ def on_beam(flags: Sequence[str], data: DataConfig) -> token_cache.ForEach:
     def for_each(step: Callable[[Path, int], None], building: Path, numbers: Sequence[int]) -> None:
         if not numbers:
             return
-        kind = "shards" if step is cache_build.write_shard else "pieces"
-        with _progress(building, kind), _sentences(), beam.Pipeline(options=options) as pipeline:
+        with _progress(building, *_kind(step)), _sentences(), beam.Pipeline(options=options) as pipeline:
             (
                 pipeline
                 | beam.Create(list(numbers))
@@ -132,6 +137,16 @@ def on_beam(flags: Sequence[str], data: DataConfig) -> token_cache.ForEach:
             )
 
     return for_each
+
+
+def _kind(step: Callable) -> tuple[str, str, Callable[[cache_plan.Plan], int]]:
+    """(folder of its marks, what it does, how many there are) of a step."""
+    if step is cache_build.write_shard:
+        return "shards", "writing", lambda plan: plan.shards
+    level = getattr(step, "keywords", {}).get("level")
+    if level is None:
+        return "pieces", "tokenising", lambda plan: len(plan.pieces)
+    return f"merged-{level}", "merging", lambda plan: cache_merge.steps(len(plan.pieces), level)
 
 
 class _Step(beam.DoFn):
@@ -190,11 +205,10 @@ def _beam_options(flags: Sequence[str]) -> PipelineOptions:
 
 
 @contextlib.contextmanager
-def _progress(building: Path, kind: str) -> Iterator[None]:
-    """A bar of finished pieces or shards, from the files themselves: the same for every runner."""
+def _progress(building: Path, kind: str, doing: str, number_of: Callable[[cache_plan.Plan], int]) -> Iterator[None]:
+    """A bar of finished steps, from the files themselves: the same for every runner."""
     plan = cache_plan.Plan.read(building)
-    number = len(plan.pieces) if kind == "pieces" else plan.shards
-    what = {"pieces": ("tokenising", " files"), "shards": ("writing", " shards")}[kind]
+    number = number_of(plan)
     pause = 0.1 if sys.stderr.isatty() else 30  # seconds between lines of a log
     stop = threading.Event()
 
@@ -205,7 +219,7 @@ def _progress(building: Path, kind: str) -> Iterator[None]:
             if stopped:
                 return
 
-    with tqdm.tqdm(desc=f"{what[0]} {plan.task} {plan.split}", total=number, unit=what[1], mininterval=pause) as bar:
+    with tqdm.tqdm(desc=f"{doing} {plan.task} {plan.split}", total=number, unit=f" {kind}", mininterval=pause) as bar:
         thread = threading.Thread(target=watch, args=[bar])
         thread.start()
         try:
@@ -217,16 +231,35 @@ def _progress(building: Path, kind: str) -> Iterator[None]:
 
 def _plan_table(config: CacheConfig, todo: list[tuple[seqio.Task, str]], there: dict[Path, Manifest]) -> str:
     """there: complete caches. They are not planned: where they are, their sources need not be."""
-    lines = [f"{'task':<28}{'split':<14}{'source files':>14}{'MB':>12}{'shards':>9}"]
+    lines = [cache_estimate.assumptions(), cache_estimate.HEAD]
     for task, split in todo:
         manifest = there.get(token_cache.cache_directory(task, split, config.data.cache_dir))
         if manifest:
-            lines.append(f"{task.name:<28}{split:<14}{'complete':>14}{'':>12}{len(manifest.files):>9,}")
+            lines.append(f"{task.name:<28}{split:<14}{'complete':>10}{'':>34}{len(manifest.files):>9,}")
             continue
         plan = cache_plan.plan(task, split, token_cache.source_identity(task, split), config.shards)
-        megabytes = sum(size for _, size in plan.pieces) / 1e6
-        lines.append(f"{task.name:<28}{split:<14}{len(plan.pieces):>14,}{megabytes:>12,.1f}{plan.shards:>9,}")
+        sizes = Counter()
+        for name, size, *_ in plan.pieces:
+            sizes[name] += size
+        one_byte = isinstance(task_vocabulary(task), seqio.ByteVocabulary)
+        found = cache_estimate.estimate(
+            list(sizes.items()),
+            plan.shards,
+            len(plan.pieces),
+            np.dtype(plan.token_dtype).itemsize,
+            1.0 if one_byte else 0.0,
+        )
+        lines.append(cache_estimate.row(task.name, split, found))
     return "\n".join(lines)
+
+
+def plan_sizes(listing: str) -> int:
+    """`--dry_run --sizes`: the plan of one source of which only a listing is there. Returns the exit status."""
+    with open_file(listing) as file:
+        files = cache_estimate.read_listing(io.TextIOWrapper(file, encoding="utf-8"), listing)
+    found = cache_estimate.estimate(files, cache_plan.number_of_shards(files))
+    print(cache_estimate.assumptions(), cache_estimate.HEAD, cache_estimate.row(listing[-27:], "", found), sep="\n")
+    return 0
 
 
 def _table(rows: list[Row]) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import seqio
@@ -26,7 +26,7 @@ _COMPRESSION = 4  # what text shrinks by, roughly
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Everything the bytes of a cache depend on. pieces: [name, bytes] of each. code: of the preprocessors, hashed."""
+    """Everything the bytes of a cache depend on. pieces: documents.Piece of each, as a list. code: of the preprocessors, hashed."""
 
     format: int
     task: str
@@ -54,16 +54,20 @@ def plan(task: seqio.Task, split: str, source: str, shards: int = 0, chunk_token
     """
     vocabulary = task_vocabulary(task)
     pieces = pieces_of(task, split)
-    if shards == 0:
-        text = sum(p.size * (_COMPRESSION if plain_name(p.name).endswith(_COMPRESSED) else 1) for p in pieces)
-        shards = max(1, -(-text // SHARD_BYTES))
+    shards = shards or number_of_shards((piece.name, piece.size) for piece in pieces)
     return Plan(
         format=fmt.FORMAT, task=task.name, split=split, source=source,
         vocabulary=vocabularies.identity(vocabulary), eos_id=vocabulary.eos_id,
         token_dtype=fmt.token_dtype(vocabulary.vocab_size), chunk_tokens=chunk_tokens,
         document_order_seed=DOCUMENT_ORDER_SEED, weighted=is_weighted(task), shards=shards,
-        code=code_identity(task), pieces=[list(piece) for piece in pieces],
+        code=code_identity(task), pieces=[list(piece if piece.end else piece[:2]) for piece in pieces],
     )  # fmt: skip
+
+
+def number_of_shards(pieces: Iterable[tuple[str, int]]) -> int:
+    """By the (name, bytes) of what is tokenised."""
+    text = sum(size * (_COMPRESSION if plain_name(name).endswith(_COMPRESSED) else 1) for name, size in pieces)
+    return max(1, -(-text // SHARD_BYTES))
 
 
 def begin(building: Path, new: Plan, is_same: Callable[[dict[int, dict]], set[int]], any_shards: bool = False) -> Plan:
@@ -77,22 +81,27 @@ def begin(building: Path, new: Plan, is_same: Callable[[dict[int, dict]], set[in
         old = Plan.read(building)
     except (OSError, ValueError, TypeError):
         old = None
-    names = [piece[0] for piece in new.pieces]
+    names = [(piece[0], *piece[2:]) for piece in new.pieces]
     if (
         old is None
         or dataclasses.replace(old, shards=new.shards, pieces=new.pieces) != new
-        or names != [p[0] for p in old.pieces]
+        or names != [(p[0], *p[2:]) for p in old.pieces]
     ):
         shutil.rmtree(building, ignore_errors=True)
         kept = False
     else:
         new = dataclasses.replace(new, shards=old.shards) if any_shards else new
-        kept = _keep_pieces(building, is_same) and old.shards == new.shards
+        kept = _keep_pieces(building, is_same)
+        if not kept:
+            _forget_merged(building)
+        kept = kept and old.shards == new.shards
     if not kept:
         for name in ("shards", "cache"):
             shutil.rmtree(building / name, ignore_errors=True)
     for name in ("pieces", "shards", "cache"):
         (building / name).mkdir(parents=True, exist_ok=True)
+    for path in building.glob("*/.*.new"):  # half-written files of a build that was killed
+        path.unlink()
     write_json(building / "plan.json", dataclasses.asdict(new))
     return new
 
@@ -103,13 +112,22 @@ def _keep_pieces(building: Path, is_same: Callable[[dict[int, dict]], set[int]])
     changed = done.keys() - is_same(done)
     for number in changed:
         (building / "pieces" / f"{number:05d}.json").unlink()  # first, since it says that the rest is complete
-        for path in (building / "pieces").glob(f"{number:05d}-*"):
-            path.unlink()
+        (building / "pieces" / f"{number:05d}.run").unlink(missing_ok=True)
     return not changed
 
 
+def _forget_merged(building: Path) -> None:
+    """What was merged holds documents of files that have changed. The runs of pieces that went into it are gone: then all
+    pieces are made again."""
+    merged = list(building.glob("merged-*"))
+    for path in merged:
+        shutil.rmtree(path)
+    if merged and any(not path.with_suffix(".run").exists() for path in (building / "pieces").glob("[0-9]*.json")):
+        shutil.rmtree(building / "pieces")
+
+
 def unfinished(building: Path, kind: str, number: int) -> list[int]:
-    """Which of that many `pieces` or `shards` are not done yet."""
+    """Which of that many `pieces`, `merged-1`, ... or `shards` are not done yet."""
     done = {path.stem for path in (building / kind).glob("*.json")}
     return [i for i in range(number) if f"{i:05d}" not in done]
 

@@ -15,6 +15,7 @@ import seqio
 
 from dots_jax.config import UserError
 from dots_jax.data.cache.plan import read_json, write_json
+from dots_jax.data.cache.source_rows import content_of
 from dots_jax.data.cache.token_format import MANIFEST, Manifest
 from dots_jax.data.sources.content import Content, checksums, look_at
 from dots_jax.data.sources.documents import paths_of
@@ -33,24 +34,28 @@ def same_files(paths: Mapping[str, str], known: Mapping[str, Content], thorough:
             to_read.append(name)
         else:
             found[name] = content
-    for name, content in zip(to_read, checksums(paths[name] for name in to_read)):
+    for name, content in zip(to_read, checksums((paths[name], known[name].spans) for name in to_read)):
         found[name] = content if content.sha256 == known[name].sha256 else None
     return found
 
 
 def same_pieces(task: seqio.Task, split: str, done: dict[int, dict], thorough: bool) -> set[int]:
     """Which of the pieces that are done, by number, were made of what is there now."""
+    paths = paths_of(task, split)
     known = {
-        row["name"]: Content(row["size"], row["modified"], row["sha256"]) for row in done.values() if row["sha256"]
+        str(number): content_of(row | {"spans": [row["span"]]} if "span" in row else row, row["modified"])
+        for number, row in done.items()
+        if row["sha256"]
     }
-    found = same_files(paths_of(task, split), known, thorough)
-    return {number for number, row in done.items() if not row["sha256"] or found[row["name"]] is not None}
+    where = {str(number): paths[row["name"]] for number, row in done.items() if row["name"] in paths}
+    found = same_files(where, known, thorough)
+    return {number for number, row in done.items() if not row["sha256"] or found[str(number)] is not None}
 
 
 def check_sources(task: seqio.Task, split: str, directory: Path, manifest: Manifest, thorough: bool) -> None:
     """Raises UserError if the source's files are other ones than the cache was made of; if none is here, there is nothing
     to check."""
-    known = {row["name"]: Content(row["size"], 0, row["sha256"]) for row in manifest.sources if row["sha256"]}
+    known = {row["name"]: content_of(row) for row in manifest.sources if row["sha256"]}
     try:
         paths = paths_of(task, split) if known else {}
     except NoFiles:

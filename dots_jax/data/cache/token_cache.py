@@ -27,6 +27,7 @@ import tensorflow as tf
 
 from dots_jax.config import CacheConfig, UserError
 from dots_jax.data.cache import build as cache_build
+from dots_jax.data.cache import merge as cache_merge
 from dots_jax.data.cache import plan as cache_plan
 from dots_jax.data.cache import source_check
 from dots_jax.data.cache import token_format as fmt
@@ -165,6 +166,7 @@ def make_cache(
         for_each(tokenise, building, cache_plan.unfinished(building, "pieces", len(plan.pieces)))
         expected = _expected_documents(task, split)
         cache_build.check_pieces(building, max_malformed, max_damaged_files, expected)
+        merge_levels(building, len(plan.pieces), for_each)
         for_each(cache_build.write_shard, building, cache_plan.unfinished(building, "shards", plan.shards))
         cache_build.finish(building, samples)
         held.check()
@@ -175,6 +177,17 @@ def make_cache(
             (building / "cache").rename(directory)
         source_check.note(directory, contents)
         shutil.rmtree(building)
+
+
+def merge_levels(building: Path, pieces: int, for_each: ForEach) -> None:
+    """The levels of merge.py between the two steps; none for few pieces."""
+    for level in range(1, cache_merge.levels(pieces) + 1):
+        directory = cache_merge.folder(building, level)
+        directory.mkdir(exist_ok=True)
+        steps = cache_merge.steps(pieces, level)
+        merge = functools.partial(cache_merge.merge, level=level)
+        for_each(merge, building, cache_plan.unfinished(building, directory.name, steps))
+        cache_merge.remove_inputs(building, level)
 
 
 def _upload(cache: Path, directory: Path) -> None:
@@ -213,13 +226,23 @@ def prepare(task: seqio.Task, cache_dir: str | Path) -> None:
 
 
 def look_first(
-    task: seqio.Task, split: str, max_malformed: float, max_damaged_files: int = 0, records: int = 100
+    task: seqio.Task,
+    split: str,
+    max_malformed: float,
+    max_damaged_files: int = 0,
+    records: int = 100,
+    files_at_most: int = 0,
 ) -> None:
     """Raises UserError for what costs no hours to find: files whose beginning or end says that they are damaged, and a
-    wrong field name, for which the first records of three files are all malformed."""
+    wrong field name, for which the first records of three files are all malformed. files_at_most: spread over all; 0: all."""
     if not isinstance(task.source, FileSource):
         return
     files, what = task.source.files(split), f"Task {task.name!r}"
+    if 0 < files_at_most < len(files):
+        _say(
+            f"{what}, {split!r}: the beginnings of {files_at_most:,} of {len(files):,} files were looked at; the job looks at all."
+        )
+        files = [files[i * len(files) // files_at_most] for i in range(files_at_most)]
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         damaged = [error for error in pool.map(_damage, files) if error]
     if len(damaged) > max_damaged_files:

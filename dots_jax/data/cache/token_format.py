@@ -9,8 +9,9 @@ The stream of a split is the tokens of its files one after the other. A record o
 bit for each token: whether it is learned. No document crosses files. So any token is found from the manifest by a
 binary search and a division. ArrayRecord hashes every record and refuses a damaged one when it is read.
 
-Documents stand in the order of a hash of (task, source file, number in it), and file s of n holds the s-th n-th part of
-the hashes: the stream does not depend on how many files there are, nor on who wrote them.
+Documents stand in the order of a hash of (task, source file, number in it), behind the first part of a file that was read in
+several parts (sources/parts.py) of (task, source file, first byte of the part, number in the part). File s of n holds the s-th
+n-th part of the hashes: the stream does not depend on how many files there are, nor on who wrote them.
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ from dots_jax.config import UserError
 from dots_jax.storage import file_sizes
 
 FORMAT = 3
+FORMAT_OF_PARTS = 4  # of a cache with source files that were read in several parts: its rows of sources have `spans`
 CHUNK_TOKENS = 8192  # what one random read costs; a few training sequences
 MANIFEST, MALFORMED = "manifest.json", "malformed.jsonl"
 # One chunk a record, so that one can be read alone; uncompressed reads are six times faster (12 us against 70).
@@ -64,7 +66,8 @@ class Manifest:
     revision: Source.revision when it was made;
     weighted: whether each token has a weight, 0 or 1; files: name, tokens, documents,
     size in bytes and sha256 of each; sources: of each source file the name, size, sha256, documents, tokens, malformed
-    records, and, if it could not be read to its end, `damaged`, the reason, and `lost_bytes`."""
+    records, and, if it could not be read to its end, `damaged`, the reason, and `lost_bytes`; `spans`: bytes (begin, end) of
+    its parts if there are several: then sha256 is content.combined of the parts' own."""
 
     format: int
     task: str
@@ -108,9 +111,10 @@ class Manifest:
         except ValueError as error:
             raise UserError(f"The token cache {directory} has a damaged {MANIFEST} ({error}): {fix}.") from error
         found = fields.get("format") if isinstance(fields, dict) else None
-        if isinstance(found, int) and found != FORMAT:
+        if isinstance(found, int) and found not in (FORMAT, FORMAT_OF_PARTS):
             raise UserError(
-                f"The token cache {directory} is of format {found}, and this version reads {FORMAT}: {fix}."
+                f"The token cache {directory} is of format {found}, and this version reads {FORMAT} and {FORMAT_OF_PARTS}: "
+                f"{fix}."
             )
         try:
             manifest = cls(**fields)

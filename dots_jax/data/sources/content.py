@@ -18,11 +18,18 @@ _RECENT_SECONDS = 2  # clocks of file systems tick in up to two seconds
 
 class Content(NamedTuple):
     """What a file held when all of it was read. modified: as in storage.FoundFile; 0 if it may have changed since in the same
-    tick of the clock, so that only the checksum tells."""
+    tick of the clock, so that only the checksum tells. spans: bytes (begin, end) that were read one by one, so that sha256 is
+    `combined` of theirs, or of the only one; empty: all bytes in one go."""
 
     size: int
     modified: float
     sha256: str
+    spans: tuple[tuple[int, int], ...] = ()
+
+
+def combined(checksums: list[str]) -> str:
+    """The checksum of a file that was read in parts, of those of its parts."""
+    return checksums[0] if len(checksums) == 1 else hashlib.sha256("".join(checksums).encode()).hexdigest()
 
 
 def look_at(path: str) -> FoundFile:
@@ -43,16 +50,21 @@ def look_at(path: str) -> FoundFile:
     return FoundFile(path, found.st_size, found.st_mtime)
 
 
-def checksum(path: str) -> Content:
-    """Of all bytes. Raises UserError for a file that cannot be read, or changes meanwhile."""
-    before, digest = look_at(path), hashlib.sha256()
+def checksum(path: str, spans: tuple[tuple[int, int], ...] = ()) -> Content:
+    """Of all bytes, or of these. Raises UserError for a file that cannot be read, or changes meanwhile."""
+    before, found = look_at(path), []
     with open_joined(path) as file:
         try:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            for begin, end in spans or ((0, before.size),):
+                digest = hashlib.sha256()
+                file.seek(begin)
+                while block := file.read(min(1 << 20, end - begin)):
+                    digest.update(block)
+                    begin += len(block)
+                found.append(digest.hexdigest())
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror or first_line(error)}.") from error
-    return unchanged_since(before, digest.hexdigest())
+    return unchanged_since(before, combined(found))._replace(spans=spans)
 
 
 def unchanged_since(before: FoundFile, digest: str) -> Content:
@@ -63,7 +75,7 @@ def unchanged_since(before: FoundFile, digest: str) -> Content:
     return Content(before.size, before.modified if settled else 0, digest)
 
 
-def checksums(paths: Iterable[str]) -> list[Content]:
-    """Of each file, several at a time."""
+def checksums(files: Iterable[tuple[str, tuple[tuple[int, int], ...]]]) -> list[Content]:
+    """Of each (path, spans), several at a time."""
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(checksum, paths))
+        return list(pool.map(lambda file: checksum(*file), files))

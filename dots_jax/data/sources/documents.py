@@ -17,7 +17,7 @@ from dots_jax.config import UserError
 from dots_jax.config.records import RecordRule
 from dots_jax.data.cache.token_format import token_dtype
 from dots_jax.data.registry import task_vocabulary
-from dots_jax.data.sources import chat_task
+from dots_jax.data.sources import chat_task, parts
 from dots_jax.data.sources.content import Content, checksum, look_at, unchanged_since
 from dots_jax.data.sources.file_source import FileSource
 from dots_jax.data.sources.json_lines import DamagedFile, Malformed
@@ -39,10 +39,17 @@ class Document(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A file of the source, or all of a source without files. name: without the folder. size: in bytes, 0 if unknown."""
+    """A file of the source, a part of one, or all of a source without files. name: without the folder. size: in bytes, 0 if
+    unknown. begin, end: of a part, its bytes; end 0: all of the file."""
 
     name: str
     size: int
+    begin: int = 0
+    end: int = 0
+
+    @property
+    def span(self) -> parts.Span | None:
+        return (self.begin, self.end) if self.end else None
 
 
 @dataclasses.dataclass
@@ -77,7 +84,12 @@ def is_weighted(task: seqio.Task) -> bool:
 def pieces_of(task: seqio.Task, split: str) -> list[Piece]:
     """The pieces of a split, which together are all of it. Raises UserError for files that are not there."""
     if isinstance(task.source, FileSource):
-        return [Piece(file.name, file.size) for file in task.source.files(split)]
+        files, pieces = task.source.files(split), []
+        for file, spans in zip(files, parts.spans_of((file.path, file.size) for file in files)):
+            pieces += [Piece(file.name, end - begin, begin, end) for begin, end in spans] or [
+                Piece(file.name, file.size)
+            ]
+        return pieces
     shards = task.source.list_shards(split)
     if isinstance(task.source, seqio.TfdsDataSource | seqio.FileDataSource):
         return [Piece(PurePath(str(path)).name, tf.io.gfile.stat(str(path)).length) for path in shards]
@@ -107,16 +119,16 @@ def documents_of(
 
     Raises UserError for a document that breaks the rules of its task.
     """
-    vocabulary, what = task_vocabulary(task), f"Task {task.name!r}, {split!r}"
+    vocabulary, what, piece = task_vocabulary(task), f"Task {task.name!r}, {split!r}", Piece(*pieces[index])
     text_field, messages_field = plain_text_field(task), chat_task.messages_field(task)
     if isinstance(task.source, FileSource):
-        texts = _file_texts(task, split, pieces[index][0], reading)
+        texts = _file_texts(task, split, piece, reading)
         if not text_field and not messages_field:
             dataset = task.source.dataset([(text for _, text in texts)])
     else:
         # As seqio's own caching does: as many shards as there are files is one file a shard.
         info = seqio.ShardInfo(index, len(pieces)) if len(pieces) > 1 else None
-        path = paths_of(task, split).get(pieces[index][0])
+        path = paths_of(task, split).get(piece.name)
         reading.content = checksum(path) if path else None
         dataset = task.source.get_dataset(split=split, shuffle=False, seed=None, shard_info=info)
         if messages_field:
@@ -137,14 +149,16 @@ def documents_of(
             yield Document(tokens, _checked_weights(example["weights"], tokens, what) if is_weighted(task) else None)
 
 
-def _file_texts(task: seqio.Task, split: str, name: str, reading: Reading) -> Iterator[tuple[int, bytes | Malformed]]:
-    """The numbered texts of a file, whose content is known at the end."""
-    before, digest = look_at(task.source.path_of(split, name)), hashlib.sha256()
+def _file_texts(
+    task: seqio.Task, split: str, piece: Piece, reading: Reading
+) -> Iterator[tuple[int, bytes | Malformed]]:
+    """The numbered texts of a file or a part of one, whose content is known at the end."""
+    before, digest = look_at(task.source.path_of(split, piece.name)), hashlib.sha256()
     plain = plain_text_field(task) or chat_task.messages_field(task)
     try:
-        files = task.source.file_set(split, name)
+        files = task.source.file_set(split, piece.name)
         reading.language = files.language
-        for number, text in numbered_texts(before.path, files.rule, is_weighted(task), digest):
+        for number, text in numbered_texts(before.path, files.rule, is_weighted(task), digest, piece.span):
             if isinstance(text, LeftOut):
                 reading.left_out[text.reason] += text.records
             elif not plain and isinstance(text, Malformed):  # tf.data has no place for it
@@ -153,7 +167,8 @@ def _file_texts(task: seqio.Task, split: str, name: str, reading: Reading) -> It
                 yield number, text
     except DamagedFile as error:
         reading.damage = error
-    reading.content = unchanged_since(before, digest.hexdigest())
+    content = unchanged_since(before, digest.hexdigest())
+    reading.content = content._replace(spans=(piece.span,) if piece.span else ())
 
 
 def _example_texts(

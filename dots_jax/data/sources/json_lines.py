@@ -62,18 +62,20 @@ class DamagedFile(UserError):
 class ByteStream:
     """The bytes of a file, decompressed by the ending of its name, from front to end.
 
-    digest: of hashlib; it gets all bytes of the file as it is on the disk, also those behind a damage.
+    digest: of hashlib; it gets all bytes of the file as it is on the disk, also those behind a damage. span: of a file that
+    is not compressed, only its bytes begin <= i < end.
     Use as a context manager: damage and trouble inside the block become DamagedFile and UserError.
 
     Attributes: path; size: of the file, in bytes; broken: after the last block, why the file ends too early, or "".
     """
 
-    def __init__(self, path: str, digest=None):
+    def __init__(self, path: str, digest=None, span: tuple[int, int] | None = None):
         self.path, self.broken = path, ""
         self._file, self._digest = open_joined(path), digest
         self.size = self._file.seek(0, os.SEEK_END)
-        self._file.seek(0)
-        self._position = self._piece = 0  # bytes of the file that were read, and before the last piece
+        self._begin, self._end = span or (0, self.size)
+        self._file.seek(self._begin)
+        self._position = self._piece = self._begin  # in the file, behind what was read, and before the last piece
 
     def __enter__(self) -> "ByteStream":
         return self
@@ -138,9 +140,29 @@ class ByteStream:
         if inside:
             self.broken = f"it ends inside {'an' if what[0] == 'x' else 'a'} {what}"
 
+    @property
+    def position(self) -> int:
+        """Bytes of the file in front of what is read next."""
+        return self._position
+
+    def lines_begun(self) -> Iterator[bytes]:
+        """Blocks of the lines that begin inside the span; the last of them may go on behind it."""
+        self._file.seek(max(0, self._begin - 1))
+        inside, last = self._begin == 0 or self._file.read(1) == b"\n", b""
+        for block in self.blocks():
+            last = block[-1:]
+            if not inside:
+                place = block.find(b"\n")
+                inside, block = place >= 0, block[place + 1 :] if place >= 0 else b""
+            yield block
+        while inside and last not in (b"", b"\n") and (block := self._file.read(_BLOCK)):
+            place = block.find(b"\n")
+            yield block[: place + 1] if place >= 0 else block
+            last = b"" if place >= 0 else last
+
     def _read(self) -> bytes:
         self._piece = self._position
-        data = self._file.read(_BLOCK)
+        data = self._file.read(min(_BLOCK, max(0, self._end - self._position)))
         self._position += len(data)
         if self._digest is not None:
             self._digest.update(data)
@@ -173,14 +195,18 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
     yield b"".join(pending), False
 
 
-def read_rows(path: str | os.PathLike, digest=None) -> Iterator[tuple[int, object]]:
+def read_rows(
+    path: str | os.PathLike, digest=None, span: tuple[int, int] | None = None
+) -> Iterator[tuple[int, object]]:
     """(number of the line from 1, its JSON value or a Malformed) of every line that is not blank.
+
+    span: only the lines that begin in these bytes of a file that is not compressed, numbered from the first of them.
 
     Raises UserError for a file that cannot be opened, DamagedFile for one that cannot be read to its end: also one whose last
     line has no line end and is no JSON.
     """
-    with ByteStream(str(path), digest) as stream:
-        yield from _rows(stream, stream.blocks())
+    with ByteStream(str(path), digest, span) as stream:
+        yield from _rows(stream, stream.lines_begun() if span else stream.blocks())
 
 
 def _rows(stream: ByteStream, blocks: Iterable[bytes]) -> Iterator[tuple[int, object]]:

@@ -1,5 +1,6 @@
 """The rows of a Parquet file: only the columns that a rule looks at, and no row group that its statistics exclude."""
 
+import io
 import re
 from collections.abc import Callable, Iterator
 
@@ -8,6 +9,7 @@ import pyarrow.parquet
 
 from dots_jax.config import UserError
 from dots_jax.config.records import Predicate
+from dots_jax.data.sources import parts
 from dots_jax.data.sources.json_lines import Malformed
 from dots_jax.data.sources.record_text import LeftOut, Record, RecordText
 from dots_jax.storage import in_bucket, source_filesystem
@@ -19,30 +21,37 @@ LIBRARY_ERRORS = (pyarrow.ArrowException,)
 
 
 def rows(
-    path: str, rule: RecordText, on_progress: Callable[[int, int], None]
+    path: str,
+    rule: RecordText,
+    on_progress: Callable[[int, int], None],
+    memory: io.RawIOBase | None = None,
+    span: parts.Span | None = None,
 ) -> Iterator[tuple[int, Record | Malformed | LeftOut]]:
     """(number from 1, row) of the rows that the predicates take, and what was left out.
 
-    on_progress: gets the rows that were read so far, and all of them.
+    on_progress: gets the rows that were read so far, and all of them. memory: the file, if it is in memory. span: a part of it.
     Raises UserError for a predicate on a column that is not there or holds another kind of value; whatever pyarrow raises for
     a damaged file.
     """
     # A local path as it is, which pyarrow reads without Python; a bucket through the one client of this project. Checksums of
     # pages are there if the writer wrote some.
-    client = source_filesystem(path) if in_bucket(path) else None
-    name = path.split("://")[-1] if client else path
-    with pyarrow.parquet.ParquetFile(name, filesystem=client, page_checksum_verification=True) as file:
-        total = file.metadata.num_rows
+    client = source_filesystem(path) if in_bucket(path) and memory is None else None
+    place = memory or (path.split("://")[-1] if client else path)
+    with pyarrow.parquet.ParquetFile(place, filesystem=client, page_checksum_verification=True) as file:
+        groups, before = parts.groups_of(file.metadata, span)
+        total = sum(file.metadata.row_group(group).num_rows for group in groups)
         on_progress(0, total)
         leaves = {_LIST_LEVELS.sub("", file.schema.column(i).path): i for i in range(len(file.schema))}
         check_predicates(path, rule, file, leaves)
         paths, missing = _columns(rule, file, leaves)
         if missing:
             names = "columns: " + ", ".join(file.schema_arrow.names)
-            yield from ((number, Malformed(f"no field {missing!r}", names)) for number in range(1, total + 1))
+            yield from (
+                (number, Malformed(f"no field {missing!r}", names)) for number in range(before + 1, before + total + 1)
+            )
             return
-        first = 1
-        for group in range(file.metadata.num_row_groups):
+        first = before + 1
+        for group in groups:
             of_group = file.metadata.row_group(group)
             excluded = next((one for one in rule.filters if _excludes(one, of_group, leaves)), None)
             if excluded is not None:
@@ -52,9 +61,9 @@ def rows(
                 for batch in file.iter_batches(_BATCH, row_groups=[group], columns=paths):
                     yield from _taken(batch, rule, first)
                     first += len(batch)
-                    on_progress(first - 1, total)
-        if first - 1 != total:
-            raise EOFError(f"it has {first - 1:,} of the {total:,} rows that it promises")
+                    on_progress(first - 1 - before, total)
+        if first - 1 - before != total:
+            raise EOFError(f"it has {first - 1 - before:,} of the {total:,} rows that it promises")
 
 
 def check_predicates(path: str, rule: RecordText, file: pyarrow.parquet.ParquetFile, leaves: dict[str, int]) -> None:

@@ -23,7 +23,7 @@ from array_record.python import array_record_module
 
 from dots_jax.config import UserError
 from dots_jax.config.records import RecordRule
-from dots_jax.data.sources import json_lines, parquet_rows
+from dots_jax.data.sources import json_lines, parquet_rows, parts
 from dots_jax.data.sources.content import look_at
 from dots_jax.data.sources.json_lines import ByteStream, DamagedFile, Malformed
 from dots_jax.data.sources.record_text import LeftOut, Record, RecordText
@@ -58,15 +58,15 @@ def read_texts(
 
 
 def numbered_texts(
-    path: str | Path, rule: RecordRule | str, messages: bool = True, digest=None
+    path: str | Path, rule: RecordRule | str, messages: bool = True, digest=None, span: parts.Span | None = None
 ) -> Iterator[tuple[int, bytes | Malformed | LeftOut]]:
     """`read_texts`, each with its number from 1: of its line, or of the record in a file without lines; and what the rule
-    leaves out."""
+    leaves out. span: one part of the file, of those that parts.py makes; its lines are numbered from the first of them."""
     path = str(path)
     reader = next(read for ending, read in _READERS.items() if plain_name(path).endswith(ending))
     make = RecordText(RecordRule(field=rule) if isinstance(rule, str) else rule, messages)
     filtered = reader is _parquet
-    for number, record in reader(path, make, digest):
+    for number, record in reader(path, make, digest, span) if span else reader(path, make, digest):
         found = record if not isinstance(record, Record) else (None if filtered else make.refused(record))
         if found is None:
             found = make.text(record)
@@ -98,8 +98,8 @@ def check_beginning(path: str | Path) -> None:
 # Each gives (number from 1, Record, Malformed or LeftOut) of every record.
 
 
-def _json_lines(path: str, rule: RecordText, digest) -> Iterator:
-    return _objects(json_lines.read_rows(path, digest))
+def _json_lines(path: str, rule: RecordText, digest, span: parts.Span | None = None) -> Iterator:
+    return _objects(json_lines.read_rows(path, digest, span))
 
 
 def _json(path: str, rule: RecordText, digest) -> Iterator:
@@ -116,8 +116,13 @@ def _objects(rows) -> Iterator:
             yield number, Malformed("no JSON object", json.dumps(row)[:_SHOWN])
 
 
-def _parquet(path: str, rule: RecordText, digest) -> Iterator:
-    size = _feed(path, digest)
+def _parquet(path: str, rule: RecordText, digest, span: parts.Span | None = None) -> Iterator:
+    # Read once where a checksum is wanted; who looks at the beginning only reads no more than that.
+    memory = parts.read_once(path, digest, span) if digest is not None else None
+    if digest is None:
+        _feed(path, None)  # a pointer of git
+    begin, end = span or (0, look_at(path).size)
+    size = end - begin
     read, total = 0, 0
 
     def progress(*rows):
@@ -125,7 +130,7 @@ def _parquet(path: str, rule: RecordText, digest) -> Iterator:
         read, total = rows
 
     with _damage(path, size, lambda: size - size * read // max(1, total)):
-        yield from parquet_rows.rows(path, rule, progress)
+        yield from parquet_rows.rows(path, rule, progress, memory, span)
 
 
 def _array_record(path: str, rule: RecordText, digest) -> Iterator:

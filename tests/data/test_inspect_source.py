@@ -1,0 +1,64 @@
+"""`dots inspect_source`: figures that fit what the files hold, within the error that it states."""
+
+import gzip
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from dots_jax.cli.main import main
+from dots_jax.data.sources.inspect import language
+
+TEXTS = [("word " * (i % 97 + 1) if i % 4 else "你好世界" * (i % 31 + 1)) for i in range(4000)]
+TOKENS = sum(len(text.encode()) for text in TEXTS)  # of the vocabulary of bytes
+
+
+def write(folder, kind):
+    for f in range(8):
+        rows = TEXTS[f::8]
+        path = folder / f"part-{f}.{kind}"
+        if kind == "parquet":
+            pyarrow.parquet.write_table(pyarrow.table({"body": rows}), path)
+        else:
+            lines = "".join(json.dumps({"body": text}, ensure_ascii=False) + "\n" for text in rows).encode()
+            path.write_bytes(gzip.compress(lines) if kind.endswith("gz") else lines)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "jsonl.gz"])
+def test_figures_fit_the_files(tmp_path, kind, capsys):
+    write(tmp_path, kind)
+    glob, report = f"--files={tmp_path}/*.{kind}", tmp_path / "figures.json"
+    assert main(["inspect_source", glob, "--field=body", "--documents=2000", f"--json={report}"]) == 0
+    found = json.loads(report.read_text())
+    assert abs(found["tokens"] - TOKENS) < max(found["tokens_error"], 0.02 * TOKENS)
+    assert found["tokens_error"] < 0.15 * TOKENS
+    assert (found["rows"] == 4000) if kind == "parquet" else abs(found["rows"] - 4000) < 200
+    assert found["rows_exact"] == (kind == "parquet")
+    assert found["bytes_per_token"] == 1 and found["files"] == 8
+    assert found["languages"] == {"Latin": 0.75, "zh": 0.25}
+    out = capsys.readouterr().out
+    assert f"Source.tokens        {found['tokens']:.0f}" in out and "languages by script  Latin 75.0%, zh 25.0%" in out
+
+
+def test_malformed_records_are_counted(tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n{"text": 7}\n{\n' * 20)
+    assert main(["inspect_source", f"--files={tmp_path}/a.jsonl"]) == 0
+    out = capsys.readouterr().out
+    assert "60 records of 1 places, 40 malformed" in out and "20 times not JSON" in out
+
+
+@pytest.mark.parametrize("flags, message", [((), "Missing --files"), (("--field=body",), "None of the first records")])
+def test_what_is_wrong(tmp_path, capsys, flags, message):
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n')
+    files = [f"--files={tmp_path}/a.jsonl"] if flags else []
+    assert main(["inspect_source", *files, *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text, guess",
+    [("漢字とかな", "ja"), ("한국어", "ko"), ("русский", "Cyrillic"), ("汉语 and", "Latin"), ("12!", "none")],
+)
+def test_languages_by_script(text, guess):
+    assert language(text.encode()) == guess
