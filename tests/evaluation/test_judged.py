@@ -31,7 +31,10 @@ def test_simpleqa(reply, grade):
 
 
 def test_alpaca_ties_and_missing_verdicts():
-    assert judged.alpaca_win_rate([2, 1, 1.5, 0, 1.25, None, float("nan"), 7]) == (100 * (1 + 0 + 0.5 + 0.5 + 0.25) / 5, 3)
+    assert judged.alpaca_win_rate([2, 1, 1.5, 0, 1.25, None, float("nan"), 7]) == (
+        100 * (1 + 0 + 0.5 + 0.5 + 0.25) / 5,
+        3,
+    )
     assert judged.parse_alpaca("M") == 2.0 and judged.parse_alpaca("m") == 1.0 and judged.parse_alpaca("Both.") is None
     assert math.isnan(judged.alpaca_win_rate([None])[0])
 

@@ -42,7 +42,7 @@ ENGLISH = [
     ("\\boxed{A} ... no, \\boxed{D}", "D"),
     ("<think>The answer is A</think>\n\nAnswer: B", "B"),
     ('{"reasoning": "2 + 2", "answer": "C"}', "C"),
-    ("{\n \"reasoning\": \"Option A is wrong.\",\n \"answer\": \"(D)\"\n}", "D"),
+    ('{\n "reasoning": "Option A is wrong.",\n "answer": "(D)"\n}', "D"),
     ("I would choose B.", "B"),
     ("Therefore, I'll go with D", "D"),
     ("Each option fails but one.\n\nC", "C"),

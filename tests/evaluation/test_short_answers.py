@@ -40,7 +40,10 @@ def test_triviaqa(text, gold, right):
 
 def test_nq_removes_punctuation_where_triviaqa_puts_a_space():
     assert score_nq("14 December 1972, UTC", ["14 December 1972 UTC", "December 1972"]).correct
-    assert score_nq("rockandroll", ["rock-and-roll"]).correct and not score_triviaqa("rockandroll", ["rock-and-roll"]).correct
+    assert (
+        score_nq("rockandroll", ["rock-and-roll"]).correct
+        and not score_triviaqa("rockandroll", ["rock-and-roll"]).correct
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,7 +56,12 @@ def test_nq_removes_punctuation_where_triviaqa_puts_a_space():
         ("9 yards", "10 yards", 0, 0.0),  # a wrong number scores nothing
         ("the 4th of July", {"date": {"day": "4", "month": "July", "year": ""}}, 0, 0.0),  # 4th is no number 4
         ("4 July", {"date": {"day": "4", "month": "July", "year": ""}}, 1, 1.0),
-        ("Tom Brady", {"answer": {"number": "", "spans": ["Brady"]}, "validated_answers": [{"spans": ["Tom Brady"]}]}, 1, 1.0),
+        (
+            "Tom Brady",
+            {"answer": {"number": "", "spans": ["Brady"]}, "validated_answers": [{"spans": ["Tom Brady"]}]},
+            1,
+            1.0,
+        ),
         ("23.5%", "23.5", 0, 0.0),  # official defect: 235
         ("10\nyards", "10 yards", 0, 0.0),  # official defect: one token
         ("", "10", 0, 0.0),
@@ -98,5 +106,7 @@ def test_ruler():
     """lm-eval has the maximum and the sum of the two exchanged; the reference must be in the prediction, not otherwise."""
     assert long_context.score_any("It is Paris.", ["Paris", "City of Paris"]).value == 1
     assert long_context.score_all("It is Paris.", ["Paris", "City of Paris"]).value == 0.5
-    assert long_context.score_any("The Colisée can seat 3,677 people.", ["3,677 seated"]).value == 0  # RULER 100, by design
+    assert (
+        long_context.score_any("The Colisée can seat 3,677 people.", ["3,677 seated"]).value == 0
+    )  # RULER 100, by design
     assert long_context.score_all("\x01ABCDE\x02fghij", ["abcde", "FGHIJ"]).value == 1

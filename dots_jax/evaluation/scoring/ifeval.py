@@ -110,7 +110,9 @@ def number_bullet_lists(text, num_bullets):
 def number_highlighted_sections(text, num_highlights):
     """Officially **bold** counts among both kinds."""
     single = [each for each in re.findall(r"\*[^\n\*]*\*", text) if each.strip("*").strip()]
-    double = [each for each in re.findall(r"\*\*[^\n\*]*\*\*", text) if each.removeprefix("**").removesuffix("**").strip()]
+    double = [
+        each for each in re.findall(r"\*\*[^\n\*]*\*\*", text) if each.removeprefix("**").removesuffix("**").strip()
+    ]
     return len(single) + len(double) >= num_highlights
 
 
@@ -164,6 +166,15 @@ def number_words(text, num_words, relation):
     return _compare(len(re.findall(r"\w+", text)), relation, num_words)
 
 
+def constrained_start(text, starter):
+    return re.search(r"^\s*" + starter.strip() + r".*$", text, re.MULTILINE) is not None
+
+
+def rephrase_paragraph(text, original_paragraph, low, high):
+    words = [collections.Counter(re.findall(r"\w+", each.lower())) for each in (text, original_paragraph)]
+    return low <= (words[0] & words[1]).total() <= high
+
+
 CHECKS: dict[str, tuple[Callable[..., bool], tuple[str, ...]]] = {
     "keywords:existence": (lambda text, keywords: all(_search(word, text) for word in keywords), ("keywords",)),
     "keywords:frequency": (keyword_frequency, ("keyword", "frequency", "relation")),
@@ -198,6 +209,9 @@ CHECKS: dict[str, tuple[Callable[..., bool], tuple[str, ...]]] = {
     "change_case:capital_word_frequency": (capital_word_frequency, ("capital_frequency", "capital_relation")),
     "change_case:english_capital": (lambda text: text.isupper() and _is_language(text, "en"), ()),
     "change_case:english_lowercase": (lambda text: text.islower() and _is_language(text, "en"), ()),
+    # Two that the official registry has commented out; nothing in the published file uses them.
+    "multi-turn:constrained_start": (constrained_start, ("starter",)),
+    "detectable_content:rephrase_paragraph": (rephrase_paragraph, ("original_paragraph", "low", "high")),
     "punctuation:no_comma": (lambda text: "," not in text, ()),
 }
 

@@ -44,7 +44,9 @@ SEPARATORS = r"(?:\s*(?:,|、|;|/|和|与|及|&|and|\+)?\s*)"
 def _patterns(letters: str, several: bool) -> list[re.Pattern]:
     one = f"[{letters}]"
     letter = f"{one}(?:{SEPARATORS}{one}(?![a-z]))*" if several else one
-    fill = lambda text: text.replace("{IS}", IS).replace("{OPEN}", OPEN).replace("{LETTER}", letter).replace("{END}", END)
+    fill = lambda text: (
+        text.replace("{IS}", IS).replace("{OPEN}", OPEN).replace("{LETTER}", letter).replace("{END}", END)
+    )
     statements = [re.compile(fill(text), re.MULTILINE) for text in STATEMENTS]
     rest = [re.compile(text.format(LETTER=letter)) for text in (BEGINNING, LAST_LINE)]
     return [*statements, *rest]

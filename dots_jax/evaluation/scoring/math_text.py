@@ -11,7 +11,8 @@ from dots_jax.evaluation.scoring.answer_text import half_width, last_box, this_i
 
 MOST_LETTERS = 1000  # of an answer; longer ones are no answers, and algebra on them takes minutes
 STATEMENT = re.compile(
-    r"####\s*|(?i:\b(?:the |my )?(?:final |correct )?answer(?: to (?:this|the) (?:problem|question))?\s*(?:(?:is|are|=|:|should be|must be)\s*)+)|"
+    r"####\s*|(?i:\b(?:the |my )?(?:final |correct )?answer(?: to (?:this|the) (?:problem|question))?\s*"
+    r"(?:(?:is|are|=|:|should be|must be)\s*)+)|"
     r"(?:最终|最后的?|正确)?答案\s*(?:应该|应|就)?\s*(?:(?:是|为|:|等于)\s*)+|(?:^|\n)\s*答\s*:\s*"
 )  # fmt: skip
 UNITS = (
@@ -45,13 +46,15 @@ def _of_statement(text: str) -> str:
         rest = text[display.end() :]
         if not re.match(r"\s*(?:,|and|or|或|和)\s*\$", rest):
             return next(group for group in display.groups()[1:] if group is not None).strip()
-    line = re.split(r"\n|。|;\s|(?<=[^\d\s])\.\s|(?<=\d)\.\s|,\s*(?:so|since|because|which|where|as)\b|,?\s*(?:因为|所以)", text)[0]
+    line = re.split(
+        r"\n|。|;\s|(?<=[^\d\s])\.\s|(?<=\d)\.\s|,\s*(?:so|since|because|which|where|as)\b|,?\s*(?:因为|所以)", text
+    )[0]
     line = re.sub(r"\.?\s*I hope it is correct.*", "", line)
     return without_emphasis(line).strip().rstrip(".。,").strip()
 
 
 def plain(answer: str) -> str:
-    r"""Without dollar signs, `\text{}`, thousands' separators, spacing, units at the end, and the name of what it is the value of."""
+    r"""Without dollar signs, `\text{}`, thousands' separators, spacing, units at the end, and `x =`."""
     text = half_width(answer).strip().strip("$").strip()
     text = re.sub(r"^\\[(\[]|\\[)\]]$", "", text).strip()
     text = re.sub(r"\\(?:left|right|bigl?|bigr?|Bigl?|Bigr?|displaystyle|,|!|;|:|quad|qquad)(?![a-zA-Z])", "", text)
@@ -64,6 +67,7 @@ def plain(answer: str) -> str:
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?|\\degree|°", "", text)
     text = re.sub(rf"(?<=[\d}}])\s*(?:{UNITS})(?:\^\{{?[23]\}}?)?\.?\s*$", "", text.strip(), flags=re.IGNORECASE)
     text = re.sub(r"\\[dt]frac", r"\\frac", text)
+    text = re.sub(r"^\s*[a-zA-Z]\s*\\in\s*", "", text)
     if named := re.fullmatch(r"\s*(?:[A-Za-z](?:_\w|_\{\w+\})?|[a-z]\([a-z]\)|[A-Z]{2,3})\s*=\s*([^=]+)", text):
         text = named[1]
     return " ".join(text.split()).rstrip(".")

@@ -41,10 +41,10 @@ class MathVerdict:
 class MathVerifier:
     """Judges pairs of (solution, gold); gold is the right answer as text, or a solution that boxes it. A context manager.
 
-    seconds: CPU time of one pair, and a quarter of its wall time.
+    seconds: CPU time of one pair; four times as much wall time, on a machine that does other work.
     """
 
-    def __init__(self, seconds: float = 5.0, workers: int = 2):
+    def __init__(self, seconds: float = 3.0, workers: int = 2):
         if importlib.util.find_spec("math_verify") is None:
             raise UserError("Judging mathematics needs math-verify: pip install 'dots_jax[evaluation]'.")
         self._seconds = seconds
@@ -103,10 +103,12 @@ class MathVerifier:
 def comparable(answer: str, gold: str) -> bool:
     """Whether both are of one form: brackets are part of an interval or a pair, and a text is no expression."""
     brackets = lambda text: (text[:1], text[-1:]) if text[:1] in "([" and text[-1:] in ")]" and "," in text else None
-    kinds = brackets(answer), brackets(gold)
-    if None not in kinds and kinds[0] != kinds[1]:
-        return False  # [1, 2) is not (1, 2)
-    return (kinds[0] is None) == (kinds[1] is None) or "," not in answer + gold
+    first, second = brackets(answer), brackets(gold)
+    if first is not None and second is not None:
+        return first == second  # [1, 2) is not (1, 2)
+    if first is None and second is None:
+        return True
+    return "," not in (answer if first is None else gold)  # 1 <= x <= 2 may be [1, 2], but 1, 2 is no pair
 
 
 class _Worker:
@@ -154,7 +156,6 @@ class _Worker:
         for stream in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 stream.close()
-
 
 
 def score_math(prediction: str, gold: str, verifier: MathVerifier) -> Score:

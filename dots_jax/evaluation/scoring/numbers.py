@@ -6,7 +6,9 @@ from fractions import Fraction
 from dots_jax.evaluation.scoring.answer_text import half_width, last_box, this_item, without_emphasis
 from dots_jax.evaluation.scoring.score import Score
 
-NUMBER = re.compile(r"(?<![\w.])-?\d+(?:,\d{3})+(?:\.\d+)?(?!\d)|-?(?:\d+\.?\d*|\.\d+)(?:\s*/\s*\d+(?:\.\d+)?(?![\d/]))?")
+NUMBER = re.compile(
+    r"(?<![\w.])-?\d+(?:,\d{3})+(?:\.\d+)?(?!\d)|-?(?:\d+\.?\d*|\.\d+)(?:\s*/\s*\d+(?:\.\d+)?(?![\d/]))?"
+)
 STATEMENT = re.compile(
     r"####|\b(?:final |correct |total )?answer(?:\s+(?:here|to (?:this|the) (?:question|problem)))?\s*"
     r"(?:is|:|=|would be|should be|must be)+|"
