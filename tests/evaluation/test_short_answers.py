@@ -96,6 +96,7 @@ def test_bbh_equality():
     assert score_bbh("So the answer is (B) 12/14.", "(B)").correct and score_bbh("the answer is B.", "(B)").correct
     assert not score_bbh("the answer is (A).", "(B)").correct and not score_bbh("the answer is -12.", "12").correct
     assert score_bbh("So the answer is no.", "No").correct
+    assert not score_bbh("So the answer is (A) or (B).", "(A)").correct
 
 
 def test_lambada_is_the_first_word():

@@ -3,12 +3,12 @@
 Sources: human-eval, google-research mbpp, EvalPlus 0.2, BigCodeBench (calibrated), LiveCodeBench, McEval (Python).
 """
 
-import ast
 import base64
 import dataclasses
 import json
 import pickletools
 import re
+import warnings
 import zlib
 from collections.abc import Mapping
 
@@ -38,7 +38,8 @@ def fenced(text: str, defines: str | None = None) -> str:
 
 def _parses(text: str) -> bool:
     try:
-        ast.parse(text)
+        with warnings.catch_warnings(action="ignore"):
+            compile(text, "program.py", "exec")  # unlike ast.parse it refuses a `return` outside a function
         return True
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
@@ -49,6 +50,7 @@ def completed(prompt: str, prediction: str, entry_point: str) -> str:
 
     What follows the function is cut at the official stop strings only if the program does not parse with it.
     """
+    prompt = prompt if prompt.endswith("\n") else prompt + "\n"
     text = fenced(prediction.partition("</think>")[2] or prediction, entry_point)
     if re.search(rf"^(?:async )?def\s+{re.escape(entry_point)}\b", text, re.MULTILINE):
         return prompt.rstrip() + "\n\n\n" + text
@@ -177,9 +179,8 @@ def score_mceval(prediction: str, gold: Mapping, sandbox: Sandbox) -> Score:
     prompt, entry = gold.get("prompt") or "", _field(gold, "entry_point")
     program = completed(prompt, prediction, entry)
     code = _field(gold, "test")
-    tests = ScriptTests(
-        setup=prompt, code=code, entry_point=entry, call_check=not re.search(r"^check\(", code, re.MULTILINE)
-    )
+    defined, called = (re.search(pattern, code, re.MULTILINE) for pattern in (r"^def check\(", r"^check\("))
+    tests = ScriptTests(setup=prompt, code=code, entry_point=entry, call_check=bool(defined and not called))
     return verdict_score(program, check(sandbox, program, tests, LIMITS))
 
 

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from dots_jax.evaluation.scoring.answer_text import half_width, last_box, this_item, without_emphasis
 
+WORDS = re.compile(r"(?:[A-Za-z]?[a-z]{2,}|[\u4e00-\u9fff]+)(?:[ -][A-Za-z]+)*")  # not expressions: Tuesday, 甲
 MOST_LETTERS = 1000  # of an answer; longer ones are no answers, and algebra on them takes minutes
 STATEMENT = re.compile(
     r"####\s*|(?i:\b(?:the |my )?(?:final |correct )?answer(?: to (?:this|the) (?:problem|question))?\s*"
@@ -44,10 +45,10 @@ def _of_statement(text: str) -> str:
     text = text.lstrip()
     if display := re.match(r"(\*{0,2})\s*(?:\$\$(.+?)\$\$|\\\[(.+?)\\\]|\$(.+?)\$|\\\((.+?)\\\))", text, re.DOTALL):
         rest = text[display.end() :]
-        if not re.match(r"\s*(?:,|and|or|或|和)\s*\$", rest):
+        if not re.match(r"\s*(?:,|;|、|and|or|或|和)\s*\$", rest):
             return next(group for group in display.groups()[1:] if group is not None).strip()
     line = re.split(
-        r"\n|。|;\s|(?<=[^\d\s])\.\s|(?<=\d)\.\s|,\s*(?:so|since|because|which|where|as)\b|,?\s*(?:因为|所以)", text
+        r"\n|。|;\s|(?<=[^\d\s])\.\s|(?<=\d)\.\s|,?\s+(?:so|since|because|which|where|as)\b|,?\s*(?:因为|所以)", text
     )[0]
     line = re.sub(r"\.?\s*I hope it is correct.*", "", line)
     return without_emphasis(line).strip().rstrip(".。,").strip()
@@ -55,7 +56,8 @@ def _of_statement(text: str) -> str:
 
 def plain(answer: str) -> str:
     r"""Without dollar signs, `\text{}`, thousands' separators, spacing, units at the end, and `x =`."""
-    text = half_width(answer).strip().strip("$").strip()
+    text = re.sub(r"\$?\s*(?:、|或|和|\bor\b|,?\s*\band\b)\s*\$?", ",", half_width(answer))
+    text = text.strip().strip("$").strip()
     text = re.sub(r"^\\[(\[]|\\[)\]]$", "", text).strip()
     text = re.sub(r"\\(?:left|right|bigl?|bigr?|Bigl?|Bigr?|displaystyle|,|!|;|:|quad|qquad)(?![a-zA-Z])", "", text)
     text = re.sub(r"\\\s", " ", text)
@@ -98,6 +100,8 @@ def same_text(answer: str, gold: str) -> bool | None:
     if hendrycks_form(answer) == hendrycks_form(gold) or hendrycks_form(plain(answer)) == hendrycks_form(plain(gold)):
         return True
     found, wanted = to_number(plain(answer)), to_number(plain(gold))
+    if WORDS.fullmatch(plain(gold)):
+        return plain(answer).casefold() == plain(gold).casefold()
     if found is not None and wanted is not None:
         percent = "%" in answer and "%" not in gold
         return found == wanted or (percent and found * 100 == wanted)

@@ -27,7 +27,8 @@ from dots_jax.sandbox.processes import usage
 
 VERDICTS = ("correct", "wrong", "no_answer", "timeout", "error")
 PAIRS_A_WORKER = 500  # sympy's caches grow
-START_SECONDS = 60
+START_SECONDS = 120
+WALL_FACTOR = 10  # of the CPU time: on a machine that does other work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class MathVerdict:
 class MathVerifier:
     """Judges pairs of (solution, gold); gold is the right answer as text, or a solution that boxes it. A context manager.
 
-    seconds: CPU time of one pair; four times as much wall time, on a machine that does other work.
+    seconds: CPU time of one pair.
     """
 
     def __init__(self, seconds: float = 3.0, workers: int = 2):
@@ -128,7 +129,7 @@ class _Worker:
         self.pairs += 1
         self.process.stdin.write(json.dumps(pair).encode() + b"\n")
         self.process.stdin.flush()
-        line = self._line(seconds, 4 * seconds)
+        line = self._line(seconds, WALL_FACTOR * seconds)
         if line is None:
             return "timeout"
         return {b"true": "correct", b"false": "wrong"}.get(line, "error")

@@ -177,6 +177,7 @@ def score_bbh(prediction: str, gold: str) -> Score:
     if found is None:
         return Score(None, 0.0)
     same = found == gold or found.lower() == gold.lower()
-    if choice := re.fullmatch(r"\(([A-Z])\)", gold):
-        same = same or re.match(r"\(?([A-Z])(?:\)|\.|:|$)", found) is not None and found.lstrip("(")[0] == choice[1]
+    choice = re.fullmatch(r"\(([A-Z])\)", gold)
+    if choice and not re.search(r"\([A-Z]\).*\([A-Z]\)", found):  # "(A) or (B)" settles on nothing
+        same = same or re.match(rf"\(?{choice[1]}(?:\)|\.|:|$)", found) is not None
     return Score(found, float(same))
