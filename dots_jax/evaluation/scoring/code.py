@@ -112,7 +112,9 @@ def score_evalplus(prediction: str, gold: Mapping, sandbox: Sandbox) -> Score:
         details[kind] = verdict.status
         if verdict.detail:
             details[f"{kind}_detail"] = verdict.detail
-        passed = passed and verdict.passed
+        if not verdict.passed:
+            passed = False
+            break  # plus tests cannot change the verdict any more
     return Score(program, float(passed), details)
 
 
