@@ -81,7 +81,89 @@ CHINESE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text, letter", REPORTED + ENGLISH + CHINESE)
+MORE = [
+    ("The correct answer is option (B).", "B"),
+    ("Answer: (C) 12", "C"),
+    ("**Answer: (A)**", "A"),
+    ("Final answer: D", "D"),
+    ("ANSWER: B", "B"),
+    ("answer: c", None),
+    ("The answer is\n\n**B**", "B"),
+    ("Answer:\n\n(B)", "B"),
+    ("Let's analyze. A: incorrect. B: correct. Therefore B.", "B"),
+    ("Therefore, the answer is: **(D)**.", "D"),
+    ("My answer: C", "C"),
+    ("So, the correct choice is B: 5.", "B"),
+    ("Among the options, C is the most appropriate.", "C"),
+    ("I think A, but after checking, the answer should be C.", "C"),
+    ("The answer is A or B? No, it's C.", "C"),
+    ("Initially A. Actually, B is right.", "B"),
+    ("Correct option: D", "D"),
+    ("The right answer is “B”.", "B"),
+    ("$\\boxed{\\textbf{(C)}}$", "C"),
+    ("$\\boxed{\\text{D. } 5}$", "D"),
+    ("\\boxed{B\\text{. foo}}", "B"),
+    ("\\boxed{\\mathrm{A}}", "A"),
+    ("The answer is $\\mathbf{B}$.", "B"),
+    ("选B。", "B"),
+    ("选择 C", "C"),
+    ("答案应为 D", "D"),
+    ("故答案为：A．", "A"),
+    ("故选Ａ．", "A"),
+    ("因此，选项 C 是正确的。", "C"),
+    ("答案：(B) 只有", "B"),
+    ("正确答案：Ｃ", "C"),
+    ("所以答案是 **D**。", "D"),
+    ("综上所述，本题的正确答案是B。", "B"),
+    ("A、B、D都不对，只有C符合题意。", "C"),
+    ("A选项错误；B选项错误；C选项正确；D选项错误。", "C"),
+    ("答案 C", "C"),
+    ("答案Ｄ", "D"),
+    ("我选择A选项", "A"),
+    ("首先排除A和B，在C和D之间，应选D。", "D"),
+    ("由此可知答案为C项。", "C"),
+    ("因此应该选（B）", "B"),
+    ("该题答案：D。", "D"),
+    ("经过分析，D项正确", "D"),
+    ("答案是B，而不是A", "B"),
+    ("不是B，是C", "C"),
+    ("本题应选择：C", "C"),
+    ("The answer is B, not A.", "B"),
+    ("The correct answer isn't A; it's D.", "D"),
+    ("B is the answer.", "B"),
+    ("Thus (C).", "C"),
+    ("Hence, option B", "B"),
+    ("Hence option B is the correct answer", "B"),
+    ("Choice D is correct", "D"),
+    ("So it's B.", "B"),
+    ("the best answer is thus B", "B"),
+    ("Option A seems right. Hmm, no. Option B is correct. Final: B", "B"),
+    ('{"answer": "B"}', "B"),
+    ('```json\n{"reasoning": "..", "answer": "D"}\n```', "D"),
+    ("Answer: B. The reason is that A is wrong", "B"),
+    ("B because 2+2=4", "B"),
+    ("B, since it is", "B"),
+    (" D\n", "D"),
+    ("C\n\nC is right", "C"),
+    ("The answer to this question is C", "C"),
+    ("I'd say D.", "D"),
+    ("[B]", "B"),
+    ("<answer>C</answer>", "C"),
+    ("Answer is D", "D"),
+    ("Answer D", "D"),
+    ("The answer, therefore, is A.", "A"),
+    ("A：是", "A"),
+    ("B：否", "B"),
+    ("答案为:A", "A"),
+    ("答：C", "C"),
+    ("【答案】：B", "B"),
+    ("[答案] D", "D"),
+    ("参考答案：A", "A"),
+    ("解析：……故正确选项为B", "B"),
+]
+
+
+@pytest.mark.parametrize("text, letter", REPORTED + ENGLISH + CHINESE + MORE)
 def test_the_letter(text, letter):
     assert find_letter(text) == letter
 
@@ -115,6 +197,15 @@ def test_mmlu_pro_is_the_first_official_pattern():
 def test_long_lines_cost_no_time():
     """MMLU-Pro's third pattern takes seconds for such a line."""
     began = time.process_time()
-    for text in ("x" * 100_000, "A " * 50_000, "answer " * 15_000, "答" * 50_000, "\\boxed{" * 3000, "选" * 50_000):
+    for text in (
+        "x" * 100_000,
+        "A " * 50_000,
+        "answer " * 15_000,
+        "答" * 50_000,
+        "\\boxed{" * 3000,
+        "选" * 50_000,
+        "答案是" + " " * 50_000,
+        "is" + "\n" * 50_000,
+    ):
         find_letter(text)
     assert time.process_time() - began < 5

@@ -35,6 +35,10 @@ CASES = [  # the first ones: opencompass 2647, 2426; helm 4337; omlx 3484; lm-ev
     ("", None),
     ("#### $1,450.00", "1450"),
     ("The answer is .5", "0.5"),
+    ("The answer is 3 1/2", "3.5"),
+    ("The answer is 1 000.", "1000"),
+    ("answer is 15 minutes, or 900 seconds", "15"),
+    ("The final answer is $5 \\times 10 = 50$.", "50"),
 ]
 
 

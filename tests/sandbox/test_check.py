@@ -58,8 +58,8 @@ def test_comparison_with_a_canonical_solution(sandbox):
     assert check(sandbox, "def f(x): return [x * (1 / 3)]", tests).passed  # floats: 1e-6
     assert not check(sandbox, "def f(x): return [x / 3 + 1e-3]", tests).passed
     assert not check(sandbox, "def f(x): return (x / 3,)", tests).passed
-    tests = Comparison(canonical="def Diff(a): return a", entry_point="Diff", inputs=[[[1, 2]]])
-    assert check(sandbox, "def Diff(a): return a[::-1]", tests).passed  # EvalPlus compares these as sets
+    tests = Comparison(canonical="def sum_div(a): return a", entry_point="sum_div", inputs=[[1]])
+    assert check(sandbox, "def sum_div(a): return 0", tests).passed  # EvalPlus has its own rules for some of MBPP+
 
 
 def test_unittest_in_the_programs_module(sandbox):

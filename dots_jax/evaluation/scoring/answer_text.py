@@ -5,10 +5,11 @@ import unicodedata
 
 # What a base model writes when it goes on with an item of its own. Rows have stop strings; predictions of others may not.
 NEXT_ITEM = re.compile(
-    r"\n\s*(?:Passage|Question|Q|Problem|Title|Context|问题|题目|例题|问)\s*\d*\s*[:：]|"
-    r"\n\s*(?:以下是|Follow the previous examples)|"
+    r"\n[ \t]*(?:Passage|Question|Q|Problem|Title|Context|问题|题目|例题|问)\s*\d*\s*[:：]|"
+    r"\n[ \t]*(?:以下是|Follow the previous examples)|"
     r"<\|endoftext\|>|<\|endofresponse\|>|<\|im_end\|>|</s>"
 )
+MOST_BOXES = 40  # of a text, from its end: an endless row of open ones would cost quadratic time
 FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20, 0x2212: 0x2D, 0x2013: 0x2D}
 
 
@@ -51,7 +52,7 @@ def last_box(text: str) -> str | None:
 
 def _boxes(text: str) -> list[tuple[int, int, str]]:
     found = []
-    for match in re.finditer(r"\\(?:boxed|fbox)\s*", text):
+    for match in list(re.finditer(r"\\(?:boxed|fbox)\s*", text))[-MOST_BOXES:]:
         at = match.end()
         if at < len(text) and text[at] == "{":
             end = _closing(text, at)

@@ -22,6 +22,7 @@ from dots_jax.sandbox.run import Sandbox
 FENCE = re.compile(r"```[ \t]*([A-Za-z+#]*)[^\n]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")  # the Codex paper's
 LIMITS = Limits(cpu_seconds=10)
+LIMITS_COMPARISON = Limits(cpu_seconds=60)  # the canonical solution's time counts, which takes 20 s for some of MBPP+
 LIMITS_LIBRARIES = Limits(cpu_seconds=60, memory_bytes=4096 * MIB, processes=64, file_bytes=256 * MIB)
 
 
@@ -108,7 +109,7 @@ def score_evalplus(prediction: str, gold: Mapping, sandbox: Sandbox) -> Score:
         inputs = typed_inputs(str(gold.get("task_id", "")), gold.get(f"{kind}_input") or [])
         tests = Comparison(canonical=prompt + _field(gold, "canonical_solution"), entry_point=entry, inputs=inputs,
                            atol=float(gold.get("atol") or 0))  # fmt: skip
-        verdict = check(sandbox, program, tests, LIMITS)
+        verdict = check(sandbox, program, tests, LIMITS_COMPARISON)
         details[kind] = verdict.status
         if verdict.detail:
             details[f"{kind}_detail"] = verdict.detail

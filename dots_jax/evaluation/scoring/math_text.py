@@ -14,7 +14,7 @@ MOST_LETTERS = 1000  # of an answer; longer ones are no answers, and algebra on 
 STATEMENT = re.compile(
     r"####\s*|(?i:\b(?:the |my )?(?:final |correct )?answer(?: to (?:this|the) (?:problem|question))?\s*"
     r"(?:(?:is|are|=|:|should be|must be)\s*)+)|"
-    r"(?:最终|最后的?|正确)?答案\s*(?:应该|应|就)?\s*(?:(?:是|为|:|等于)\s*)+|(?:^|\n)\s*答\s*:\s*"
+    r"(?:最终|最后的?|正确)?答案\s*(?:应该|应|就)?\s*(?:(?:是|为|:|等于)\s*)+|(?:^|\n)[ \t]*答\s*:\s*"
 )  # fmt: skip
 UNITS = (
     r"(?:square |cubic )?(?:units?|degrees?|dollars?|cents?|cm|mm|km|meters?|metres?|feet|foot|inch(?:es)?|miles?|hours?|minutes?|"

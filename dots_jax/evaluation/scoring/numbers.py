@@ -12,7 +12,7 @@ NUMBER = re.compile(
 STATEMENT = re.compile(
     r"####|\b(?:final |correct |total )?answer(?:\s+(?:here|to (?:this|the) (?:question|problem)))?\s*"
     r"(?:is|:|=|would be|should be|must be)+|"
-    r"(?:^|\n)\s*A\s*:|答案\s*(?:应该|应|就)?(?:是|为|:)+|(?:^|\n)\s*答\s*:",
+    r"(?:^|\n)[ \t]*A\s*:|答案\s*(?:应该|应|就)?(?:是|为|:)+|(?:^|\n)[ \t]*答\s*:",
     re.IGNORECASE,
 )
 
@@ -24,6 +24,9 @@ def plain_numbers(text: str) -> str:
     text = re.sub(r"(?<=\d),,(?=\d{3})", ",", text)
     text = re.sub(r"\\[dt]?frac\s*\{([^{}]+)\}\s*\{([^{}]+)\}", r"\1/\2", text)
     text = re.sub(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}", r" \1 ", text)
+    text = re.sub(r"(?<![\d.,])(\d{1,3}) (?=000(?!\d))", r"\1,", text)
+    mixed = lambda m: f"{int(m[1]) * int(m[3]) + int(m[2])}/{m[3]}"
+    text = re.sub(r"(?<![\d/.,])(\d{1,9}) (\d{1,4})/(\d{1,4})(?![\d/.])", mixed, text)
     text = re.sub(r"-\s*[$€£¥]\s*(?=\d)", "-", text)
     return re.sub(r"\\\$|[$€£¥]|\\[()\[\]]", "", text)
 

@@ -12,7 +12,7 @@ from dots_jax.evaluation.scoring.answer_text import half_width, this_item, witho
 from dots_jax.evaluation.scoring.score import Score
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
-ANSWER_LINE = re.compile(r"(?im)^\W*(?:final |short )?answer\W*:[ \t*]*([^\n]+)")
+ANSWER_LINE = re.compile(r"(?im)^[^\w\n]*(?:final |short )?answer[^\w\n:]*:[ \t*]*([^\n]+)")
 ANSWER_IS = re.compile(r"(?is)^\s*(?:so|therefore|thus)?,?\s*the (?:correct |final )?answer is:?\s+(.+)")
 
 
