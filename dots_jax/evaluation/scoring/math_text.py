@@ -42,7 +42,7 @@ def find_answer(prediction: str) -> str | None:
 
 
 def _of_statement(text: str) -> str:
-    text = text.lstrip()
+    text = text.lstrip()[: 2 * MOST_LETTERS]
     if display := re.match(r"(\*{0,2})\s*(?:\$\$(.+?)\$\$|\\\[(.+?)\\\]|\$(.+?)\$|\\\((.+?)\\\))", text, re.DOTALL):
         rest = text[display.end() :]
         if not re.match(r"\s*(?:,|;|、|and|or|或|和)\s*\$", rest):

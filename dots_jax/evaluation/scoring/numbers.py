@@ -6,6 +6,7 @@ from fractions import Fraction
 from dots_jax.evaluation.scoring.answer_text import half_width, last_box, this_item, without_emphasis
 from dots_jax.evaluation.scoring.score import Score
 
+MOST_LETTERS = 20_000  # of a prediction, from its end
 NUMBER = re.compile(
     r"(?<![\w.])-?\d+(?:,\d{3})+(?:\.\d+)?(?!\d)|-?(?:\d+\.?\d*|\.\d+)(?:\s*/\s*\d+(?:\.\d+)?(?![\d/]))?"
 )
@@ -43,7 +44,7 @@ def to_number(text: str) -> Fraction | None:
 
 def find_number(prediction: str) -> str | None:
     r"""The number an answer settles on: of the last `####`, "answer is", `A:`, 答案是 or box, else the last one of the text."""
-    text = this_item(prediction)
+    text = this_item(prediction)[-MOST_LETTERS:]
     box = last_box(half_width(text))
     text = plain_numbers(re.sub(r"<<[^<>]*>>", "", text))
     statements = list(STATEMENT.finditer(text))
@@ -52,7 +53,7 @@ def find_number(prediction: str) -> str | None:
             break
         end = re.search(r"\n|(?<=[^\d])\.\s|。", text[match.end() :].lstrip()) if text[match.end() :].strip() else None
         rest = text[match.end() :].lstrip()
-        sentence = rest[: end.start()] if end else rest
+        sentence = (rest[: end.start()] if end else rest)[:1000]
         if (found := _of_statement(sentence)) is not None:
             return found
     if box is not None and (numbers := NUMBER.findall(plain_numbers(box))):
@@ -92,10 +93,10 @@ HAN = "\u4e00-\u9fa5"
 CMATH = tuple(
     re.compile(pattern)
     for pattern in (
-        rf"^(\d+[./]?\d*%?) ?(?=[{HAN},，。°℃$])",
-        rf"(?<=[{HAN}$:：，＝≈=->{{]) ?(\d+[./]?\d*%?) ?(?:[{HAN},，。°℃$}}（]|\([^\d\s]|\.$)",
-        r"(\d+)分之(\d+)",
-        rf"(?<=[{HAN}$:：，＝≈=\->]) ?(\d+[./]?\d*%?)$",
+        rf"^(\d{1, 40}[./]?\d{0, 40}%?) ?(?=[{HAN},，。°℃$])",
+        rf"(?<=[{HAN}$:：，＝≈=->{{]) ?(\d{1, 40}[./]?\d{0, 40}%?) ?(?:[{HAN},，。°℃$}}（]|\([^\d\s]|\.$)",
+        r"(\d{1,40})分之(\d{1,40})",
+        rf"(?<=[{HAN}$:：，＝≈=\->]) ?(\d{1, 40}[./]?\d{0, 40}%?)$",
         r"^\d+[./]?\d*%?$",
     )
 )
