@@ -1,5 +1,7 @@
 """Numbers of GSM8K and CMath."""
 
+import time
+
 import pytest
 
 from dots_jax.evaluation.scoring.numbers import find_number, score_cmath, score_number
@@ -75,3 +77,18 @@ def test_gold_is_the_published_answer_or_a_number():
 )
 def test_cmath(text, gold, right):
     assert score_cmath(text, gold).correct == right
+
+
+def test_long_texts_cost_no_time():
+    began = time.process_time()
+    for text in (
+        "1" * 50_000,
+        "1," * 30_000,
+        "answer is " * 5000,
+        "\n" * 30_000,
+        "answer is" + " " * 30_000 + "x",
+        "1 " * 20_000,
+    ):
+        find_number(text)
+        score_cmath(text, "1")
+    assert time.process_time() - began < 10
