@@ -7,6 +7,7 @@ from dots_jax.evaluation.scoring.answer_text import half_width, last_box, this_i
 from dots_jax.evaluation.scoring.score import Score
 
 MOST_LETTERS = 20_000  # of a prediction, from its end
+MOST_STATEMENTS = 20  # of them, likewise
 NUMBER = re.compile(
     r"(?<![\w.])-?\d+(?:,\d{3})+(?:\.\d+)?(?!\d)|-?(?:\d+\.?\d*|\.\d+)(?:\s*/\s*\d+(?:\.\d+)?(?![\d/]))?"
 )
@@ -48,7 +49,7 @@ def find_number(prediction: str) -> str | None:
     box = last_box(half_width(text))
     text = plain_numbers(re.sub(r"<<[^<>]*>>", "", text))
     statements = list(STATEMENT.finditer(text))
-    for match in reversed(statements):
+    for match in reversed(statements[-MOST_STATEMENTS:]):
         if box is not None and text.rfind("boxed") > match.start():
             break
         end = re.search(r"\n|(?<=[^\d])\.\s|。", text[match.end() :].lstrip()) if text[match.end() :].strip() else None
