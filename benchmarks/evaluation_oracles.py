@@ -2,7 +2,7 @@
 
     python benchmarks/evaluation_oracles.py --oracles=DIR [--only=gsm8k,bbh] [--output=FILE.json]
 
-DIR holds what its README in docs/evaluation.md lists: files of public repositories, which are not part of this one. An oracle
+DIR holds the files of public repositories that docs/evaluation.md lists; they are not part of this one. An oracle
 whose files are missing is named. Prints one line an oracle: equal verdicts of all, and the first differences.
 """
 
