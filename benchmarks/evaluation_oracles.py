@@ -1,4 +1,4 @@
-"""Verdicts of `dots evaluate` beside public ones on real outputs of models.
+"""Verdicts of `dots evaluate` compared with public ones on real outputs of models.
 
     python benchmarks/evaluation_oracles.py --oracles=DIR [--only=gsm8k,bbh] [--output=FILE.json]
 

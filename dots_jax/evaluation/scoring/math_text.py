@@ -84,10 +84,10 @@ def to_number(text: str) -> Fraction | None:
     if text.endswith("%"):
         text, scale = text[:-1], 100
     if found := re.fullmatch(r"(\d*)\\frac(?:\{(\d+)\}|(\d))(?:\{(\d+)\}|(\d))", text):
-        whole_part, top, bottom = found[1], found[2] or found[3], found[4] or found[5]
+        integer, top, bottom = found[1], found[2] or found[3], found[4] or found[5]
         if int(bottom) == 0:
             return None
-        return sign * (Fraction(whole_part or 0) + Fraction(int(top), int(bottom))) / scale
+        return sign * (Fraction(integer or 0) + Fraction(int(top), int(bottom))) / scale
     if found := re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)(?:/(\d+(?:\.\d+)?))?", text):
         if len(text) > 200 or (found[2] and float(found[2]) == 0):
             return None
