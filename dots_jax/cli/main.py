@@ -21,6 +21,7 @@ from dots_jax.cli.suggestion import did_you_mean
 COMMANDS = {
     "train": "train a model, or go on with a run",
     "eval": "loss, perplexity and bits per byte of what a run trained",
+    "evaluate": "answers to the benchmarks of the report's tables 2, 3 and 5",
     "score": "the log-probability of each token of your own texts",
     "generate": "text for a prompt, a conversation, or every row of a file",
     "convert": "weights from Hugging Face and back",

@@ -71,6 +71,15 @@ class EvalOptions(GinOptions, CheckpointOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(Options):
+    row: str | None = flag("the benchmark, as --list names it")
+    verdicts: str | None = flag("a .jsonl of predictions to judge, without a model", path=True)
+    output: str | None = flag("the .jsonl to write", path=True)
+    list: bool = flag("print all rows: metric, reference, files, licence", False)
+    unsafe_code: bool = flag("run programs without a sandbox where the machine has none", False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerateOptions(CheckpointOptions):
     prompt: str | None = flag("the text to continue")
     chat: bool = flag("prompts are a user's messages; alone: a conversation in the terminal", False)

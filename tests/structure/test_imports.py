@@ -28,7 +28,7 @@ MODULES = [
     "tokenizers",
     "apache_beam", "google_crc32c", "pyarrow.parquet", "zstandard",
     "gin", "absl.flags", "clu.metric_writers", "tensorboard.backend.event_processing.event_accumulator", "tqdm",
-    "matplotlib.pyplot",
+    "matplotlib.pyplot", "math_verify", "langdetect", "punkt", "nltk.tokenize.destructive", "scipy.optimize",
 ]  # fmt: skip
 
 

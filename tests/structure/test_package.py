@@ -22,8 +22,10 @@ def required(file: str) -> set[str]:
 
 
 def test_the_base_and_dev_are_requirements_txt():
-    """`data` and `dev` add what `dots cache` and the tests need; together they are the pinned set, no more and no less."""
-    assert listed([*PROJECT["dependencies"], *EXTRAS["data"], *EXTRAS["dev"]]) == required("requirements.txt")
+    """`data`, `evaluation` and `dev` add what `dots cache`, `dots evaluate` and the tests need; together they are the pinned
+    set, no more and no less."""
+    extras = [line for name in ("data", "evaluation", "dev") for line in EXTRAS[name]]
+    assert listed([*PROJECT["dependencies"], *extras]) == required("requirements.txt")
 
 
 def test_extras_pin_what_the_requirements_files_pin():
@@ -33,6 +35,7 @@ def test_extras_pin_what_the_requirements_files_pin():
         # No file lists CUDA's packages: the pins of jax itself count.
         lines = [line.replace("jax[cuda12]", "jax") for line in lines]
         assert listed(lines) <= pinned, extra
+    assert listed(EXTRAS["evaluation"]) == required("requirements-evaluation.txt")
     assert listed(EXTRAS["tpu"]) == required("requirements-tpu.txt")
 
 

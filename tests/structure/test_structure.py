@@ -24,7 +24,7 @@ ALL_PYTHON = SOURCES + sorted(path for name in ("tests", "benchmarks") for path 
 # room may import; the longest name that fits a module decides. ANYTHING leaves them open, except those in ONLY_IN.
 
 FLOORS = (
-    ("config", "cli.options", "gin_files", "human", "locks", "moved", "storage"),
+    ("config", "cli.options", "gin_files", "human", "locks", "moved", "storage", "sandbox"),
     ("parallel", "curriculum", "hlo", "data", "curation"),  # curation (to come)
     ("kernels",),
     ("model", "checkpoint"),
@@ -37,6 +37,7 @@ FLOORS = (
 ALSO = {
     "storage": {"config", "human"},
     "locks": {"config", "storage"},
+    "sandbox": {"config"},
     "hlo": {"parallel"},
     "data": {"curriculum"},
     "curation": {"data"},
@@ -64,6 +65,7 @@ LIBRARIES = {
     "moved": set(),
     "storage": {"etils", "fsspec", "pyarrow"},
     "locks": {"etils"},
+    "sandbox": set(),  # shared by evaluation and post-training
     "parallel": MATH,
     "curriculum": set(),
     "curriculum.picture": {"matplotlib"},
@@ -85,7 +87,7 @@ LIBRARIES = {
 }
 # What `python -m` runs besides `dots` itself: each calls one subcommand.
 COMMANDS = {"__main__", "train", "train_tokenizer", "eval", "cache", "generate", "convert", "plan", "planning.__main__"}
-COMMANDS |= {"fetch_source", "inspect_source"}
+COMMANDS |= {"evaluate", "fetch_source", "inspect_source"}
 
 # A library that only the named modules may import, lest it spread.
 ONLY_IN = {
