@@ -24,6 +24,7 @@ COMMANDS = {
     "score": "the log-probability of each token of your own texts",
     "generate": "text for a prompt, a conversation, or every row of a file",
     "convert": "weights from Hugging Face and back",
+    "curate": "web pages to a corpus, with a ledger of everything removed",
     "cache": "tokenise data sets ahead of training",
     "tokenizer": "train a tokenizer of dots.llm1's kind",
     "plan": "what a run will do; the plan commands by their flags",
