@@ -160,9 +160,8 @@ _TAG = re.compile(
     r"<(?:!doctype\s+html|html|head|body|title|meta|div|p|table|tr|td|span|a|br|h[1-6]|ul|ol|li|article|section|main|font"
     r"|center|img|b|i|strong|em|pre|form|script|style|link|frameset|dl|blockquote)\b", re.I,
 )  # fmt: skip
-_FEED = re.compile(
-    r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(rss|feed|rdf:RDF|urlset|sitemapindex|svg|wsdl|soap)\b", re.I | re.S
-)
+_FEED = re.compile(r"<(rss|feed|rdf:RDF|urlset|sitemapindex|svg|wsdl|soap)\b", re.I)
+_BEFORE = re.compile(r"\s+|<\?xml[^>]*>|<!--(?:[^-]|-(?!->))*-->")  # what may stand before the first element
 _LOOKED_AT = 1 << 16  # characters of the beginning
 
 
@@ -175,7 +174,10 @@ def kind_by_magic(body: bytes) -> str:
 def kind_by_text(text: str) -> str:
     """What a text is if it is no HTML: `JSON`, `XML`, `text without tags`; or ""."""
     start = text[:_LOOKED_AT].lstrip("\ufeff \t\r\n\0")
-    if feed := _FEED.match(start):
+    place = 0
+    while before := _BEFORE.match(start, place):
+        place = before.end()
+    if feed := _FEED.match(start, place):
         return f"XML ({feed[1].lower()})"
     if start[:1] in "{[" and re.match(r"[{\[]\s*(?:[\"{\[\]}]|-?\d|true|false|null)", start):
         return "JSON"
