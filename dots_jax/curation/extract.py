@@ -42,6 +42,8 @@ def by_trafilatura(html: str, config: ExtractConfig) -> tuple[str, str]:
             tree, fast=True, include_comments=config.comments, include_tables=config.tables, deduplicate=False
         )
     except (lxml.etree.LxmlError, ValueError, TypeError, AttributeError, IndexError, KeyError, RecursionError) as error:
+        if "memory" in str(error).lower():
+            raise MemoryError from None  # a new process for the rescue
         return "", f"{type(error).__name__}: {error}"
     return text or "", fatal[0] if fatal else ""
 

@@ -4,13 +4,14 @@ A file's kind is found by its content: WARC, ARC, Parquet, else JSON lines by na
 folder is read: one that is no page gets its reason in the ledger. Names that begin with a dot are left out, as in a shell.
 """
 
+import glob
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from dots_jax.config import InputConfig, UserError
-from dots_jax.curation.feed import Block, Damage, Feed, blocks
+from dots_jax.curation.feed import Damage, Feed, blocks
 from dots_jax.curation.record import Page, Read, Removal
 from dots_jax.curation.rows import read_jsonl, read_parquet
 from dots_jax.curation.warc import read_arc, read_warc
@@ -57,20 +58,14 @@ def find_pieces(inputs: Sequence[str]) -> list[Piece]:
 
 def _files(given: str) -> Iterator[File]:
     if not in_bucket(given) and os.path.isdir(given):
-        pattern, start = os.path.join(glob_escape(given), "**"), given
+        pattern, start = os.path.join(glob.escape(given), "**"), given
     else:
         pattern, start = given, ""
         if not in_bucket(given) and os.path.exists(given):
-            pattern = glob_escape(given)
+            pattern = glob.escape(given)
     for found in find_files(pattern):
         name = os.path.relpath(found.path, start).replace(os.sep, "/") if start else os.path.basename(found.path)
         yield File(found.path, name, found.size, found.modified, kind_of(found.path))
-
-
-def glob_escape(path: str) -> str:
-    import glob
-
-    return glob.escape(path)
 
 
 def kind_of(path: str) -> str:
@@ -102,7 +97,7 @@ def read_piece(piece: Piece, config: InputConfig, others: Counter) -> Iterator[R
         elif file.kind == "parquet":
             yield from read_parquet(file.path, config)
         elif file.kind == "page":
-            yield _page(file, config)
+            yield from _page(file, config)
         elif file.size == 0:
             yield Read(Removal("file", "read", "empty file", file.name), file.path, 0)
         else:
@@ -110,20 +105,25 @@ def read_piece(piece: Piece, config: InputConfig, others: Counter) -> Iterator[R
             yield from reader(file.path, Feed(blocks(file.path)), config, others)
 
 
-def _page(file: File, config: InputConfig) -> Read:
-    """A file of HTML, also in gzip. Of a truncated one, the part that is there."""
-    parts, size = [], 0
+def _page(file: File, config: InputConfig) -> Iterator[Read]:
+    """A file of HTML, also in gzip. Of a damaged one, the part that is there, and a row that says so."""
+    parts, size, damage = [], 0, None
     for block in blocks(file.path):
         if isinstance(block, Damage):
-            if not parts:
-                return Read(Removal("page", "read", block.reason, file.name, detail=block.detail), file.path, 0)
+            damage = block
             break
-        assert isinstance(block, Block)
         parts.append(block.data)
         size += len(block.data)
         if size > config.max_bytes:
-            return Read(Removal("page", "read", "too large", file.name), file.path, 0)
+            break
     body = b"".join(parts)
-    if not body.strip():
-        return Read(Removal("page", "read", "empty body", file.name), file.path, 0)
-    return Read(Page(file.name, "", body), file.path, 0)
+    reason = "too large" if size > config.max_bytes else "" if body.strip() else "empty body"
+    if damage and reason != "too large":
+        kind = "file" if body.strip() else "page"
+        yield Read(Removal(kind, "read", damage.reason, file.name, detail=damage.detail), file.path, 0)
+        if kind == "page":
+            return
+    if reason:
+        yield Read(Removal("page", "read", reason, file.name), file.path, 0)
+    else:
+        yield Read(Page(file.name, "", body), file.path, 0)

@@ -119,7 +119,7 @@ def to_line(row: Document | Removal) -> bytes:
 
 
 def clean(text: str) -> str:
-    """Text that can be written: lone surrogates become U+FFFD, and characters that no text holds (NUL) go."""
+    """Text that can be written: lone surrogates become `?`, and NUL goes."""
     return text.encode("utf-8", "replace").decode().replace("\0", "") if text else text
 
 

@@ -36,8 +36,16 @@ def main() -> None:
         except MemoryError:
             answer = {"reason": "memory limit", "detail": f"{engine} needed more than {config.memory} MiB"}
         except Exception as error:  # noqa: BLE001  a library's own errors have no common class
-            answer = {"reason": "extractor failed", "detail": f"{engine}: {type(error).__name__}: {error}"[:200]}
+            # Some libraries answer a failed allocation with an error of another name.
+            reason = "memory limit" if _peak_kib() > 0.9 * (limit >> 10) else "extractor failed"
+            answer = {"reason": reason, "detail": f"{engine}: {type(error).__name__}: {error}"[:200]}
         _answer(answers, answer)
+
+
+def _peak_kib() -> int:
+    """The largest address space that this process ever had."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmPeak"))
 
 
 def _answer(answers, answer: dict) -> None:
