@@ -88,7 +88,7 @@ def read_lists(config: CurateConfig) -> tuple[frozenset[str], frozenset[str]]:
     """(domains in `xn--` form, words)."""
     domains = frozenset().union(*(read_list(path, "UrlConfig.domains") for path in config.url.domains))
     words = frozenset().union(*(read_list(path, "UrlConfig.words") for path in config.url.words))
-    return frozenset(host_of(entry) or entry for entry in domains), words
+    return frozenset(entry if is_address(entry) else host_of(entry) or entry for entry in domains), words
 
 
 @contextlib.contextmanager
