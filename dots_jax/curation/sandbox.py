@@ -1,8 +1,8 @@
 """The process in which a page is extracted, since native code hangs, eats memory and dies, and takes its process with it.
 
 One child per `Sandbox`, kept for all pages and replaced when one kills it. Limits are the kernel's: processor time by
-RLIMIT_CPU, set anew for each page (SIGXCPU ends native code too), address space by RLIMIT_AS, and a deadline of the wall
-clock in the parent for a child that sleeps. Nothing here needs the main thread, so it works in Beam's workers.
+RLIMIT_CPU, set anew for each page (SIGXCPU ends native code too), address space by RLIMIT_AS, and in the parent a limit for a
+child that sleeps, which uses no processor. Nothing here needs the main thread, so it works in Beam's workers.
 Processor time, and not the wall clock, decides about slow pages, so that a busy machine gives the same corpus.
 """
 
@@ -14,12 +14,11 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from typing import NamedTuple
 
 from dots_jax.config import ExtractConfig
 
-WALL_FACTOR = 10  # seconds of the wall clock for one of the processor, before a child counts as asleep
+ASLEEP_SECONDS = 30  # of the wall clock without any progress of a child, before it counts as asleep
 _LENGTH = struct.Struct("<Q")
 
 
@@ -65,13 +64,12 @@ class Sandbox:
     def run(self, html: str, engine: str) -> Text | Failure:
         child = self._child or self._start()
         request = json.dumps([html, engine]).encode()
-        deadline = time.monotonic() + WALL_FACTOR * self._config.seconds
         try:
-            _send(child.stdin.fileno(), request, deadline)
-            answer = json.loads(_receive(child.stdout.fileno(), deadline))
+            _send(child, request)
+            answer = json.loads(_receive(child))
         except TimeoutError:
             self._stop()
-            return Failure("time limit", f"{engine} was asleep for {WALL_FACTOR * self._config.seconds} s")
+            return Failure("time limit", f"{engine} was asleep for {ASLEEP_SECONDS} s")
         except (EOFError, BrokenPipeError):
             return self._why(child, engine)
         if "reason" in answer:
@@ -88,7 +86,7 @@ class Sandbox:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
             env={**os.environ, "PYTHONPATH": path},
         )  # fmt: skip
-        _receive(self._child.stdout.fileno(), time.monotonic() + 120)  # it has loaded its libraries
+        _receive(self._child)  # it has loaded its libraries
         return self._child
 
     def _why(self, child: subprocess.Popen, engine: str) -> Failure:
@@ -110,22 +108,22 @@ class Sandbox:
             child.stdout.close()
 
 
-def _send(descriptor: int, data: bytes, deadline: float) -> None:
+def _send(child: subprocess.Popen, data: bytes) -> None:
+    descriptor = child.stdin.fileno()
     view = memoryview(_LENGTH.pack(len(data)) + data)
     os.set_blocking(descriptor, False)
     while view:
-        _, ready, _ = select.select([], [descriptor], [], max(deadline - time.monotonic(), 0))
-        if not ready:
-            raise TimeoutError
+        _wait(child, descriptor, select.POLLOUT)
         view = view[os.write(descriptor, view[: 1 << 16]) :]
 
 
-def _receive(descriptor: int, deadline: float) -> bytes:
+def _receive(child: subprocess.Popen) -> bytes:
+    descriptor = child.stdout.fileno()
+
     def exactly(number: int) -> bytes:
         parts = []
         while number:
-            if not select.select([descriptor], [], [], max(deadline - time.monotonic(), 0))[0]:
-                raise TimeoutError
+            _wait(child, descriptor, select.POLLIN)
             part = os.read(descriptor, min(number, 1 << 20))
             if not part:
                 raise EOFError
@@ -134,3 +132,24 @@ def _receive(descriptor: int, deadline: float) -> bytes:
         return b"".join(parts)
 
     return exactly(_LENGTH.unpack(exactly(_LENGTH.size))[0])
+
+
+def _wait(child: subprocess.Popen, descriptor: int, event: int) -> None:
+    """Until the descriptor is ready or its other end is closed.
+
+    Raises TimeoutError for a child that used no processor time in ASLEEP_SECONDS; one that works has RLIMIT_CPU as its limit.
+    """
+    poll = select.poll()
+    poll.register(descriptor, event)
+    used = None
+    while not poll.poll(1000 * ASLEEP_SECONDS):
+        now = _processor_ticks(child.pid)
+        if now == used:
+            raise TimeoutError
+        used = now
+
+
+def _processor_ticks(pid: int) -> int:
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])

@@ -99,6 +99,15 @@ def test_death_is_a_reason_and_the_next_page_has_a_new_process():
         assert isinstance(box.run(page(1), "resiliparse"), Text)
 
 
+def test_a_process_that_sleeps_is_given_up(monkeypatch):
+    monkeypatch.setattr("dots_jax.curation.sandbox.ASLEEP_SECONDS", 0.4)
+    with Sandbox(CONFIG) as box:
+        os.kill(box._start().pid, signal.SIGSTOP)
+        answer = box.run(page(1), "resiliparse")
+        assert answer.reason == "time limit" and "asleep" in answer.detail
+        assert isinstance(box.run(page(1), "resiliparse"), Text)
+
+
 def test_limits_work_in_threads_that_are_not_the_main_one():
     answers = []
 
