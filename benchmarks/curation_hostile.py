@@ -16,7 +16,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-WORDS = "river town bridge market winter harvest road school garden letter village window morning teacher forest".split()
+WORDS = (
+    "river town bridge market winter harvest road school garden letter village window morning teacher forest".split()
+)
 
 
 def good_page(number: int) -> bytes:
@@ -34,7 +36,9 @@ def http(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
 
 def record(id: str, block: bytes, url: bytes = b"http://a.example/", length: int | None = None) -> bytes:
     size = len(block) if length is None else length
-    head = b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <%s>\r\nWARC-Target-URI: %s\r\nContent-Length: %d\r\n\r\n"
+    head = (
+        b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <%s>\r\nWARC-Target-URI: %s\r\nContent-Length: %d\r\n\r\n"
+    )
     return head % (id.encode(), url, size) + block + b"\r\n\r\n"
 
 
@@ -85,7 +89,11 @@ def curate(path: Path, output: Path, seconds: int) -> tuple[dict[str, str], list
         assert main(["curate", *words, f"--gin_bindings=ExtractConfig.seconds = {seconds}"]) == 0
     lines = output.read_text(encoding="utf-8").splitlines()
     removed = output.with_name(f"{output.stem}.removed.jsonl").read_text(encoding="utf-8").splitlines()
-    return {json.loads(line)["id"]: line for line in lines}, [json.loads(line) for line in removed], time.monotonic() - start
+    return (
+        {json.loads(line)["id"]: line for line in lines},
+        [json.loads(line) for line in removed],
+        time.monotonic() - start,
+    )
 
 
 def main() -> None:
@@ -104,7 +112,7 @@ def main() -> None:
         with open(mixed, "wb") as file:
             place = 0
             for copy in range(arguments.copies):
-                for kind, data in sorted(hostile(f"bad:{copy}").items()):
+                for _, data in sorted(hostile(f"bad:{copy}").items()):
                     file.write(b"".join(goods[place : place + every]) + data)
                     place += every
             file.write(b"".join(goods[place:]))

@@ -19,7 +19,8 @@ def paragraph(number: int) -> str:
     """English of about 60 words, another one for each number."""
     word = lambda place: WORDS[(number * 7 + place * 3 + number // 20) % len(WORDS)]
     return " ".join(
-        f"The {word(i)} near the {word(i + 1)} was quiet in the year {1800 + number}, and the people of the {word(i + 2)} walked there."
+        f"The {word(i)} near the {word(i + 1)} was quiet in the year {1800 + number}, "
+        f"and the people of the {word(i + 2)} walked there."
         for i in range(3)
     )
 
@@ -73,7 +74,9 @@ def rows(output: Path, name: str) -> list[dict]:
 def output_bytes(output: Path) -> dict[str, bytes]:
     """What must be the same however a run went: the corpus, the ledger and the report."""
     paths = [*(output / "documents").iterdir(), *(output / "removed").iterdir(), output / "report.json"]
-    return {path.name if path.suffix == ".json" else f"{path.parent.name}/{path.name}": path.read_bytes() for path in paths}
+    return {
+        path.name if path.suffix == ".json" else f"{path.parent.name}/{path.name}": path.read_bytes() for path in paths
+    }
 
 
 def shared_web() -> Path:

@@ -145,9 +145,7 @@ class CurateOptions(GinOptions):
     input: tuple[str, ...] = flag(
         "file, folder or glob: WARC, ARC, WET, JSONL, Parquet, HTML; may be repeated", (), path=True
     )
-    output: str | None = flag(
-        "folder of corpus, ledger and report; with --only also a .jsonl or .jsonl.zst", path=True
-    )
+    output: str | None = flag("folder of corpus, ledger and report; with --only also a .jsonl or .jsonl.zst", path=True)
     crawl: str = flag("name of the crawl, a field of every document", "")
     only: str | None = flag("run this step alone, after what turns pages into text")
     dry_run: bool = flag("check everything, print inputs and steps, and stop", False)

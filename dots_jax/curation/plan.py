@@ -81,9 +81,9 @@ def write_pieces(work: Path, pieces: list[Piece], identity: dict) -> None:
     write_text(work / "plan.json", json.dumps({"identity": identity, "pieces": rows}) + "\n")
 
 
-def read_piece_of(work: Path, number: int) -> Piece:
-    rows = json.loads((work / "plan.json").read_text())["pieces"][number]
-    return Piece(tuple(File(*row) for row in rows))
+def read_pieces(work: Path) -> list[Piece]:
+    pieces = json.loads((work / "plan.json").read_text())["pieces"]
+    return [Piece(tuple(File(*row) for row in rows)) for rows in pieces]
 
 
 def identity_of(run: Run, pieces: list[Piece]) -> dict:

@@ -10,7 +10,7 @@ import tqdm
 
 from dots_jax.config import UserError
 from dots_jax.curation.inputs import Piece
-from dots_jax.curation.plan import Run, Stage, identity_of, write_pieces
+from dots_jax.curation.plan import Run, Stage, identity_of, read_pieces, write_pieces
 from dots_jax.curation.report import make_report
 from dots_jax.curation.unit import run_unit
 from dots_jax.storage import write_text
@@ -60,17 +60,22 @@ def _check(was: dict, now: dict, output: str) -> None:
 
 
 def in_this_process(run: Run, stage: Stage, units: Sequence[int]) -> None:
-    """The units one after the other, without Beam, with a bar; next to it the records that went through."""
+    """The units one after the other, without Beam, with a bar of input bytes, or of units where there are none."""
+    by_bytes = stage.kind == "records" and stage.phase == 0
+    sizes = [piece.size for piece in read_pieces(run.work)] if by_bytes else [1] * stage.units
     pause = 0.1 if sys.stderr.isatty() else 30  # seconds between lines of a log
+    behind = sum(sizes) - sum(sizes[unit] for unit in units)
     records = 0
 
-    def tick(number: int) -> None:
+    def tick(number: int, position: int) -> None:
         nonlocal records
         records += number
-        bar.set_postfix_str(f"{records:,} records")
+        bar.set_postfix_str(f"{records:,} records", refresh=False)
+        bar.update(max(behind + (position if by_bytes else 0) - bar.n, 0))
 
-    with tqdm.tqdm(desc=LABELS[stage.kind], total=stage.units, unit=" units", mininterval=pause) as bar:
-        bar.update(stage.units - len(units))
+    how = {"unit": "B", "unit_scale": True} if by_bytes else {"unit": " units"}
+    with tqdm.tqdm(desc=LABELS[stage.kind], total=sum(sizes), initial=behind, mininterval=pause, **how) as bar:
         for unit in units:
             run_unit(run, stage, unit, tick)
-            bar.update(1)
+            behind += sizes[unit]
+            tick(0, 0)

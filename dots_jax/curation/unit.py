@@ -11,16 +11,18 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import zstandard
 
+from dots_jax.config import InputConfig
 from dots_jax.curation import exchange, streams
 from dots_jax.curation.books import Books
 from dots_jax.curation.ids import IdTable, write_ids
-from dots_jax.curation.inputs import read_piece
-from dots_jax.curation.plan import Run, Stage, read_piece_of
+from dots_jax.curation.inputs import Piece, read_piece
+from dots_jax.curation.plan import Run, Stage, read_pieces
 from dots_jax.curation.protocol import GlobalStep, Outcome
 from dots_jax.curation.record import (
     Document,
@@ -38,8 +40,11 @@ BATCH_RECORDS, BATCH_BYTES = 64, 8 << 20  # of records that steps see at a time;
 STREAMS = ("docs", "removed", "places")
 
 
-def run_unit(run: Run, stage: Stage, unit: int, tick: Callable[[int], None] = lambda records: None) -> None:
-    """Does one unit unless it is done. tick: called with the number of records that went through."""
+Tick = Callable[[int, int], None]  # (records that went through, bytes of the unit's input that are behind them)
+
+
+def run_unit(run: Run, stage: Stage, unit: int, tick: Tick = lambda records, position: None) -> None:
+    """Does one unit unless it is done."""
     if run.done(stage.name, unit) is None:
         run.stem(stage.name, unit).parent.mkdir(parents=True, exist_ok=True)
         {"records": _records, "decide": _decide, "write": _write}[stage.kind](run, stage, unit, tick)
@@ -92,11 +97,13 @@ def digest_of(line: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(line, digest_size=8).digest(), "big")
 
 
-def _records(run: Run, stage: Stage, unit: int, tick: Callable[[int], None]) -> None:
+def _records(run: Run, stage: Stage, unit: int, tick: Tick) -> None:
     phase, books, others = run.phases()[stage.phase], Books(), Counter()
     writer = _Writer(run, stage.name, unit, phase.closing)
-    if stage.phase == 0:
-        source = _read(run, unit, writer, books, others)
+    piece = read_pieces(run.work)[unit] if stage.phase == 0 else None
+    position = [0]
+    if piece is not None:
+        source = _read(piece, writer, books, others, run.config.input, position)
     else:
         source = _carry_out(run, stage.phase, unit, phase.opening, writer, books)
     with contextlib.ExitStack() as stack:
@@ -113,7 +120,7 @@ def _records(run: Run, stage: Stage, unit: int, tick: Callable[[int], None]) -> 
                 books.add("text", batch, documents, undone)
             writer.removed(undone)
             writer.documents(documents)
-            tick(number)
+            tick(number, position[0])
     run.finish(stage.name, unit, {**writer.close(), "books": books.to_dict(), "others": dict(sorted(others.items()))})
 
 
@@ -124,8 +131,14 @@ def _documents(batch: Sequence[Record], crawl: str) -> tuple[list[Document], lis
     return documents, pages
 
 
-def _read(run: Run, unit: int, writer: _Writer, books: Books, others: Counter) -> Iterator[Record]:
-    for record, file, offset in read_piece(read_piece_of(run.work, unit), run.config.input, others):
+def _read(
+    piece: Piece, writer: _Writer, books: Books, others: Counter, config: InputConfig, position: list[int]
+) -> Iterator[Record]:
+    """position: gets the bytes that are read, as far as offsets are bytes."""
+    starts = dict(zip((file.path for file in piece.files), accumulate((file.size for file in piece.files), initial=0)))
+    in_bytes = piece.files[0].kind in ("warc", "arc", "page")
+    for record, file, offset in read_piece(piece, config, others):
+        position[0] = starts[file] + offset if in_bytes else 0
         writer.place(record.id, file, offset)
         if not (isinstance(record, Removal) and record.kind == "file"):
             books.came("read", 1)
@@ -186,7 +199,7 @@ def _merged(run: Run, stage: Stage, partition: int, stream: str) -> Iterator[tup
 # --- decide -----------------------------------------------------------------------------------------------------------
 
 
-def _decide(run: Run, stage: Stage, unit: int, tick: Callable[[int], None]) -> None:
+def _decide(run: Run, stage: Stage, unit: int, tick: Tick) -> None:
     step, stem = run.phases()[stage.phase].closing, run.stem(stage.name, unit)
     before = next(each for each in run.stages() if (each.kind, each.phase) == ("records", stage.phase))
     done = [run.done(before.name, n) for n in range(before.units)]
@@ -195,14 +208,14 @@ def _decide(run: Run, stage: Stage, unit: int, tick: Callable[[int], None]) -> N
     decisions = step.decide(rows, run.config)
     slices = exchange.write_rows(stem.with_name(f"{stem.name}-decisions.npy"), decisions, run.config.partitions)
     write_ids(stem, ((key, json.loads(line)) for key, line in _merged(run, before, unit, "ids")))
-    tick(len(rows))
+    tick(len(rows), 0)
     run.finish(stage.name, unit, {"rows": len(rows), "removed": len(decisions), "decisions": slices})
 
 
 # --- write ------------------------------------------------------------------------------------------------------------
 
 
-def _write(run: Run, stage: Stage, unit: int, tick: Callable[[int], None]) -> None:
+def _write(run: Run, stage: Stage, unit: int, tick: Tick) -> None:
     """Counts what it writes, for the other side of the books."""
     records = [each for each in run.stages() if each.kind == "records"]
     counts = {"documents": Counter(), "rows": Counter(), "languages": Counter(), "renumbered": 0}
@@ -219,7 +232,7 @@ def _write(run: Run, stage: Stage, unit: int, tick: Callable[[int], None]) -> No
             file.write(line + b"\n")
             counts["documents"].update(records=1, lines=document.text.count("\n") + 1, characters=len(document.text))
             counts["languages"][document.language or "unknown"] += 1
-            tick(1)
+            tick(1, 0)
     with _output(run, "removed", unit) as file:
         for line in _in_order(run, records, unit, "removed"):
             file.write(line + b"\n")

@@ -70,7 +70,14 @@ def test_the_books_of_the_report(finished):
     report = json.loads((finished[0] / "report.json").read_text())
     assert report["books"]["records_read"] == 33 and report["books"]["documents_written"] == 24
     assert report["books"]["ledger_rows_of_records"] == 9 and report["records_of_other_types"] == {"warcinfo": 1}
-    assert [row["step"] for row in report["funnel"]] == ["read", "url", "decoding", "extraction", "language", "identity"]
+    assert [row["step"] for row in report["funnel"]] == [
+        "read",
+        "url",
+        "decoding",
+        "extraction",
+        "language",
+        "identity",
+    ]
     assert report["removed_nothing"] == ["url"]
     for row in report["funnel"]:
         came, kept, went = (row[side].get("records", 0) for side in ("in", "kept", "removed"))
@@ -111,7 +118,14 @@ def test_same_bytes_with_beam(finished, tmp_path):
 def test_killed_and_started_again(finished, tmp_path):
     for shard in range(4):
         write_warc(tmp_path / f"{shard}.warc.gz", some_records()[shard::4])
-    words = [sys.executable, "-m", "dots_jax.curate", f"--input={tmp_path}/*.gz", f"--output={tmp_path / 'out'}", "--crawl=c1"]
+    words = [
+        sys.executable,
+        "-m",
+        "dots_jax.curate",
+        f"--input={tmp_path}/*.gz",
+        f"--output={tmp_path / 'out'}",
+        "--crawl=c1",
+    ]
     kills = 0
     for pieces_done in (1, 3):
         child = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -193,7 +207,7 @@ def test_two_records_of_one_id_both_stay_and_it_is_said(tmp_path, capfd):
         ("--input={here}/a.warc --output=gs://b/o", "a folder of this machine"),
         ("--input={here}/a.warc --output={here}/o --gin_bindings=UrlConfig.domains=('{here}/no.txt',)", "no.txt cannot be read"),
         ("--input={here}/a.warc --output={here}/o --gin_bindings=CurateConfig.steps=('rules',)", "but the steps are"),
-        ("--input={here}/a.warc --output={here}/o --gin_bindings=CurateConfig.steps=('language','url')", "in the order url, language"),
+        ("--input={here}/a.warc --output={here}/o --gin_bindings=CurateConfig.steps=('language','url')", "order url, language"),
         ("--input={here}/a.warc --output={here}/o --gin_bindings=ExtractConfig.memory=10", "at least 256"),
         ("--input={here}/a.warc --output={here}/o --gin_bindings=CurateConfig.beam=('--runner=Nowhere',)", "no runner 'Nowhere'"),
     ],

@@ -74,7 +74,8 @@ def test_a_page_that_no_encoding_explains_has_its_reason():
     "body, kind",
     [
         (b"%PDF-1.7 ...", "PDF"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"PK\x03\x04xx", "ZIP"), (b'{"a": [1, 2]}', "JSON"),
-        (b"<?xml version='1.0'?><!-- a --><rss><channel/></rss>", "XML (rss)"), (b"User-agent: *\nDisallow: /", "text without tags"),
+        (b"<?xml version='1.0'?><!-- a --><rss><channel/></rss>", "XML (rss)"),
+        (b"User-agent: *\nDisallow: /", "text without tags"),
         (b"body { color: red }", "text without tags"), (b"\0\0\0\x18ftypmp42", "MP4"),
     ],
 )  # fmt: skip

@@ -146,7 +146,8 @@ def test_arc_and_wet(tmp_path):
 
 def test_rows_of_json_and_parquet(tmp_path):
     rows = [
-        {"id": "a", "text": "one", "url": "http://a.example/"}, {"text": "no id"}, {"id": 7, "html": page(1)}, {"id": "e", "text": " "},
+        {"id": "a", "text": "one", "url": "http://a.example/"},
+        {"text": "no id"}, {"id": 7, "html": page(1)}, {"id": "e", "text": " "},
         {"id": "n", "title": "no text"},
     ]  # fmt: skip
     lines = [json.dumps(row) for row in rows] + ["{broken", '"a string"', '{"id": "s", "text": "a\\ud800b\\u0000"}']
@@ -189,7 +190,9 @@ def test_ids_do_not_depend_on_the_place(tmp_path):
     assert sorted(ids(a)) == sorted(ids(b)) and len(set(ids(a))) == 2
 
 
-@pytest.mark.parametrize("name, pages", [("whirlwind.warc.gz", 1), ("warcfile.warc.gz", 12), ("example.arc.gz", 1), ("cc.warc.gz", 1)])
+@pytest.mark.parametrize(
+    "name, pages", [("whirlwind.warc.gz", 1), ("warcfile.warc.gz", 12), ("example.arc.gz", 1), ("cc.warc.gz", 1)]
+)
 def test_archives_of_other_projects(name, pages):
     kept, rows, _ = read(shared_web() / "warc" / name, config=InputConfig())
     assert len(kept) >= pages and not [row for row in rows if row.kind == "file"]

@@ -86,7 +86,9 @@ def test_the_middle_of_a_long_text_decides():
     assert language_step(menu + paragraph(1) * 20 + menu).language == "en"
 
 
-@pytest.mark.parametrize("code, least", [("zh", 0.93), ("en", 0.95), ("ja", 0.98), ("ko", 0.98), ("es", 0.92), ("fr", 0.94)])
+@pytest.mark.parametrize(
+    "code, least", [("zh", 0.93), ("en", 0.95), ("ja", 0.98), ("ko", 0.98), ("es", 0.92), ("fr", 0.94)]
+)
 def test_real_sentences(code, least):
     import gzip
 
@@ -108,7 +110,10 @@ def decide(texts: list[str]) -> tuple[list[Document], np.ndarray]:
 
 def test_normalisation_is_the_reports():
     assert identity.normalise("  Crème,\tBRÛLÉE!\n“$5”  ") == unicodedata.normalize("NFD", "crème brûlée $5")
-    assert identity.fingerprint("你好，世界！") == identity.fingerprint("你好世界") and len(identity.fingerprint("a")) == 32
+    assert (
+        identity.fingerprint("你好，世界！") == identity.fingerprint("你好世界")
+        and len(identity.fingerprint("a")) == 32
+    )
     assert identity.fingerprint("a b") != identity.fingerprint("ab")
 
 
