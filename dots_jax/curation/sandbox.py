@@ -6,6 +6,7 @@ child that sleeps, which uses no processor. Nothing here needs the main thread, 
 Processor time, and not the wall clock, decides about slow pages, so that a busy machine gives the same corpus.
 """
 
+import atexit
 import json
 import os
 import select
@@ -39,9 +40,10 @@ _mine = threading.local()
 
 
 def of_this_thread(config: ExtractConfig) -> "Sandbox":
-    """One for all units of a thread, since a child needs a second to load its libraries. It ends with the thread."""
+    """One for all units of a thread, since a child needs a second to load its libraries."""
     if getattr(_mine, "config", None) != config:
         _mine.config, _mine.sandbox = config, Sandbox(config)
+        atexit.register(_mine.sandbox.close)  # threads of Beam may never end
     return _mine.sandbox
 
 
@@ -56,14 +58,15 @@ class Sandbox:
         return self
 
     def __exit__(self, *unused) -> None:
-        self._stop()
+        self.close()
 
-    def __del__(self) -> None:
+    def close(self) -> None:
+        """Ends the child. A later page starts another one."""
         self._stop()
 
     def run(self, html: str, engine: str) -> Text | Failure:
         child = self._child or self._start()
-        request = json.dumps([html, engine]).encode()
+        request = f"{engine}\n{html}".encode("utf-8", "replace")
         try:
             _send(child, request)
             answer = json.loads(_receive(child))

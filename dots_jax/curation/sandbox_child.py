@@ -26,7 +26,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     _answer(answers, {})
     while header := requests.read(_LENGTH.size):
-        html, engine = json.loads(requests.read(_LENGTH.unpack(header)[0]))
+        engine, _, html = requests.read(_LENGTH.unpack(header)[0]).decode().partition("\n")
         used = resource.getrusage(resource.RUSAGE_SELF)
         seconds = int(used.ru_utime + used.ru_stime) + 1 + config.seconds
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
@@ -49,7 +49,7 @@ def _peak_kib() -> int:
 
 
 def _answer(answers, answer: dict) -> None:
-    data = json.dumps(answer).encode()
+    data = json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace")
     answers.write(_LENGTH.pack(len(data)) + data)
     answers.flush()
 
