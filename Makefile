@@ -19,6 +19,7 @@ endif
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 # One stamp for each version and list: another Python, or a changed requirements file, installs again.
 STAMP := $(VENV)/.installed-$(VERSION)
+STAMP_CURATION := $(VENV)/.installed-curation-$(VERSION)
 STAMP_LINT := $(VENV)/.installed-lint-$(VERSION)
 STAMP_DEV := $(VENV)/.installed-dev-$(VERSION)
 VENV_DOCS := .venv-docs
@@ -42,10 +43,10 @@ demo: $(STAMP)
 	$(BIN) -m dots_jax.train --gin_file=gin/tiny.gin --workdir=$(WORKDIR)
 	$(BIN) -m dots_jax.eval --gin_file=gin/eval_tiny.gin --workdir=$(WORKDIR)
 
-test: $(STAMP)
+test: $(STAMP_CURATION)
 	$(BIN) -m pytest -m "not slow" -n 2 --dist loadfile --durations=20
 
-test-slow: $(STAMP_DEV) $(STAMP_DOCS)
+test-slow: $(STAMP_CURATION) $(STAMP_DEV) $(STAMP_DOCS)
 	$(BIN) -m pytest -m slow
 
 lint: $(STAMP_LINT)
@@ -76,6 +77,11 @@ $(STAMP): requirements.txt | python
 	fi
 	@echo 'Installing requirements.txt into $(VENV), once (some 1 GB to download; a few minutes)'
 	@$(INSTALL) -r requirements.txt | $(DOTS)
+	@touch $@
+
+$(STAMP_CURATION): requirements-curation.txt $(STAMP)
+	@echo 'Installing requirements-curation.txt into $(VENV), once (30 MB)'
+	@$(INSTALL) -r requirements-curation.txt | $(DOTS)
 	@touch $@
 
 $(STAMP_LINT): requirements-lint.txt $(STAMP)

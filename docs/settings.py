@@ -10,7 +10,7 @@ from pathlib import Path
 
 CONFIG = Path(__file__).parents[1] / "dots_jax" / "config"
 NO_SETTINGS = ("records",)  # values that others are made of
-FIRST = ("training", "curriculum", "model", "compute", "mesh", "data", "commands")  # the order of the page
+FIRST = ("training", "curriculum", "model", "compute", "mesh", "data", "curation", "commands")  # the order of the page
 
 
 def comments(text: str) -> dict[int, str]:

@@ -25,6 +25,7 @@ COMMANDS = {
     "score": "the log-probability of each token of your own texts",
     "generate": "text for a prompt, a conversation, or every row of a file",
     "convert": "weights from Hugging Face and back",
+    "curate": "web pages to a corpus, with a ledger of everything removed",
     "cache": "tokenise data sets ahead of training",
     "inspect_source": "rows, tokens, languages and lengths of record files, from a sample",
     "fetch_source": "a data set of the Hugging Face hub into a folder or a bucket",

@@ -170,6 +170,17 @@ class InspectOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CurateOptions(GinOptions):
+    input: tuple[str, ...] = flag(
+        "file, folder or glob: WARC, ARC, WET, JSONL, Parquet, HTML; may be repeated", (), path=True
+    )
+    output: str | None = flag("folder of corpus, ledger and report; with --only also a .jsonl or .jsonl.zst", path=True)
+    crawl: str = flag("name of the crawl, a field of every document", "")
+    only: str | None = flag("run this step alone, after what turns pages into text")
+    dry_run: bool = flag("check everything, print inputs and steps, and stop", False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenizerOptions(Options):
     output: str | None = flag("the tokenizer.json to write", path=True)
     vocab_size: int = flag("ids, the special tokens included", 2048, minimum=1)

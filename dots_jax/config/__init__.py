@@ -8,6 +8,15 @@ is a default here or a line in `gin/`; the comment of a field says where its def
 from dots_jax.config.checks import UserError, home_path
 from dots_jax.config.commands import CacheConfig, EvalConfig
 from dots_jax.config.compute import EXPERT_STRATEGIES, LAYER_INPUT, REMAT_POLICIES, SAVEABLE, ComputeConfig
+from dots_jax.config.curation import (
+    CURATION_STEPS,
+    CurateConfig,
+    DecodingConfig,
+    ExtractConfig,
+    InputConfig,
+    LanguageConfig,
+    UrlConfig,
+)
 from dots_jax.config.curriculum import Stage, Untie
 from dots_jax.config.data import DataConfig, Group, Mixture, Source
 from dots_jax.config.fit import check_batch, check_experts, check_ids, check_seq_len
@@ -23,6 +32,7 @@ from dots_jax.config.training import (
 )
 
 __all__ = [
+    "CURATION_STEPS",
     "EXPERT_STRATEGIES",
     "LAYER_INPUT",
     "REMAT_POLICIES",
@@ -31,10 +41,15 @@ __all__ = [
     "CacheConfig",
     "CheckpointConfig",
     "ComputeConfig",
+    "CurateConfig",
     "DataConfig",
+    "DecodingConfig",
     "EvalConfig",
+    "ExtractConfig",
     "Group",
     "GuardConfig",
+    "InputConfig",
+    "LanguageConfig",
     "MeshConfig",
     "Mixture",
     "ModelConfig",
@@ -44,6 +59,7 @@ __all__ = [
     "Stage",
     "TrainConfig",
     "Untie",
+    "UrlConfig",
     "UserError",
     "check_batch",
     "check_experts",

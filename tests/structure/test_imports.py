@@ -51,7 +51,8 @@ def test_every_requirement_is_pinned_exactly():
 
 def test_what_the_code_imports_is_required():
     """A library that only another library brings along can vanish with that library's next version."""
-    listed = {normal(requirement.name) for requirement in requirements()}
+    files = ("requirements.txt", "requirements-curation.txt")
+    listed = {normal(requirement.name) for name in files for requirement in requirements(name)}
     owners = importlib.metadata.packages_distributions()
     for path in (ROOT / "dots_jax").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

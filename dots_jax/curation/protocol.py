@@ -1,0 +1,66 @@
+"""The protocol of a step: a pure function of records and config, with a row of the ledger for everything that it removes.
+
+A local step looks at each record alone; a global step compares documents of the complete corpus through rows of fixed size
+(exchange.py). Either answers with an `Outcome`, and books.py compares both of its sides with what came in.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from dots_jax.config import CurateConfig
+from dots_jax.curation.record import Document, Record, Removal
+
+Verdict = Record | Removal  # of one record: what it becomes, or why it goes
+
+
+class Outcome(NamedTuple):
+    kept: list[Record]
+    removed: list[Removal]
+
+
+Apply = Callable[[Sequence[Record]], Outcome]
+
+
+class LocalStep(NamedTuple):
+    """open(config): a context manager that gives the function; models, lists and processes live inside it, once a unit."""
+
+    name: str
+    does: str
+    open: Callable[[CurateConfig], contextlib.AbstractContextManager[Apply]]
+
+
+class GlobalStep(NamedTuple):
+    """rows(documents, keys, digests, config): structured rows whose first field, a uniform uint64, brings together what is
+        compared. keys order documents; (key, digest) names one, also where two have the same id.
+    decide(rows, config): from all rows of one range of that field, sorted, the verdicts as exchange.DECISION.
+    apply(document, decisions, id_of, config): carries out the verdicts on one document; id_of: from a key to the id.
+    """
+
+    name: str
+    does: str
+    dtype: np.dtype
+    rows: Callable[[Sequence[Document], np.ndarray, np.ndarray, CurateConfig], np.ndarray]
+    decide: Callable[[np.ndarray, CurateConfig], np.ndarray]
+    apply: Callable[[Document, np.ndarray, Callable[[int], str], CurateConfig], Outcome]
+
+
+def each(open_function: Callable[[CurateConfig], contextlib.AbstractContextManager[Callable[[Record], Verdict]]]):
+    """A local step's `open` from a function of one record."""
+
+    @contextlib.contextmanager
+    def opened(config: CurateConfig) -> Iterator[Apply]:
+        with open_function(config) as function:
+
+            def apply(records: Sequence[Record]) -> Outcome:
+                outcome = Outcome([], [])
+                for record in records:
+                    verdict = function(record)
+                    outcome[isinstance(verdict, Removal)].append(verdict)
+                return outcome
+
+            yield apply
+
+    return opened

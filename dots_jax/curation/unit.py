@@ -1,0 +1,257 @@
+"""One numbered unit of a stage: the part of a run that any number of workers share, repeat and resume.
+
+records   a piece of the input, or a partition of documents: through the local steps of a phase, into sorted runs
+decide    a range of a global step's rows: its verdicts; and the ids of a partition of documents, to name the winners
+write     a partition of the output: documents, ledger, places in the input
+"""
+
+import contextlib
+import hashlib
+import heapq
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import zstandard
+
+from dots_jax.config import InputConfig
+from dots_jax.curation import exchange, streams
+from dots_jax.curation.books import Books
+from dots_jax.curation.ids import IdTable, write_ids
+from dots_jax.curation.inputs import Piece, read_piece
+from dots_jax.curation.plan import Run, Stage, read_pieces
+from dots_jax.curation.protocol import GlobalStep, Outcome
+from dots_jax.curation.record import (
+    Document,
+    Page,
+    Record,
+    Removal,
+    document_of,
+    key_of,
+    removal,
+    to_line,
+)
+from dots_jax.storage import atomic_write
+
+BATCH_RECORDS, BATCH_BYTES = 64, 8 << 20  # of records that steps see at a time; no result depends on it
+STREAMS = ("docs", "removed", "places")
+
+
+Tick = Callable[[int, int], None]  # (records that went through, bytes of the unit's input that are behind them)
+
+
+def run_unit(run: Run, stage: Stage, unit: int, tick: Tick = lambda records, position: None) -> None:
+    """Does one unit unless it is done."""
+    if run.done(stage.name, unit) is None:
+        run.stem(stage.name, unit).parent.mkdir(parents=True, exist_ok=True)
+        {"records": _records, "decide": _decide, "write": _write}[stage.kind](run, stage, unit, tick)
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+class _Writer:
+    """The sorted runs of one unit, and its rows for a global step."""
+
+    def __init__(self, run: Run, stage: str, unit: int, closing: GlobalStep | None):
+        self._run, self._stem, self._closing = run, run.stem(stage, unit), closing
+        names = [self._stem.with_name(f"{self._stem.name}-{name}") for name in (*STREAMS, "ids")]
+        self._streams = [streams.RunWriter(name, run.config.partitions) for name in names]
+        self._rows: list[np.ndarray] = []
+
+    def documents(self, documents: Sequence[Document]) -> None:
+        docs, _, _, ids = self._streams
+        lines = [to_line(document) for document in documents]
+        keys = [key_of(self._run.config.seed, document.id) for document in documents]
+        for document, key, line in zip(documents, keys, lines):
+            docs.add(key, line)
+            if self._closing:
+                ids.add(key, json.dumps(document.id).encode())
+        if self._closing and documents:
+            digests = np.array([digest_of(line) for line in lines], np.uint64)
+            arrays = np.array(keys, np.uint64), digests
+            self._rows.append(self._closing.rows(documents, *arrays, self._run.config))
+
+    def removed(self, rows: Sequence[Removal]) -> None:
+        for row in rows:
+            self._streams[1].add(key_of(self._run.config.seed, row.id), to_line(row))
+
+    def place(self, id: str, file: str, offset: int) -> None:
+        line = json.dumps({"id": id, "file": file, "offset": offset}, ensure_ascii=False).encode()
+        self._streams[2].add(key_of(self._run.config.seed, id), line)
+
+    def close(self) -> dict:
+        about = {name: stream.close() for name, stream in zip((*STREAMS, "ids"), self._streams)}
+        if self._closing:
+            rows = np.concatenate([np.empty(0, self._closing.dtype), *self._rows])
+            path = self._stem.with_name(f"{self._stem.name}-rows.npy")
+            about["rows"] = exchange.write_rows(path, rows, self._run.config.partitions)
+        return about
+
+
+def digest_of(line: bytes) -> int:
+    """64 bits of a document as it is written: tells two documents of one id apart."""
+    return int.from_bytes(hashlib.blake2b(line, digest_size=8).digest(), "big")
+
+
+def _records(run: Run, stage: Stage, unit: int, tick: Tick) -> None:
+    phase, books, others = run.phases()[stage.phase], Books(), Counter()
+    writer = _Writer(run, stage.name, unit, phase.closing)
+    piece = read_pieces(run.work)[unit] if stage.phase == 0 else None
+    position = [0]
+    if piece is not None:
+        source = _read(piece, writer, books, others, run.config.input, position)
+    else:
+        source = _carry_out(run, stage.phase, unit, phase.opening, writer, books)
+    with contextlib.ExitStack() as stack:
+        steps = [(step.name, stack.enter_context(step.open(run.config))) for step in phase.local]
+        for batch in _batches(source):
+            number = len(batch)
+            for name, apply in steps:
+                outcome = apply(batch)
+                books.add(name, batch, outcome.kept, outcome.removed)
+                writer.removed(outcome.removed)
+                batch = outcome.kept
+            documents, undone = _documents(batch, run.crawl)
+            if stage.phase == 0 and "extraction" not in dict(steps):
+                books.add("text", batch, documents, undone)
+            writer.removed(undone)
+            writer.documents(documents)
+            tick(number, position[0])
+    run.finish(stage.name, unit, {**writer.close(), "books": books.to_dict(), "others": dict(sorted(others.items()))})
+
+
+def _documents(batch: Sequence[Record], crawl: str) -> tuple[list[Document], list[Removal]]:
+    """A page that no step turned into a document, since extraction is not among the steps, has a row of its own."""
+    documents = [record._replace(crawl=crawl) for record in batch if isinstance(record, Document)]
+    pages = [removal(record, "text", "not extracted") for record in batch if isinstance(record, Page)]
+    return documents, pages
+
+
+def _read(
+    piece: Piece, writer: _Writer, books: Books, others: Counter, config: InputConfig, position: list[int]
+) -> Iterator[Record]:
+    """position: gets the bytes that are read, as far as offsets are bytes."""
+    starts = dict(zip((file.path for file in piece.files), accumulate((file.size for file in piece.files), initial=0)))
+    in_bytes = piece.files[0].kind in ("warc", "arc", "page")
+    for record, file, offset in read_piece(piece, config, others):
+        position[0] = starts[file] + offset if in_bytes else 0
+        writer.place(record.id, file, offset)
+        if not (isinstance(record, Removal) and record.kind == "file"):
+            books.came("read", 1)
+        if isinstance(record, Removal):
+            books.went("read", [record])
+            writer.removed([record])
+        else:
+            books.stayed("read", [record])
+            yield record
+
+
+def _batches(source: Iterator[Record]) -> Iterator[list[Record]]:
+    batch, size = [], 0
+    for record in source:
+        batch.append(record)
+        size += len(record.body) if isinstance(record, Page) else len(record.text)
+        if len(batch) >= BATCH_RECORDS or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _carry_out(run, number: int, unit: int, step: GlobalStep, writer: _Writer, books: Books) -> Iterator[Record]:
+    """The documents of a partition, in order, after the verdicts of the global step before this phase."""
+    decide = f"decide-{number - 1}"
+    decisions = exchange.read_rows(
+        [(run.stem(decide, n).with_name(f"{n:05d}-decisions.npy"), run.done(decide, n)["decisions"][unit])
+         for n in range(run.config.partitions)], exchange.DECISION,
+    )  # fmt: skip
+    ids = IdTable([run.stem(decide, n) for n in range(run.config.partitions)], run.config.partitions)
+    before = Stage("records", number - 1, run.config.partitions if number > 1 else run.num_pieces)
+    for key, line in _merged(run, before, unit, "docs"):
+        document = document_of(line)
+        sides = (np.searchsorted(decisions["key"], np.uint64(key), side=side) for side in ("left", "right"))
+        mine = decisions[slice(*sides)]
+        if len(mine):
+            mine = mine[mine["digest"] == digest_of(line)]
+        outcome: Outcome = step.apply(document, mine, ids.get, run.config)
+        books.add(step.name, [document], outcome.kept, outcome.removed)
+        writer.removed(outcome.removed)
+        yield from outcome.kept
+
+
+def _merged(run: Run, stage: Stage, partition: int, stream: str) -> Iterator[tuple[int, bytes]]:
+    runs = []
+    for unit in range(stage.units):
+        for name, slices in run.done(stage.name, unit)[stream]:
+            runs.append((run.stem(stage.name, unit).with_name(name), streams.Slice(*slices[partition])))
+
+    def key(line: bytes) -> int:
+        row = json.loads(line)
+        return key_of(run.config.seed, row if stream == "ids" else row["id"])
+
+    return streams.merge(runs, key)
+
+
+# --- decide -----------------------------------------------------------------------------------------------------------
+
+
+def _decide(run: Run, stage: Stage, unit: int, tick: Tick) -> None:
+    step, stem = run.phases()[stage.phase].closing, run.stem(stage.name, unit)
+    before = next(each for each in run.stages() if (each.kind, each.phase) == ("records", stage.phase))
+    done = [run.done(before.name, n) for n in range(before.units)]
+    files = [run.stem(before.name, n).with_name(f"{n:05d}-rows.npy") for n in range(before.units)]
+    rows = exchange.read_rows([(path, about["rows"][unit]) for path, about in zip(files, done)], step.dtype)
+    decisions = step.decide(rows, run.config)
+    slices = exchange.write_rows(stem.with_name(f"{stem.name}-decisions.npy"), decisions, run.config.partitions)
+    write_ids(stem, ((key, json.loads(line)) for key, line in _merged(run, before, unit, "ids")))
+    tick(len(rows), 0)
+    run.finish(stage.name, unit, {"rows": len(rows), "removed": len(decisions), "decisions": slices})
+
+
+# --- write ------------------------------------------------------------------------------------------------------------
+
+
+def _write(run: Run, stage: Stage, unit: int, tick: Tick) -> None:
+    """Counts what it writes, for the other side of the books."""
+    records = [each for each in run.stages() if each.kind == "records"]
+    counts = {"documents": Counter(), "rows": Counter(), "languages": Counter(), "renumbered": 0}
+    last, copies = None, 0
+    with _output(run, "documents", unit) as file:
+        for _, line in _merged(run, records[-1], unit, "docs"):
+            document = document_of(line)
+            copies = copies + 1 if document.id == last else 1
+            last = document.id
+            if copies > 1:  # two records of one id: both stay, and the later one by content gets a number
+                document = document._replace(id=f"{document.id}~{copies}")
+                line = to_line(document)
+                counts["renumbered"] += 1
+            file.write(line + b"\n")
+            counts["documents"].update(records=1, lines=document.text.count("\n") + 1, characters=len(document.text))
+            counts["languages"][document.language or "unknown"] += 1
+            tick(1, 0)
+    with _output(run, "removed", unit) as file:
+        for line in _in_order(run, records, unit, "removed"):
+            file.write(line + b"\n")
+            row = json.loads(line)
+            counts["rows"][f"{row['kind']}/{row['step']}/{row['reason']}"] += 1
+    with _output(run, "places", unit) as file:
+        for line in _in_order(run, records[:1], unit, "places"):
+            file.write(line + b"\n")
+    run.finish("write", unit, counts)
+
+
+def _in_order(run: Run, stages: Sequence[Stage], unit: int, stream: str) -> Iterator[bytes]:
+    return (line for _, line in heapq.merge(*(_merged(run, stage, unit, stream) for stage in stages)))
+
+
+@contextlib.contextmanager
+def _output(run: Run, name: str, unit: int) -> Iterator:
+    """`<output>/documents/00003-of-00008.jsonl.zst`: one frame, so that every reader of zstd reads all of it."""
+    path = Path(run.output) / name / f"{unit:05d}-of-{run.config.partitions:05d}.jsonl.zst"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path, "wb") as file, zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False) as out:
+        yield out
