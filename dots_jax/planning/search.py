@@ -156,7 +156,9 @@ def search(job: Job, options: PodOptions) -> int:
         except Exception as error:  # one that the compiler cannot do is no reason to lose the others
             print(f"left out: {candidate.settings}: {' '.join(str(error).split())[:200]}", file=sys.stderr)
     print(f"{len(chosen)} compiled in {time.monotonic() - start:.0f} s", file=sys.stderr)
-    ranked = sorted(results, key=lambda r: (not r[1].memory.fits, 0 if r[1].refused else r[1].step_seconds["compiler"]))
+    ranked = sorted(
+        results, key=lambda r: (not r[1].memory.fits, 0 if r[1].refused else r[1].step_seconds["calibrated"])
+    )
     print(ranking(ranked))
     if options.json:
         rows = [
