@@ -13,7 +13,7 @@ DUMP_FLAGS = (
 )
 # Rows of bfloat16 that one vmatmul takes through a matrix unit; those with a transposed left side (lmr) take half.
 ROWS, ROWS_TRANSPOSED = 16, 8
-SHORT = 64  # bundles: of a branch that is none of the kernel's, unless it has products
+SHORT = 48  # bundles: of a branch that is none of the kernel's, unless it has products
 
 _BUNDLE = re.compile(r"^\s*(0x[0-9a-f]+)\s+(\w\w)?\s*: ?[> ]*\{(.*)")
 _BRANCH = re.compile(r"sbr\.rel (?:\(!?%\w+\) )?target = \$region(\d+)")
@@ -39,12 +39,13 @@ class Schedule:
     cores: int | None = None
 
 
-def read_bundles(text: str, branches_expected: int) -> Schedule:
-    """The schedule of a kernel's grid loop, from the text of its final bundles, with the kernel's own branches: as many of the
-    longest as are expected. What else a step may skip moves data of the pipeline, and counts as always.
+def read_bundles(text: str, products: tuple[bool, ...]) -> Schedule:
+    """The schedule of a kernel's grid loop, from the text of its final bundles, with the kernel's own branches. products: of each
+    whether it has matrix products. The others count as always: they issue and await the pipeline's transfers, before the kernel's
+    body and after it.
 
     Raises:
-      ValueError: there is no loop, fewer branches than expected, or a loop within a step, whose trips are unknown.
+      ValueError: there is no loop, other branches than expected, or a loop within a step, whose trips are unknown.
     """
     addresses, rows, branches, starts, body = [], [], [], {}, None
     for line in text.splitlines():
@@ -75,12 +76,27 @@ def read_bundles(text: str, branches_expected: int) -> Schedule:
     skipped = [(begin, stop) for begin, stop in skipped if stop - begin > SHORT or count(begin, stop).rows]
     inner = [s for s in skipped if not any(other != s and s[0] <= other[0] and other[1] <= s[1] for other in skipped)]
 
-    if len(inner) < branches_expected:
-        raise ValueError(f"a step has {len(inner)} branches where {branches_expected} are expected")
-    longest = sorted(inner, key=lambda place: place[0] - place[1])[:branches_expected]
-    step, found = count(body, end + 1), tuple(count(*place) for place in sorted(longest))
+    own = _own(inner, [count(*place) for place in inner], products)
+    step, found = count(body, end + 1), tuple(count(*place) for place in own)
     always = Block(step.bundles - sum(b.bundles for b in found), step.rows - sum(b.rows for b in found))
     return Schedule(always, found, 1 if _first_core_alone(text) else None)
+
+
+def _own(places: list[tuple[int, int]], blocks: list[Block], products: tuple[bool, ...]) -> list[tuple[int, int]]:
+    """Of all branches of a step, in the order of their addresses, those of the kernel: around those with products, which are
+    known; without any, the longest."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    if not any(products):
+        return sorted(sorted(places, key=lambda place: place[0] - place[1])[: len(products)])
+    with_products = [n for n, i in enumerate(order) if blocks[i].rows]
+    first = with_products[0] - products.index(True) if with_products else 0
+    chosen = order[max(first, 0) : first + len(products)]
+    if first < 0 or [blocks[i].rows > 0 for i in chosen] != list(products):
+        shape = "".join("x" if blocks[i].rows else "." for i in order)
+        raise ValueError(
+            f"a step has the branches {shape} (x: with products), not {''.join('.x'[p] for p in products)}"
+        )
+    return [places[i] for i in chosen]
 
 
 def _first_core_alone(text: str) -> bool:

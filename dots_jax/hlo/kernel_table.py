@@ -110,7 +110,9 @@ class KernelTable:
             return None
         near = alike[0]
         scale = near.scale * (tiles[0] * tiles[1] * tiles[2]) / (near.tiles[0] * near.tiles[1] * near.tiles[2])
-        cores = self.chip.cores if -(-columns // tiles[2]) % self.chip.cores == 0 else 1  # tiles of columns are shared out
+        cores = (
+            self.chip.cores if -(-columns // tiles[2]) % self.chip.cores == 0 else 1
+        )  # tiles of columns are shared out
         return dataclasses.replace(
             near, tiles=tiles, contracted=contracted, columns=columns, transposed=transposed, scale=scale, cores=cores
         )

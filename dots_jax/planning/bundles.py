@@ -32,15 +32,15 @@ SOURCES = {
     "grouped_matmul": (KERNELS + "grouped_matmul", "jax.experimental.pallas.ops.tpu.megablox.gmm"),
     "norm_rope": (KERNELS + "norm_rope",),
 }
-# What a step of the grid may skip, in the order of the kernel's source.
+# What a step of the grid may skip, in the order of the kernel's source; x: with matrix products.
 BRANCHES = {
-    "attention_forward": ("first", "below", "diagonal", "last"),
-    "attention_backward": ("first", "first_keys", "below", "diagonal", "last", "last_keys"),
+    "attention_forward": ("first", "below x", "diagonal x", "last"),
+    "attention_backward": ("first", "first_keys x", "below x", "diagonal x", "last", "last_keys"),
     "forward_norm_rope": ("all",),
     "backward_norm_rope": ("all",),  # what it does first is too short to count
-    "gmm": ("all",),
-    "gmm cut": ("first", "last", "others"),
-    "tgmm": ("first", "all", "last"),
+    "gmm": ("all x",),
+    "gmm cut": ("first", "last x", "others x"),
+    "tgmm": ("first", "all x", "last"),
 }
 
 
@@ -62,6 +62,14 @@ class Case:
 
     @property
     def branches(self) -> tuple[str, ...]:
+        return tuple(name.split()[0] for name in self._branches)
+
+    @property
+    def products(self) -> tuple[bool, ...]:
+        return tuple(name.endswith(" x") for name in self._branches)
+
+    @property
+    def _branches(self) -> tuple[str, ...]:
         cut = self.kernel == "gmm" and self.tiles[1] < self.contracted
         return BRANCHES["gmm cut" if cut else self.kernel]
 
@@ -183,7 +191,7 @@ def _row(case: Case, chip: str) -> dict:
         if len(found) != 1:
             raise UserError(f"The TPU compiler wrote {len(found)} schedules of {case.kernel}: one is expected.")
         try:
-            schedule = read_bundles(found[0].read_text(encoding="utf-8"), len(case.branches))
+            schedule = read_bundles(found[0].read_text(encoding="utf-8"), case.products)
         except ValueError as error:
             raise UserError(f"The schedule of {case.kernel} {case.tiles} cannot be read: {error}.") from None
     units, rate = UNITS[chip]

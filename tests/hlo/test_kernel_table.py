@@ -52,20 +52,20 @@ def schedule(*blocks: str) -> str:
 
 
 def test_bundles_of_a_step_and_of_its_branches():
-    found = read_bundles(schedule("." * WORK, "x" * WORK + "..", "..."), 2)
+    found = read_bundles(schedule("." * 90, "." * WORK, "x" * WORK + "..", "...", "." * 80), (False, True))
     assert found.branches == (Block(WORK, 0), Block(WORK + 2, 16 * WORK))
-    # The loop's first bundle and its jump back, a jump before each block and a bundle after it, and the short block.
-    assert found.always == Block(2 + 2 * 3 + 3, 0)
+    # The loop's first bundle and its jump back, a jump before each block and a bundle after it, and blocks of the pipeline.
+    assert found.always == Block(2 + 2 * 5 + 90 + 3 + 80, 0)
 
 
 def test_schedules_that_cannot_be_read():
     with pytest.raises(ValueError, match="no loop over a grid"):
-        read_bundles("  0x1   :  { %s1 = smov 0 }", 1)
-    with pytest.raises(ValueError, match="1 branches where 2 are expected"):
-        read_bundles(schedule("." * WORK, "..."), 2)
+        read_bundles("  0x1   :  { %s1 = smov 0 }", (True,))
+    with pytest.raises(ValueError, match="branches .x .x: with products., not xx"):
+        read_bundles(schedule("." * WORK, "x" * WORK), (True, True))
     inner = schedule("." * WORK).replace("}", "}", 1) + "\n 0xff   : > { %8 = sbr.rel (!%p9) target = $region9 }"
     with pytest.raises(ValueError, match="2 loops"):
-        read_bundles(inner, 1)
+        read_bundles(inner, (False,))
 
 
 # --- the committed tables ---------------------------------------------------------------------------------------------
