@@ -57,7 +57,10 @@ def mfu(row: dict) -> str:
 
 
 def planned(row: dict) -> str:
-    return "{date}, {commit}".format(**row["planned"]) if "planned" in row else "before, to be planned again"
+    if "planned" not in row:
+        return "before, to be planned again"
+    kernels = row["planned"]["kernels"]  # a hash, or in words where they are not those of the table
+    return "{date}, {commit}".format(**row["planned"]) + (f", {kernels}" if " " in kernels else "")
 
 
 def planner_summary() -> str:
@@ -169,7 +172,7 @@ def gin_figures(file: str) -> list[str]:
         (fast, centre, slow), (low, middle, high) = (row["calibrated"][name] for name in ("step_seconds", "mfu"))
         lines.append(
             f"{memory}; {centre} s a step ({fast} to {slow}); MFU {middle:.0f} % ({low:.0f} to {high:.0f}); "
-            f"planned {row['planned']['date']}."
+            f"planned {planned(row)}."
         )
         if row["chip_hours_1T"]:
             lines.append(

@@ -42,7 +42,11 @@ def _plan(config: TrainConfig, options) -> int:
     if options.search:
         from dots_jax.planning.search import search
 
-        return search(job, options)
+        if measurements.run:
+            raise UserError(
+                f"--search compares no run: plan {measurements.run.path} alone, and give --search its calibration.json."
+            )
+        return search(job, options, measurements)
     if options.read:
         compiled = compiled_before(job, *_earlier(options))
     else:
