@@ -93,7 +93,7 @@ def norm_rows(shrink: int, interpret: bool, options: dict) -> list[dict]:
     x, scale, table = jnp.ones((B, T, M), jnp.bfloat16), jnp.ones((1, 128)), jnp.ones((B, T, 128))
     call = lambda x, scale, table: norm_rope._norm_rope(x, scale, table, table, 1e-5, interpret)  # noqa: E731
     taken = seconds_of(call, x, scale, table, options=options)
-    moved = 2 * x.nbytes + scale.nbytes + 2 * table.nbytes
+    moved = 2 * 2 * x.size + 4 * scale.size + 2 * 4 * table.size
     return [{"kernel": "forward_norm_rope", "tiles": [256, M], "shape": [B, T, M], "bytes": moved, "seconds": taken}]
 
 

@@ -6,14 +6,17 @@ Claim: `--calibrate` makes the estimate meet a measured run, and later plans cit
 import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
 import pytest
 from test_plan_pod import RECORDED, compiled, job
 
+from benchmarks import kernels as benchmark
 from dots_jax.config import UserError
 from dots_jax.hlo.calibration import SHARES
 from dots_jax.hlo.kernel_table import kernel_table
 from dots_jax.parallel.topology import CHIPS
-from dots_jax.planning.calibrate import call_seconds, compare, read_measurements
+from dots_jax.planning.calibrate import _same, call_seconds, compare, read_measurements, with_measured
 from dots_jax.planning.forecast import Forecast
 from dots_jax.planning.forecast_text import forecast_text
 
@@ -86,6 +89,25 @@ def test_measured_kernels_replace_rows_of_the_table(tmp_path):
         row.scale for row in table.rows if row.kernel != "gmm"
     ]
     assert "1 of" in after.kernels.made_with and "kernels.json" in after.kernels.made_with
+
+
+def test_the_benchmark_measures_rows_of_the_table(monkeypatch):
+    """Every call that `benchmarks.kernels` times has its row; made up, each takes twice what the table says."""
+    monkeypatch.setattr(benchmark, "seconds_of", lambda *arguments, **options: 1.0)
+    monkeypatch.setattr(benchmark.jnp, "ones", lambda shape, dtype=jnp.float32: jax.ShapeDtypeStruct(shape, dtype))
+    calls = [
+        row
+        for rows in (benchmark.attention_rows, benchmark.grouped_rows, benchmark.norm_rows)
+        for row in rows(1, False, {})
+    ]
+    table = kernel_table(V5P, SHARES["v5p"].hbm)
+    measured = []
+    for call in calls:
+        (row,) = [row for row in table.rows if _same(row, call)]
+        measured.append(call | {"seconds": 2 * call_seconds(row, table, call)})
+    after = with_measured(table, measured, "made up")
+    doubled = {row.kernel for row in after.rows if row.scale == pytest.approx(2)}
+    assert doubled >= {"attention_forward", "attention_backward", "forward_norm_rope", "gmm", "tgmm"}
 
 
 @pytest.mark.parametrize(

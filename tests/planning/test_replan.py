@@ -24,7 +24,9 @@ def results(tmp_path, monkeypatch):
     row = {"topology": "v5p:4x4x8", "num_chips": 128, "seq_len": 8192, "mfu": [60.0, 70.0]}
     rows = [row | {"file": f"gin/meshes/{name}.gin"} for name in ("one", "two")]
     path = tmp_path / "planner.json"
-    path.write_text(json.dumps({"kind": "estimate", "rows": [*rows, row | {"file": "gin/x.gin", "refused": "it does"}]}))
+    path.write_text(
+        json.dumps({"kind": "estimate", "rows": [*rows, row | {"file": "gin/x.gin", "refused": "it does"}]})
+    )
     monkeypatch.setattr(replan, "RESULTS", path)
     return path
 
