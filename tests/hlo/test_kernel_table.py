@@ -8,6 +8,8 @@ import json
 
 import pytest
 
+from dots_jax.cli import plan_bundles
+from dots_jax.config import UserError
 from dots_jax.hlo.bundles import Block, read_bundles
 from dots_jax.hlo.calibration import SHARES
 from dots_jax.hlo.kernel_cost import Expectation
@@ -22,7 +24,8 @@ from dots_jax.hlo.kernel_table import (
 )  # fmt: skip
 from dots_jax.hlo.parser import parse
 from dots_jax.parallel.topology import CHIPS
-from dots_jax.planning.bundles import SOURCES, cases, source_hash
+from dots_jax.planning import bundles
+from dots_jax.planning.bundles import SOURCES, bundle_table, cases, source_hash
 
 V5P, V6E = CHIPS["v5p"], CHIPS["v6e"]
 CHIPS_WITH_TABLES = sorted(path.stem for path in FOLDER.glob("*.json"))
@@ -83,6 +86,31 @@ def test_the_tables_are_of_these_kernels(chip):
     assert {(c.kernel, c.tiles, c.contracted, c.transposed) for c in cases()} <= there
     for row in table["rows"]:
         assert max(row["bundles"].values()) > 1000 and row["cores"] in (1, CHIPS[chip].cores)
+
+
+def test_an_unknown_chip(monkeypatch):
+    with pytest.raises(UserError, match="--chip=v9: known are v5e, v5p, v6e, tpu7x"):
+        bundle_table("v9", None)
+    with pytest.raises(UserError, match="Missing --chip"):
+        plan_bundles.main(plan_bundles.OPTIONS())
+
+
+def test_rows_of_the_same_kernels_are_not_compiled_again(tmp_path, monkeypatch):
+    """A table that was interrupted, or of which one kernel changed, compiles only what is missing."""
+    monkeypatch.setattr(bundles, "prepare_runtime", lambda: None)
+    asked = []
+    monkeypatch.setattr(
+        bundles, "_row", lambda case, chip: asked.append(case) or bundles._key(case) | {"bundles": {}, "mxu": {}}
+    )
+    path = str(tmp_path / "v5p.json")
+    bundle_table("v5p", path)
+    assert len(asked) == len(cases())
+    bundle_table("v5p", path)
+    assert len(asked) == len(cases())
+    real = bundles.source_hash
+    monkeypatch.setattr(bundles, "source_hash", lambda name: "changed" if name == "norm_rope" else real(name))
+    bundle_table("v5p", path)
+    assert [case.source for case in asked[len(cases()) :]] == ["norm_rope", "norm_rope"]
 
 
 def test_chips_with_tables():
