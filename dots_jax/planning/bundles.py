@@ -71,9 +71,9 @@ class Case:
         return BRANCHES["gmm cut" if cut else self.kernel]
 
 
-def cases() -> list[Case]:
-    """The kernels of the run files, with the tiles that they use; and grouped matmuls with K cut in pieces, as older modules
-    have them."""
+def cases(older: bool = True) -> list[Case]:
+    """The kernels of the run files, with the tiles that they use. older: also grouped matmuls with K cut in pieces, as older
+    modules have them."""
     from dots_jax.kernels.tpu.attention import KEYS, QUERIES
     from dots_jax.kernels.tpu.grouped_matmul import ROWS, outer_tiles, tiles
     from dots_jax.kernels.tpu.norm_rope import TOKENS
@@ -84,8 +84,8 @@ def cases() -> list[Case]:
     now = [Case("gmm", tiles(ROWS, K, N), K, N, t) for K, N, t in shapes]
     before = [Case("gmm", (ROWS, 1024, 1408), 4096, 2816), Case("gmm", (ROWS, 1024, 1408), 4096, 1408, True)]
     outer = [Case("tgmm", outer_tiles(ROWS, K, N), K, N) for K, N in ((4096, 2816), (1408, 4096))]
-    outer += [Case("tgmm", (ROWS, 1024, 1408), 4096, 2816)]
-    return list(dict.fromkeys(attention + norm + now + before + outer))
+    before.append(Case("tgmm", (ROWS, 1024, 1408), 4096, 2816))
+    return list(dict.fromkeys(attention + norm + now + outer + (before if older else [])))
 
 
 def source_hash(source: str) -> str:

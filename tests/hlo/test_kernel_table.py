@@ -86,7 +86,7 @@ def test_the_tables_are_of_these_kernels(chip):
     there = {
         (r["kernel"], tuple(r["tiles"]), r.get("contracted", 0), r.get("transposed", False)) for r in table["rows"]
     }
-    assert {(c.kernel, c.tiles, c.contracted, c.transposed) for c in cases()} <= there
+    assert {(c.kernel, c.tiles, c.contracted, c.transposed) for c in cases(older=False)} <= there
     for row in table["rows"]:
         assert max(row["bundles"].values()) > 1000 and row["cores"] in (1, CHIPS[chip].cores)
 
