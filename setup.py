@@ -10,5 +10,5 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["dots_jax", "dots_jax.*"]), "dots_jax._gin"],
     package_dir={"dots_jax._gin": "gin"},
-    package_data={"dots_jax._gin": ["*.gin", "*/*.gin"]},
+    package_data={"dots_jax._gin": ["*.gin", "*/*.gin"], "dots_jax.hlo": ["kernel_tables/*.json"]},
 )

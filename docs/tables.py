@@ -18,6 +18,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 GIN_BEGIN = "# --- figures: benchmarks/results/planner.json, written by docs/tables.py"
 GIN_END = "# ---"
 K8 = 8192
+OLD = "an old estimate with kernels at their peak rate, to be planned again"
 
 
 def results(name: str) -> dict:
@@ -48,16 +49,27 @@ def mesh_name(row: dict) -> str:
 
 
 def mfu(row: dict) -> str:
-    return "{:.1f} - {:.1f} %".format(*row["mfu"])
+    """Of the calibrated estimate; of a row that was not planned again since, the old one by its name."""
+    if "calibrated" not in row:
+        return "old: {:.1f} - {:.1f} %, kernels at their peak".format(*row["mfu"])
+    low, centre, high = row["calibrated"]["mfu"]
+    return f"**{centre:.0f} %** ({low:.0f} to {high:.0f})"
+
+
+def planned(row: dict) -> str:
+    if "planned" not in row:
+        return "before, to be planned again"
+    kernels = row["planned"]["kernels"]  # a hash, or in words where they are not those of the table
+    return "{date}, {commit}".format(**row["planned"]) + (f", {kernels}" if " " in kernels else "")
 
 
 def planner_summary() -> str:
     rows = [
-        [mesh_name(row), row["chips"], mfu(row), number(row["days_1T"])]
+        [mesh_name(row), row["chips"], mfu(row), number(row["days_1T"]) if "calibrated" in row else "-"]
         for row in planner_rows(seq_len=K8)
         if not row.get("note")
     ]
-    return table(["`gin/meshes/`", "chips", "MFU at 8K, estimated", "days for 1T tokens"], rows)
+    return table(["`gin/meshes/`", "chips", "MFU at 8K, calibrated estimate (range)", "days for 1T tokens"], rows)
 
 
 def planner_costs() -> str:
@@ -68,14 +80,14 @@ def planner_costs() -> str:
             f"{row['hbm_gib']:.1f} of {row['hbm_of_gib']}",
             number(row.get("host_gib")),
             mfu(row),
-            number(row["chip_hours_1T"]),
-            number(row["days_1T"]),
-            number(row["days_all"]),
+            *[number(row[name]) if "calibrated" in row else "-" for name in ("chip_hours_1T", "days_1T", "days_all")],
+            planned(row),
         ]
         for row in planner_rows(seq_len=K8)
     ]
-    columns = ["`gin/meshes/`", "chips", "HBM, GiB a chip", "host memory, GiB a chip", "MFU at 8K"]
-    return table([*columns, "chip-hours for 1T tokens", "days for 1T", "days for all 11.3T, at that rate"], rows)
+    columns = ["`gin/meshes/`", "chips", "HBM, GiB a chip", "host memory, GiB a chip", "MFU at 8K (range)"]
+    columns += ["chip-hours for 1T tokens", "days for 1T", "days for all 11.3T, at that rate", "planned"]
+    return table(columns, rows)
 
 
 def planner_steps() -> str:
@@ -89,18 +101,26 @@ def planner_steps() -> str:
         length = f"{row['seq_len'] // 1024}K"
         mfus = "{:.1f} / {:.1f} / {} %".format(*row["mfu"], overlapped)
         exposed = number(row["exposed_seconds"])
-        rows.append(
-            [f"{slices}{row['topology']}, {length}", mesh_name(row), row["setup"], seconds, exposed, mfus, memory]
-        )
+        calibrated, hfu = "-", "-"
+        if "calibrated" in row:
+            fast, centre, slow = row["calibrated"]["step_seconds"]
+            calibrated, hfu = f"{centre} ({fast} to {slow})", f"{row['calibrated']['hfu']} %"
+        where = [f"{slices}{row['topology']}, {length}", mesh_name(row), row["setup"]]
+        rows.append([*where, calibrated, mfu(row), hfu, seconds, mfus, exposed, memory, planned(row)])
     columns = [
         "topology, length",
         "file",
         "what",
-        "seconds a step",
+        "seconds a step, calibrated",
+        "MFU, calibrated",
+        "HFU",
+        "seconds, kernels at their peak",
+        "MFU so: cycles / floors / all overlapped",
         "exposed seconds",
-        "MFU: cycles / floors / all overlapped",
+        "GiB a chip (fullest moment)",
+        "planned",
     ]
-    return table([*columns, "GiB a chip (fullest moment)"], rows)
+    return table(columns, rows)
 
 
 def planner_refused() -> str:
@@ -145,10 +165,14 @@ def gin_figures(file: str) -> list[str]:
         if "refused" in row:
             lines.append(f"# {length}: {row['refused']}.")
             continue
-        seconds = " to ".join(f"{s:.1f}" for s in row["step_seconds"] if s)
+        memory = f"# {length}: {row['hbm_gib']:.1f} of {row['hbm_of_gib']} GiB a chip"
+        if "calibrated" not in row:
+            lines += [f"{memory}. Time: {OLD} (MFU {row['mfu'][0]:.1f} to {row['mfu'][1]:.1f} % so)."]
+            continue
+        (fast, centre, slow), (low, middle, high) = (row["calibrated"][name] for name in ("step_seconds", "mfu"))
         lines.append(
-            f"# {length}: {row['hbm_gib']:.1f} of {row['hbm_of_gib']} GiB a chip; {seconds} s a step; MFU "
-            f"{row['mfu'][0]:.1f} % {planner['low']}, {row['mfu'][1]:.1f} % {planner['high']}."
+            f"{memory}; {centre} s a step ({fast} to {slow}); MFU {middle:.0f} % ({low:.0f} to {high:.0f}); "
+            f"planned {planned(row)}."
         )
         if row["chip_hours_1T"]:
             lines.append(
@@ -254,12 +278,67 @@ def exists(name: str) -> bool:
     return (ROOT / name).is_dir() or (ROOT / f"{name}.py").exists()
 
 
+def calibration_runs() -> str:
+    """Published runs against the method; benchmarks/results/calibration.json."""
+    rows = [
+        [
+            run["run"],
+            f"{run['measured_seconds']} s",
+            *[f"{s} s" for s in run["ends_seconds"]],
+            f"{run['calibrated_seconds']} s",
+        ]
+        + [f"{run['calibrated_seconds'] / run['measured_seconds'] - 1:+.0%}"]
+        for run in results("calibration")["compiled"]
+    ]
+    columns = [
+        "published run, compiled and read",
+        "measured",
+        "corrected, by bytes",
+        "corrected, by cycles",
+        "calibrated",
+    ]
+    return table([*columns, "error"], rows)
+
+
+def calibration_left() -> str:
+    rows = [
+        [
+            run["run"],
+            f"{run['microseconds_a_token']:,}",
+            f"{run['mfu']} %",
+            f"{run['hfu']} %",
+            f"{run['with_kernels']} %",
+        ]
+        + [f"{100 - run['with_kernels']} %"]
+        for run in results("calibration")["arithmetic"]
+    ]
+    columns = ["published run, by arithmetic", "us a token and chip", "MFU, causal half", "HFU: matrix units at peak"]
+    return table([*columns, "kernels as scheduled", "not explained"], rows)
+
+
+def kernel_bundles() -> str:
+    """The committed tables of dots_jax/hlo/kernel_tables."""
+    rows = []
+    for path in sorted((ROOT / "dots_jax" / "hlo" / "kernel_tables").glob("*.json")):
+        for row in json.loads(path.read_text())["rows"]:
+            name = row["kernel"]
+            if "columns" in row:
+                name += f" {row['contracted']} -> {row['columns']}" + ", transposed" * row["transposed"]
+            bundles = ", ".join(f"{branch} {n:,}" for branch, n in row["bundles"].items())
+            units = ", ".join(f"{branch} {n:,}" for branch, n in row["mxu"].items()) or "-"
+            rows.append([path.stem, name, " x ".join(map(str, row["tiles"])), row["cores"], bundles, units])
+    return table(["chip", "kernel", "tiles", "cores", "bundles of a grid step", "cycles of its matrix units"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "tree": folder_tree,
     "planner_summary": planner_summary,
     "planner_costs": planner_costs,
     "planner_steps": planner_steps,
     "planner_refused": planner_refused,
+    "calibration_runs": calibration_runs,
+    "calibration_left": calibration_left,
+    "kernel_bundles": kernel_bundles,
     "serving_bounds": serving_bounds,
     "cpu_train_step": cpu_train_step,
     "cpu_generate": cpu_generate,

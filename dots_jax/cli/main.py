@@ -34,6 +34,7 @@ COMMANDS = {
     "plan curriculum": "stages, steps, batches, learning rates, epochs of each source",
     "plan pod": "memory and time of a step on a TPU pod, without having one",
     "plan serving": "memory and tokens/s of serving the model on TPU hosts",
+    "plan bundles": "what each Pallas kernel costs on a TPU, by the compiler's schedule",
     "plan hlo": "where the time of a compiled module goes",
 }
 

@@ -119,9 +119,13 @@ class PodOptions(GinOptions):
     picture: str | None = flag("draw memory and time into this file: .png, .svg, .pdf", path=True)
     json: str | None = flag("write the forecast into this file, for scripts", path=True)
     hlo: str | None = flag("write the optimised module into this file, to check the estimate", path=True)
+    read: str | None = flag("the --hlo of an earlier plan, with its --json: read again, nothing compiled", path=True)
     top: int | None = flag("name this many of the operations that take longest", minimum=1)
     search: bool = flag("try meshes, remat, offload and microbatches; print the best as gin lines", False)
     max_trials: int = flag("with --search: configurations to compile at most", 6, minimum=1)
+    calibrate: tuple[str, ...] = flag(
+        "measurements that correct the estimate: metrics.jsonl, kernels.json", (), path=True
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,6 +134,12 @@ class PlanOptions(PodOptions):
 
     picture: str | None = flag("draw the curriculum, or memory and time, into this .png, .svg, .pdf", path=True)
     inference: bool = flag("what serving the model takes, as `dots plan serving`", False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BundleOptions(Options):
+    chip: str | None = flag("the kind of TPU: v5e, v5p, v6e, tpu7x")
+    json: str | None = flag("write the table into this file", path=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import jax
 from dots_jax.config import ComputeConfig
 from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel.batches import BATCH_KEYS
+from dots_jax.parallel.compiler_options import compiler_options
 from dots_jax.parallel.context import along_context
 from dots_jax.parallel.sharding import batch_sharding, replicated
 
@@ -31,4 +32,5 @@ def jit_score_step(model_def: ModelDef, compute: ComputeConfig):
         functools.partial(score_step, model_def=model_def, compute=compute),
         in_shardings=(params, bias, dict.fromkeys(BATCH_KEYS, batch_sharding(model_def.mesh))),
         out_shardings=replicated(model_def.mesh),
+        compiler_options=compiler_options(model_def.mesh),
     )

@@ -16,7 +16,13 @@ def timeline_text(timeline: Timeline, chip: Chip, flops: float, top: int) -> str
 
 
 def totals(timeline: Timeline, chip: Chip, flops: float) -> list[str]:
-    seconds, lines = timeline.seconds(), []
+    seconds = timeline.seconds()
+    at_peak = chip.devices / chip.flops
+    fast, centre, slow = timeline.shares.range(seconds["calibrated"])
+    line = f"{'calibrated':<11}{centre:8.3f} s"
+    if flops:
+        line += f"  MFU {flops * at_peak / centre:6.1%} ({flops * at_peak / slow:.1%} to {flops * at_peak / fast:.1%})"
+    lines = [f"{line}  = {fast:.3f} to {slow:.3f} s; HFU {timeline.flops * at_peak / centre:.1%}"]
     for name in ("compiler", "floor", "overlapped"):
         mfu = f"  MFU {flops * chip.devices / chip.flops / seconds[name]:6.1%}" if flops else ""
         if name in ESTIMATES:

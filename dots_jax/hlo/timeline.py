@@ -1,9 +1,11 @@
-"""Walks the schedule of a compiled module and adds up its time, by two estimates at once.
+"""Walks the schedule of a compiled module and adds up its time, by several estimates at once.
 
 `compiler`: the cycles that the compiler itself estimates for each operation, over the clock. `floor`: the same for operations
 with a matrix product, and for all others the bytes that must move over the HBM bandwidth, since the compiler's figure is some
 three times that. Pallas kernels have no cycles: they take the longer of FLOPs at the peak and bytes at the bandwidth, those
-without a matrix product three times their bytes by the first estimate.
+without a matrix product three times their bytes by the first estimate. `calibrated`: kernels by the schedule that the compiler
+writes for them, all else at the shares of the data sheet that others have measured; work without a matrix product once by cycles
+and once by bytes, and the centre between the two as `calibration.Shares` weighs them.
 
 A synchronous collective runs alone. An asynchronous one runs from its start, after the transfers already on its links; the time
 that its done still waits counts as exposed. A loop is walked once and counts as often as it runs. A loop whose trips depend on
@@ -14,17 +16,22 @@ import collections
 import dataclasses
 
 from dots_jax.config import UserError
+from dots_jax.hlo.calibration import SHARES, Shares
 from dots_jax.hlo.collectives import CARRY, DONE, START, SYNC, Collective, Finder
 from dots_jax.hlo.interconnect import Interconnect, Transfer, between_slices, transfer
 from dots_jax.hlo.kernel_cost import Expectation, is_kernel, kernel_work
+from dots_jax.hlo.kernel_table import KernelTable, kernel_table
 from dots_jax.hlo.op_cost import FREE, Reader
 from dots_jax.hlo.parser import Computation, Module, Operation
 
 ESTIMATES = ("compiler", "floor")
+BY_CYCLES, BY_BYTES = "calibrated_cycles", "calibrated_bytes"
+CLOCKS = (*ESTIMATES, BY_CYCLES, BY_BYTES)
 HOST = 5  # memory space
 COPY = "copy"
 # The compiler's estimates of work without a matrix product are 2.7 to 3.8 times its bytes; a kernel's without one as well.
 ELEMENTWISE = 3.0
+UNKNOWN_KERNEL = 0.6  # of the peak: what a kernel without a row in the table is charged at (assumed)
 COPIES = ("copy-start", "slice-start", "dynamic-slice-start", "dynamic-update-slice-start")
 
 
@@ -59,6 +66,13 @@ class Timeline:
     """All that takes time."""
 
     steps: list[Step]
+    shares: Shares = dataclasses.field(default_factory=Shares)
+    unknown_kernels: tuple[str, ...] = ()
+
+    @property
+    def flops(self) -> float:
+        """Of all matrix products that a device runs, recomputed ones included."""
+        return sum(step.trips * step.flops for step in self.compute)
 
     @property
     def compute(self) -> list[Step]:
@@ -89,9 +103,14 @@ class Timeline:
         return max(busy.values(), default=0.0)
 
     def seconds(self) -> dict[str, float]:
-        """compiler, floor: with what is exposed by each. overlapped: floor estimate, if every collective were hidden."""
-        found = {name: self.compute_seconds(name) + self.exposed_seconds(name) for name in ESTIMATES}
-        return {**found, "overlapped": max(self.compute_seconds("floor"), self.link_seconds())}
+        """calibrated: the centre of its range. compiler, floor: with what is exposed by each. overlapped: floor estimate, if
+        every collective were hidden."""
+        found = {name: self.compute_seconds(name) + self.exposed_seconds(name) for name in CLOCKS}
+        by_cycles, by_bytes = found.pop(BY_CYCLES), found.pop(BY_BYTES)
+        weight = self.shares.cycles
+        calibrated = self.shares.ratio * (weight * by_cycles + (1 - weight) * by_bytes)
+        overlapped = max(self.compute_seconds("floor"), self.link_seconds())
+        return {"calibrated": calibrated, **found, "overlapped": overlapped}
 
 
 class ScheduleSimulator:
@@ -101,7 +120,14 @@ class ScheduleSimulator:
       UserError: the module is for another number of devices than the network has.
     """
 
-    def __init__(self, module: Module, network: Interconnect, expected: Expectation | None = None):
+    def __init__(
+        self,
+        module: Module,
+        network: Interconnect,
+        expected: Expectation | None = None,
+        shares: Shares | None = None,
+        kernels: KernelTable | None = None,
+    ):
         self.pod = network
         if module.num_partitions * network.slices == len(network.places):  # the program of one slice of several
             network = network.one_slice()
@@ -113,10 +139,12 @@ class ScheduleSimulator:
         self.reader, self.finder = Reader(module), Finder(module)
         self.expected = expected or Expectation()
         self.chip = network.chip
+        self.shares = shares or SHARES[self.chip.name]
+        self.kernels = kernels or kernel_table(self.chip, self.shares.hbm)
 
     def walk(self) -> Timeline:
-        clocks = {name: _Clock() for name in ESTIMATES}
-        return Timeline(self._computation(self.module.entry, 1.0, clocks))
+        steps = self._computation(self.module.entry, 1.0, {name: _Clock() for name in CLOCKS})
+        return Timeline(steps, self.shares, tuple(sorted(self.kernels.unknown)))
 
     def _computation(self, name: str, trips: float, clocks: dict[str, "_Clock"]) -> list[Step]:
         computation, steps = self.module.computations[name], []
@@ -189,17 +217,25 @@ class ScheduleSimulator:
         namesake = (found.op, found.home) if found.op.op_name else (op, computation)
         step = Step(
             op, computation.name, self.reader.part(*namesake), self.reader.direction(*namesake), trips,
-            dict.fromkeys(ESTIMATES, moved.seconds), moved.bytes, transfer=moved, asynchronous=found.role == START,
-            exposed=dict.fromkeys(ESTIMATES, 0.0),
+            dict.fromkeys(CLOCKS, moved.seconds), moved.bytes, transfer=moved, asynchronous=found.role == START,
+            exposed=dict.fromkeys(CLOCKS, 0.0),
         )  # fmt: skip
+        slower = self._as_measured(moved)
         for name, clock in clocks.items():
+            sent = moved if name in ESTIMATES else slower
             if found.role == SYNC:
-                step.exposed[name] = clock.wait(clock.send(moved))
+                step.exposed[name] = clock.wait(clock.send(sent))
             elif found.chain:
-                pending.setdefault(found.chain, InFlight(step)).done_at[name] = _Chain(moved.links, moved.seconds)
+                pending.setdefault(found.chain, InFlight(step)).done_at[name] = _Chain(sent.links, sent.seconds)
             else:
-                pending.setdefault(op.name, InFlight(step)).done_at[name] = clock.send(moved)
+                pending.setdefault(op.name, InFlight(step)).done_at[name] = clock.send(sent)
         return step
+
+    def _as_measured(self, moved: Transfer) -> Transfer:
+        """At the bandwidth and latency that others have measured on links of a slice."""
+        if not set(moved.links) & set("xyz"):
+            return moved
+        return dataclasses.replace(moved, seconds=moved.seconds / self.shares.links + self.shares.latency)
 
     def _move(self, op: Operation, computation: Computation, trips: float, clocks: dict) -> InFlight:
         """An asynchronous copy between HBM, the chip's vector memory and the host, or what comes from other slices: it hides
@@ -207,8 +243,8 @@ class ScheduleSimulator:
         moved = between_slices(op, self.pod) if op.opcode == "recv" else self._copied(op)
         step = Step(
             op, computation.name, self.reader.part(op, computation), self.reader.direction(op, computation), trips,
-            dict.fromkeys(ESTIMATES, moved.seconds), moved.bytes, transfer=moved, asynchronous=True,
-            exposed=dict.fromkeys(ESTIMATES, 0.0),
+            dict.fromkeys(CLOCKS, moved.seconds), moved.bytes, transfer=moved, asynchronous=True,
+            exposed=dict.fromkeys(CLOCKS, 0.0),
         )  # fmt: skip
         return InFlight(step, {name: clock.send(moved) for name, clock in clocks.items()})
 
@@ -228,13 +264,25 @@ class ScheduleSimulator:
             flops, moved = kernel_work(op, computation, self.expected)
             seconds = max(flops * chip.devices / chip.flops, moved * chip.devices / chip.hbm)
             compiler = seconds if flops else ELEMENTWISE * seconds
-            return Step(*place, {"compiler": compiler, "floor": seconds}, moved, flops, kernel=True)
+            scheduled = self.kernels.seconds(op, computation, self.expected, moved)
+            by_clock = {"compiler": compiler, "floor": seconds}
+            if scheduled is None:  # without a row in the table
+                by_clock |= {BY_CYCLES: compiler / UNKNOWN_KERNEL, BY_BYTES: seconds / UNKNOWN_KERNEL}
+            else:
+                by_clock |= {BY_CYCLES: scheduled, BY_BYTES: scheduled}
+            return Step(*place, by_clock, moved, flops, kernel=True)
         # An asynchronous call does its work on another core meanwhile; it counts where it starts, as if it did not.
         work = self.reader.work(op, computation)
         # One row a cycle at most, where rows are looked up.
         floor = max(work.bytes / (chip.hbm / chip.devices), work.rows / chip.clock)
         compiler = op.cycles / chip.clock if op.cycles is not None else floor
-        seconds = {"compiler": compiler, "floor": compiler if work.flops else min(floor, compiler)}
+        if work.flops:
+            dense = self.shares.dense_seconds(compiler, work.flops, chip)
+            seconds = dict.fromkeys(ESTIMATES, compiler) | {BY_CYCLES: dense, BY_BYTES: dense}
+        else:
+            slower = max(work.bytes / (self.shares.hbm * chip.hbm / chip.devices), work.rows / chip.clock)
+            seconds = {"compiler": compiler, "floor": min(floor, compiler), BY_CYCLES: compiler}
+            seconds[BY_BYTES] = min(slower, compiler)
         return Step(*place, seconds, work.bytes, work.flops)
 
     # --- the clock ---

@@ -55,7 +55,7 @@ def _local(x_BTD, ids_BTK, gates_BTK, w_gate_up_LEDF, w_down_LEFD, layer, platfo
     rows_per_expert = ids_BTK.size / w_gate_up_LEDF.shape[1]
     if platform != "cpu" and rows_per_expert >= _MANY_ROWS:
         experts = w_gate_up_LEDF[layer], w_down_LEFD[layer]
-        kernel = kernels_for(platform).grouped_matmul
+        kernel = kernels_for(platform, default_vmem=True).grouped_matmul
         return local_experts(*flat, *experts, grouped_matmul=kernel).y_ND.reshape(B, T, D)
     rows = 1 if B * T == 1 else 4 if rows_per_expert <= 4 else 16
     return expert_blocks(*flat, w_gate_up_LEDF, w_down_LEFD, layer, rows).reshape(B, T, D)

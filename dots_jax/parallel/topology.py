@@ -17,6 +17,7 @@ class Chip:
     dcn: of a host's network between slices, shared by the chips of the host (an assumption: 200 Gbit/s).
     pcie: between a chip and its host, one direction: 15 GB/s is typical, and 90 % of the 32 GB/s that v6e has (jax-ml's
     "How to scale your model", TPU specs).
+    cores: that share the work of one device.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Chip:
     dcn: float = 25e9
     pcie: float = 15e9
     host_gib: float = 48
+    cores: int = 1
 
     def wraps(self, shape: tuple[int, ...]) -> tuple[bool, ...]:
         """Which axes of a slice close to a ring: of 3D chips multiples of 4 (complete cubes of 64), of 2D chips only 16."""
@@ -45,7 +47,7 @@ CHIPS: dict[str, Chip] = {
     chip.name: chip
     for chip in (
         Chip("v5e", "TPU v5 lite", 197e12, 16, 14.5, 819e9, 1.5e9, 45e9, 2),
-        Chip("v5p", "TPU v5", 459e12, 95, 85, 2765e9, 1.75e9, 90e9, 3, host_gib=112),
+        Chip("v5p", "TPU v5", 459e12, 95, 85, 2765e9, 1.75e9, 90e9, 3, host_gib=112, cores=2),
         Chip("v6e", "TPU v6", 918e12, 32, 29, 1640e9, 1.75e9, 90e9, 2, pcie=28.8e9, host_gib=180),
         Chip("tpu7x", "TPU7x", 2307e12, 192, 180, 7380e9, 2.2e9, 90e9, 3, devices=2, host_gib=240),
     )

@@ -9,8 +9,8 @@ from dots_jax.cli.options import PodOptions
 from dots_jax.config import TrainConfig, UserError
 from dots_jax.curriculum.picture import check_suffix
 from dots_jax.planning.child_process import run_in_child
-from dots_jax.planning.pod import prepare_runtime
-from dots_jax.storage import write_text
+from dots_jax.planning.pod import chip_of, prepare_runtime
+from dots_jax.storage import open_file, write_text
 
 
 def plan_pod(config: TrainConfig, options: PodOptions) -> int:
@@ -32,20 +32,33 @@ def plan_pod(config: TrainConfig, options: PodOptions) -> int:
 
 
 def _plan(config: TrainConfig, options) -> int:
-    from dots_jax.planning.compile import compile_step, make_job
+    from dots_jax.planning.calibrate import compare, read_measurements
+    from dots_jax.planning.compile import compile_step, compiled_before, make_job
     from dots_jax.planning.forecast import Forecast
     from dots_jax.planning.forecast_text import forecast_text
 
+    measurements = read_measurements(options.calibrate, chip_of(options.topology))
     job = make_job(config, options.topology, options.slices, options.stage)
     if options.search:
         from dots_jax.planning.search import search
 
-        return search(job, options)
-    print(f"compiling for {options.topology}; the full model takes some minutes on two cores ...", file=sys.stderr)
-    start = time.monotonic()
-    compiled = compile_step(job)
-    print(f"compiled in {time.monotonic() - start:.0f} s", file=sys.stderr)
-    forecast = Forecast(compiled)
+        if measurements.run:
+            raise UserError(
+                f"--search compares no run: plan {measurements.run.path} alone, and give --search its calibration.json."
+            )
+        return search(job, options, measurements)
+    if options.read:
+        compiled = compiled_before(job, *_earlier(options))
+    else:
+        print(f"compiling for {options.topology}; the full model takes some minutes on two cores ...", file=sys.stderr)
+        start = time.monotonic()
+        compiled = compile_step(job)
+        print(f"compiled in {time.monotonic() - start:.0f} s", file=sys.stderr)
+    forecast = Forecast(compiled, measurements.shares, measurements.kernels)
+    held_against = []
+    if measurements.run and not forecast.refused:
+        shares, held_against = compare(measurements.run, forecast)
+        forecast = Forecast(compiled, shares, measurements.kernels)
     if options.hlo and compiled.text:
         write_text(options.hlo, compiled.text)
     if options.json:
@@ -54,8 +67,26 @@ def _plan(config: TrainConfig, options) -> int:
         from dots_jax.planning.forecast_picture import draw
 
         draw(forecast, options.picture)
-    print(forecast_text(forecast, options.top or 0))
+    print("\n".join([forecast_text(forecast, options.top or 0), *held_against]))
     return 0 if forecast.memory.fits else 1
+
+
+def _earlier(options) -> tuple[str, dict]:
+    """The module of --read, and the figures of the compiler in the --json of the same plan.
+
+    Raises:
+      UserError: --json is missing or another plan's, or a file cannot be read.
+    """
+    if not options.json or not Path(options.json).is_file():
+        raise UserError(
+            "--read needs --json=FILE as well: the file that the same plan wrote, with the compiler's memory."
+        )
+    found = json.loads(Path(options.json).read_text(encoding="utf-8"))
+    wanted = {"topology": options.topology, "slices": options.slices}
+    if "compiler_bytes" not in found or any(found.get(name) != value for name, value in wanted.items()):
+        raise UserError(f"--read: {options.json} is not of a plan for {options.slices} x {options.topology}.")
+    with open_file(options.read) as file:
+        return file.read().decode("utf-8"), found
 
 
 def _check_writable(flag: str, path: str | None) -> None:

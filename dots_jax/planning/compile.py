@@ -125,6 +125,12 @@ def compile_step(job: Job) -> Compiled:
     return Compiled(job, network, sizes, compiled.as_text(), _memory(compiled.memory_analysis()))
 
 
+def compiled_before(job: Job, text: str, found: dict) -> Compiled:
+    """What `compile_step` found, from the files that a plan wrote: --hlo, and --json in `found`."""
+    network = network_of(make_mesh(job.config.mesh, pod_devices(job.topology, job.slices)), job.chip)
+    return Compiled(job, network, StateBytes(**found["state_bytes"]), text, found["compiler_bytes"])
+
+
 def _memory(stats) -> dict[str, int]:
     names = ("argument", "output", "alias", "temp", "generated_code", "host_argument", "host_temp")
     found = {name: getattr(stats, f"{name}_size_in_bytes") for name in names}

@@ -2,9 +2,12 @@
 
 import dataclasses
 import functools
+import hashlib
 
 from dots_jax.config import ComputeConfig
+from dots_jax.hlo.calibration import BEST_DENSE_HFU, BEST_MOE_HFU, Shares
 from dots_jax.hlo.kernel_cost import Expectation
+from dots_jax.hlo.kernel_table import KernelTable
 from dots_jax.hlo.liveness import Peak, peak
 from dots_jax.hlo.parser import parse
 from dots_jax.hlo.tables import collective_rows, part_seconds
@@ -41,8 +44,9 @@ class Memory:
 class Forecast:
     """All that is said of a compiled step. Where the compiler refused for memory there is no timeline."""
 
-    def __init__(self, compiled: Compiled):
+    def __init__(self, compiled: Compiled, shares: Shares | None = None, kernels: KernelTable | None = None):
         self.compiled, self.job = compiled, compiled.job
+        self._shares, self._kernels = shares, kernels
         self.refused = not compiled.text
         self.memory = _memory(compiled)
         self.count = count_parameters(self.job.config.model)
@@ -50,11 +54,19 @@ class Forecast:
 
     @functools.cached_property
     def timeline(self) -> Timeline:
-        return ScheduleSimulator(self.module, self.compiled.network, expectation(self.job)).walk()
+        simulator = ScheduleSimulator(
+            self.module, self.compiled.network, expectation(self.job), self._shares, self._kernels
+        )
+        self.kernels_made_with = simulator.kernels.made_with
+        return simulator.walk()
 
     @functools.cached_property
     def peak(self) -> Peak:
         return Peak(0, self.compiled.largest) if self.refused else peak(self.module)
+
+    @property
+    def module_hash(self) -> str:
+        return hashlib.sha256(self.compiled.text.encode()).hexdigest()[:16]
 
     @property
     def step_tokens(self) -> int:
@@ -76,6 +88,41 @@ class Forecast:
     def mfu(self) -> dict[str, float]:
         at_peak = self.step_flops / (self.chips * self.job.chip.flops)
         return {name: at_peak / seconds for name, seconds in self.step_seconds.items()}
+
+    @property
+    def calibrated_range(self) -> tuple[float, float, float]:
+        """Seconds of a step: fast end, centre, slow end."""
+        return self.timeline.shares.range(self.step_seconds["calibrated"])
+
+    @property
+    def mfu_range(self) -> tuple[float, float, float]:
+        """MFU at the slow end, the centre, the fast end."""
+        at_peak = self.step_flops / (self.chips * self.job.chip.flops)
+        fast, centre, slow = self.calibrated_range
+        return at_peak / slow, at_peak / centre, at_peak / fast
+
+    @property
+    def hfu(self) -> float:
+        """Hardware FLOPs, recomputed ones included, over the peak, in a step of the calibrated estimate."""
+        chip = self.job.chip
+        return self.timeline.flops * chip.devices / chip.flops / self.step_seconds["calibrated"]
+
+    @property
+    def assumptions(self) -> list[tuple[str, str]]:
+        """(what, kind: measured elsewhere, compiled, assumed, measured on this chip)."""
+        timeline = self.timeline
+        return timeline.shares.assumptions(self.job.chip, self.kernels_made_with, list(timeline.unknown_kernels))
+
+    @property
+    def warnings(self) -> list[str]:
+        """Where the estimate is better than any measured run of this kind."""
+        moe = self.job.config.model.num_experts > 1
+        best, kind = (BEST_MOE_HFU, "MoE") if moe else (BEST_DENSE_HFU, "dense")
+        if self.hfu <= best:
+            return []
+        return [
+            f"Be careful: HFU {self.hfu:.0%}, and no measured {kind} run exceeds {best:.0%}. Believe the slow end of the range."
+        ]
 
     @property
     def tokens_per_second_per_chip(self) -> dict[str, float]:
@@ -120,6 +167,8 @@ class Forecast:
             "hbm_limit_gib": memory.limit,
             "fits": memory.fits,
             "memory_gib": dataclasses.asdict(memory),
+            "compiler_bytes": self.compiled.memory,
+            "state_bytes": dataclasses.asdict(self.compiled.state),
             "largest_temporaries": [
                 {"gib": b.bytes * job.chip.devices / GIB, "shape": b.shape, "part": b.part, "operation": b.origin}
                 for b in self.peak.buffers[:20]
@@ -128,20 +177,28 @@ class Forecast:
         }
         if self.refused:
             return found
-        kinds = ("compiler", "floor", "overlapped")
+        kinds = ("compiler", "floor")
+        names = ("fast", "centre", "slow")
         return found | {
+            "calibrated": {
+                "step_seconds": dict(zip(names, self.calibrated_range)),
+                "mfu": dict(zip(names, self.mfu_range[::-1])),
+                "hfu": self.hfu,
+                "assumptions": [{"what": what, "kind": kind} for what, kind in self.assumptions],
+                "warnings": self.warnings,
+            },
             "model_flops": self.step_flops,
             "step_seconds": self.step_seconds,
             "mfu": self.mfu,
-            "tokens_per_second_per_chip": self.tokens_per_second_per_chip["compiler"],
-            "chip_hours_per_trillion_tokens": self.chip_hours_per_trillion["compiler"],
+            "tokens_per_second_per_chip": self.tokens_per_second_per_chip["calibrated"],
+            "chip_hours_per_trillion_tokens": self.chip_hours_per_trillion["calibrated"],
             "ranges": {
                 "tokens_per_second_per_chip": self.tokens_per_second_per_chip,
                 "chip_hours_per_trillion_tokens": self.chip_hours_per_trillion,
                 "stage_days": self.stage_days(),
             },
-            "compute_seconds": {name: self.timeline.compute_seconds(name) for name in kinds[:2]},
-            "exposed_seconds": {name: self.timeline.exposed_seconds(name) for name in kinds[:2]},
+            "compute_seconds": {name: self.timeline.compute_seconds(name) for name in kinds},
+            "exposed_seconds": {name: self.timeline.exposed_seconds(name) for name in kinds},
             "collectives": collective_rows(self.timeline),
             "parts": part_seconds(self.timeline),
         }

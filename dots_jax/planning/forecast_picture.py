@@ -45,10 +45,13 @@ def _title(forecast: Forecast) -> str:
     title = f"{job.topology}{f' x {job.slices} slices' if job.slices > 1 else ''}, {mesh}, stage {job.stage.name}"
     if forecast.refused:
         return title
-    mfu, seconds = forecast.mfu, forecast.step_seconds
-    figures = ", ".join(f"{seconds[kind]:.2f} s and MFU {mfu[kind]:.1%} {word}" for kind, word in (
-        ("compiler", "by compiler cycles"), ("floor", "with byte floors"), ("overlapped", "if all overlapped"),
-    ))  # fmt: skip
+    seconds = forecast.step_seconds
+    fast, centre, slow = forecast.calibrated_range
+    low, middle, high = forecast.mfu_range
+    figures = (
+        f"calibrated {centre:.2f} s ({fast:.2f} to {slow:.2f}), MFU {middle:.1%} ({low:.1%} to {high:.1%}); "
+        f"with kernels at their peak {seconds['floor']:.2f} to {seconds['compiler']:.2f} s"
+    )
     return f"{title}: {forecast.step_tokens / 1e6:,.1f}M tokens a step\n{figures}"
 
 

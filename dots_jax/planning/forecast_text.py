@@ -7,13 +7,15 @@ from dots_jax.planning.forecast import REPORT_HOURS_PER_TRILLION, Forecast, verd
 
 METHOD = """\
 How: the step that `train` runs, compiled ahead of time by the TPU compiler; nothing was run, and no chip was asked.
+  calibrated   Pallas kernels by the schedule that the compiler writes for them, all else at measured shares of the data sheet; with
+               the range that published runs support. The figure to plan with; the others are for those who read modules
   compiler     the compiler's own cycles of every operation x loop trips at {clock:.2f} GHz; the cautious figure
   floor        the same, but operations without a matrix product by the bytes that they must move at {hbm:.2f} TB/s
   overlapped   the floor, if every collective were hidden: the best that scheduling can reach
-  Pallas kernels by FLOPs at the peak ({peak:.0f} TFLOP/s a chip) or bytes, whichever is longer, and those without a matrix
-  product by their bytes, three times over in the cautious figure; rows of experts at balanced
-  load, causal attention half. Collectives: bytes x (g-1)/g over {ici:.0f} GB/s a link and direction, twice on a ring, summed over
-  the axes of the torus that a group spans{dcn}. Asynchronous ones hide only what runs between their start and their done, on
+  In the last three Pallas kernels take FLOPs at the peak ({peak:.0f} TFLOP/s a chip) or bytes, whichever is longer, and those
+  without a matrix product their bytes, three times over in the cautious figure; causal attention half.
+  Rows of experts at balanced load. Collectives: bytes x (g-1)/g over {ici:.0f} GB/s a link and direction, twice on a ring, summed
+  over the axes of the torus that a group spans{dcn}. Asynchronous ones hide only what runs between their start and their done, on
   links that they share one after the other; those in steps only what carries them. Copies to and from a host, at {pcie:.0f} GB/s a
   chip and direction, hide in the same way. MFU: model FLOPs, no recomputation."""
 
@@ -76,11 +78,13 @@ def _time(forecast: Forecast) -> list[str]:
         f"step        {human(forecast.step_flops)}FLOP of the model, "
         f"{human(forecast.step_flops / forecast.step_tokens)}FLOP a token",
         *totals(timeline, chip, forecast.step_flops / forecast.job.devices),
+        *forecast.warnings,
+        "rests on    " + "\n            ".join(f"{what}: {kind}" for what, kind in forecast.assumptions),
     ]
 
 
 def _run(forecast: Forecast) -> list[str]:
-    kinds = ("compiler", "floor", "overlapped")
+    kinds = ("calibrated", "compiler", "floor", "overlapped")
     rows = [
         ("tokens/s/chip", forecast.tokens_per_second_per_chip, ",.0f"),
         ("chip-hours/1T", forecast.chip_hours_per_trillion, ",.0f"),

@@ -14,6 +14,7 @@ from dots_jax.cli.options import PodOptions
 from dots_jax.config import EXPERT_STRATEGIES, Stage, TrainConfig, UserError
 from dots_jax.hlo.interconnect import Interconnect
 from dots_jax.planning.analytic import Rough, group_along, rough
+from dots_jax.planning.calibrate import Measurements
 from dots_jax.planning.compile import Job, compile_step
 from dots_jax.planning.forecast import Forecast
 from dots_jax.planning.pod import network_of_mesh_sizes
@@ -128,7 +129,7 @@ def diverse(found: list[Candidate], number: int) -> list[Candidate]:
     return chosen
 
 
-def search(job: Job, options: PodOptions) -> int:
+def search(job: Job, options: PodOptions, measurements: Measurements) -> int:
     """Prints the best that were found, with what to write into a gin file. The exit status: 1 if none fits."""
     import tqdm
 
@@ -152,11 +153,15 @@ def search(job: Job, options: PodOptions) -> int:
     results, start = [], time.monotonic()
     for candidate in tqdm.tqdm(chosen, unit="compile", file=sys.stderr):
         try:
-            results.append((candidate, Forecast(compile_step(candidate.job))))
+            results.append(
+                (candidate, Forecast(compile_step(candidate.job), measurements.shares, measurements.kernels))
+            )
         except Exception as error:  # one that the compiler cannot do is no reason to lose the others
             print(f"left out: {candidate.settings}: {' '.join(str(error).split())[:200]}", file=sys.stderr)
     print(f"{len(chosen)} compiled in {time.monotonic() - start:.0f} s", file=sys.stderr)
-    ranked = sorted(results, key=lambda r: (not r[1].memory.fits, 0 if r[1].refused else r[1].step_seconds["compiler"]))
+    ranked = sorted(
+        results, key=lambda r: (not r[1].memory.fits, 0 if r[1].refused else r[1].step_seconds["calibrated"])
+    )
     print(ranking(ranked))
     if options.json:
         rows = [

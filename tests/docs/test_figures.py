@@ -33,7 +33,10 @@ def test_a_changed_result_changes_its_copies(tmp_path, monkeypatch):
     for path in (ROOT / "benchmarks" / "results").glob("*.json"):
         (tmp_path / path.name).write_text(path.read_text())
     planner = json.loads((tmp_path / "planner.json").read_text())
-    planner["rows"][0]["mfu"] = [12.3, 45.6]
+    planner["rows"][0] |= {
+        "calibrated": {"step_seconds": [1.0, 2.0, 3.0], "mfu": [12.3, 34.5, 45.6], "hfu": 50.0},
+        "planned": {"date": "2026-12-01", "commit": "abcdef", "kernels": "x"},
+    }
     (tmp_path / "planner.json").write_text(json.dumps(planner))
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     stale = {str(path.relative_to(ROOT)) for path in tables.stale()}

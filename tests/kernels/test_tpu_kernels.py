@@ -120,6 +120,34 @@ def test_grouped_matmul(sizes, transpose_w):
     assert_close(actual, both(grouped_matmul_reference, np.nan_to_num(x), np.nan_to_num(dy)), MODULE)
 
 
+@pytest.mark.parametrize("contracted, columns", [(4096, 2816), (1408, 4096), (2816, 4096), (4096, 1408)])
+def test_an_experts_weights_are_read_once(contracted, columns):
+    """dots.llm1's grouped matmuls hold all of K in a tile, and give each of a v5p's two cores as many tiles of columns."""
+    R, K, N = tpu_grouped_matmul.tiles(10**6, contracted, columns)
+    assert K == contracted and -(-columns // N) % 2 == 0
+    assert 2 * 2 * (R * K + K * N + R * N) + 4 * R * N <= tpu_grouped_matmul.VMEM_BYTES
+    small = tpu_grouped_matmul.tiles(10**6, contracted, columns, tpu_grouped_matmul.DEFAULT_VMEM_BYTES)
+    assert small[1] * small[2] < K * N
+
+
+def test_tiles_of_columns_that_do_not_divide(monkeypatch):
+    """Three tiles of columns where two and a half are full, all of K in one tile or in halves; values and gradients."""
+    rng = np.random.default_rng(3)
+    sizes, x = jnp.array([100, 0, 156, 0]), rng.normal(size=(256, 256)).astype(np.float32)
+    w = rng.normal(size=(4, 256, 640)).astype(np.float32)
+    dy = rng.normal(size=(256, 640)).astype(np.float32)
+    monkeypatch.setattr(tpu_grouped_matmul, "PARTS", (3,))
+
+    def both(matmul, **options):
+        y, transpose = jax.vjp(lambda x, w: matmul(x, w, sizes, **options), x, w)
+        return y, *transpose(dy)
+
+    expected = both(grouped_matmul_reference)
+    for vmem_bytes, K in ((2**24, 256), (2**20, 128)):
+        assert tpu_grouped_matmul.tiles(256, 256, 640, vmem_bytes, 4)[1:] == (K, 256)
+        assert_close(both(tpu_grouped_matmul.grouped_matmul, vmem_bytes=vmem_bytes, interpret=True), expected, MODULE)
+
+
 # --- shard_map without the check of what varies, as library kernels need it ---------------------------------------------
 
 TINY = ModelConfig(

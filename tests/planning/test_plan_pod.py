@@ -188,14 +188,14 @@ def test_a_forecast_says_all_that_scripts_need(tmp_path):
     assert found["parameters"] == 142_774_373_888 and found["active_parameters"] == 14_016_581_120
     assert (found["hbm_gib_per_chip"], found["hbm_limit_gib"], found["fits"]) == (80, 85, True)
     for key in ("step_seconds", "mfu"):
-        assert set(found[key]) == {"compiler", "floor", "overlapped"}
+        assert set(found[key]) == {"calibrated", "compiler", "floor", "overlapped"}
     assert found["mfu"]["compiler"] <= found["mfu"]["floor"] <= found["mfu"]["overlapped"]
     # Whatever the module: tokens/s, hours and MFU are one and the same figure.
     flops = found["model_flops"] / found["step_tokens"]
     assert flops == pytest.approx(92.8e9, rel=1e-3)
-    assert found["mfu"]["compiler"] == pytest.approx(found["tokens_per_second_per_chip"] * flops / 459e12)
+    assert found["mfu"]["calibrated"] == pytest.approx(found["tokens_per_second_per_chip"] * flops / 459e12)
     assert found["chip_hours_per_trillion_tokens"] == pytest.approx(1e12 / found["tokens_per_second_per_chip"] / 3600)
-    days = found["ranges"]["stage_days"]["stable"]["compiler"]
+    days = found["ranges"]["stage_days"]["stable"]["calibrated"]
     assert days == pytest.approx(10 * found["chip_hours_per_trillion_tokens"] / 128 / 24)
     assert found["parts"]["experts"]["compiler"] > found["parts"]["combine"]["compiler"] > 0
     assert found["parts"]["collectives"]["compiler"] == pytest.approx(found["exposed_seconds"]["compiler"])

@@ -62,7 +62,8 @@ def _call(kernel, rows, tables, more, epsilon, interpret):
         in_specs=[*[of_rows] * len(rows), of_scale, of_table, of_table],
         out_specs=[of_rows, *[of_scale] * len(more)],
         out_shape=[jax.ShapeDtypeStruct(rows[0].shape, rows[0].dtype), *more],
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary", "arbitrary")),
+        # Of a v5p both cores work on parallel steps. A sum over steps, that of the scale's gradient, needs one core.
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary" if more else "parallel",) * 2),
         cost_estimate=pl.CostEstimate(flops=0, transcendentals=0, bytes_accessed=moved),
         name=kernel.__name__.strip("_").replace("kernel", "norm_rope"), interpret=interpret,
     )(*rows, *tables)  # fmt: skip

@@ -1,0 +1,83 @@
+"""Planning all topologies again: which rows are old, what a forecast fills in, what a second start does.
+
+Claim: every published figure of the planner says when, at which commit and for which kernels it was planned; old rows say that
+  they are old.
+"""
+
+import json
+
+import pytest
+from test_plan_pod import RECORDED, compiled, job
+
+from benchmarks import replan
+from dots_jax.config import UserError
+from dots_jax.planning.command import _earlier
+from dots_jax.planning.compile import StateBytes
+from dots_jax.planning.forecast import Forecast
+
+FOUND = Forecast(compiled(job(), 80, RECORDED)).as_json()
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """planner.json with three rows, one of which does not fit."""
+    row = {"topology": "v5p:4x4x8", "num_chips": 128, "seq_len": 8192, "mfu": [60.0, 70.0]}
+    rows = [row | {"file": f"gin/meshes/{name}.gin"} for name in ("one", "two")]
+    path = tmp_path / "planner.json"
+    path.write_text(
+        json.dumps({"kind": "estimate", "rows": [*rows, row | {"file": "gin/x.gin", "refused": "it does"}]})
+    )
+    monkeypatch.setattr(replan, "RESULTS", path)
+    return path
+
+
+def run(monkeypatch, *flags: str) -> int:
+    monkeypatch.setattr("sys.argv", ["replan", *flags])
+    return replan.main()
+
+
+def test_a_stopped_replan_goes_on_with_the_next_row(results, monkeypatch, capsys):
+    planned = []
+
+    def plan(row, work):
+        if len(planned) == 1:
+            raise SystemExit("stopped")
+        planned.append(replan.name_of(row))
+        return FOUND
+
+    monkeypatch.setattr(replan, "plan", plan)
+    with pytest.raises(SystemExit):
+        run(monkeypatch)
+    first, second, refused = json.loads(results.read_text())["rows"]
+    assert not replan.is_old(first) and replan.is_old(second) and "calibrated" not in refused
+    assert first["calibrated"]["mfu"] == sorted(first["calibrated"]["mfu"])
+    assert first["planned"].keys() == {"date", "commit", "kernels"}
+    monkeypatch.setattr(replan, "plan", lambda row, work: planned.append(replan.name_of(row)) or FOUND)
+    assert run(monkeypatch) == 0 and planned == ["one", "two"]
+    assert run(monkeypatch, "--list") == 0 and "old" not in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_changed_kernels_make_every_row_old(results, monkeypatch):
+    monkeypatch.setattr(replan, "plan", lambda row, work: FOUND)
+    run(monkeypatch, "--only=two")
+    row = json.loads(results.read_text())["rows"][1]
+    assert not replan.is_old(row)
+    monkeypatch.setattr(replan, "source_hash", lambda source: "0" * 16)
+    assert replan.is_old(row)
+
+
+def test_the_files_of_a_plan_give_the_same_forecast_again(tmp_path):
+    class Options:
+        topology, slices, json, read = "v5p:4x4x8", 1, str(tmp_path / "plan.json"), str(tmp_path / "plan.hlo")
+
+    with pytest.raises(UserError, match="--read needs --json"):
+        _earlier(Options)
+    (tmp_path / "plan.json").write_text(json.dumps(FOUND))
+    (tmp_path / "plan.hlo").write_text(RECORDED)
+    text, found = _earlier(Options)
+    before = compiled(job(), 80, RECORDED)
+    assert StateBytes(**found["state_bytes"]) == before.state and found["compiler_bytes"] == before.memory
+    assert text == before.text
+    Options.topology = "v6e:16x16"
+    with pytest.raises(UserError, match="is not of a plan for 1 x v6e:16x16"):
+        _earlier(Options)
