@@ -9,6 +9,7 @@ from typing import NamedTuple
 from dots_jax.config import CurateConfig, UserError
 from dots_jax.curation import decode, extract, identity, language, url
 from dots_jax.curation.protocol import GlobalStep, LocalStep, each
+from dots_jax.curation.rules import step as rules
 
 STEPS: tuple[LocalStep | GlobalStep, ...] = (
     LocalStep("url", "blocked domains and words", each(url.opened)),
@@ -23,6 +24,7 @@ STEPS: tuple[LocalStep | GlobalStep, ...] = (
         identity.decide,
         identity.apply,
     ),
+    LocalStep("rules", "rules of sites, lines of clutter, Gopher, RefinedWeb, FineWeb, FineWeb-2", rules.opened),
 )
 TO_TEXT = ("decoding", "extraction")  # what every other step of documents needs first; texts pass them unchanged
 

@@ -1,0 +1,86 @@
+"""Repetition of n-grams, as Gopher defines it, with numpy over word numbers: exact but for 64-bit hash collisions."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
+
+
+def mix(values: np.ndarray) -> np.ndarray:
+    """A bijection of uint64 that spreads every bit (splitmix64's end)."""
+    values = (values ^ (values >> _SHIFTS[0])) * _MIX[0]
+    values = (values ^ (values >> _SHIFTS[1])) * _MIX[1]
+    return values ^ (values >> _SHIFTS[2])
+
+
+def hashes(ids: np.ndarray, n: int) -> np.ndarray:
+    """uint64 of every n-gram of word numbers or word hashes, by place; empty if there are fewer words."""
+    found = ids[: max(len(ids) - n + 1, 0)].astype(np.uint64)
+    for offset in range(1, n):
+        found = mix(found * _FACTOR + ids[offset : len(found) + offset].astype(np.uint64))
+    return found
+
+
+def repetition(
+    ids: np.ndarray, lengths: np.ndarray, top: Sequence[int], duplicate: Sequence[int]
+) -> dict[tuple[str, int], int]:
+    """Characters in repeated n-grams: {("top", n): ..., ("duplicate", n): ...}.
+
+    ids: int of every word, equal for equal words. lengths: its characters. top: occurrences of the most frequent n-gram times
+    its length with spaces; the first one of several. duplicate: n-grams that stood before, from left to right, where a
+    counted one is not counted again in part.
+    """
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    found, grams, reached, nothing = {}, mix(ids.astype(np.uint64) + _FACTOR), 1, False
+    for n in range(2, max((*top, *duplicate, 0)) + 1):
+        if nothing and n not in top:
+            found |= {("duplicate", n): 0} if n in duplicate else {}
+            continue
+        while reached < n and len(grams):
+            grams = mix(grams[:-1] * _FACTOR + ids[reached:].astype(np.uint64))
+            reached += 1
+        if len(grams) == 0:
+            found |= {(kind, n): 0 for kind, wanted in (("top", top), ("duplicate", duplicate)) if n in wanted}
+            nothing = True
+            continue
+        order = np.sort(grams)
+        nothing = not bool((order[1:] == order[:-1]).any())  # then no longer n-gram repeats either
+        sizes = ends[n:] - ends[:-n]
+        if n in top:
+            found["top", n] = int(sizes[0]) + n - 1 if nothing else _top(grams, sizes, n)
+        if n in duplicate:
+            found["duplicate", n] = 0 if nothing else _duplicate(grams, sizes, n)
+    return found
+
+
+def _top(grams: np.ndarray, sizes: np.ndarray, n: int) -> int:
+    order = np.argsort(grams, kind="stable")
+    ordered = grams[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    counts = np.diff(np.append(starts, len(grams)))
+    most = counts.max()
+    first = int(order[starts[counts == most]].min())
+    return (int(sizes[first]) + n - 1) * int(most)
+
+
+def _duplicate(grams: np.ndarray, sizes: np.ndarray, n: int) -> int:
+    order = np.argsort(grams, kind="stable")
+    ordered = grams[order]
+    same = ordered[1:] == ordered[:-1]
+    repeated = np.zeros(len(grams), bool)
+    repeated[order[1:][same]] = True
+    repeated[order[:-1][same]] = True
+    places = np.flatnonzero(repeated)
+    seen, total, free = set(), 0, 0
+    for place, gram, size in zip(places.tolist(), grams[places].tolist(), sizes[places].tolist()):
+        if place < free:
+            continue
+        if gram in seen:
+            total += size
+            free = place + n
+        else:
+            seen.add(gram)
+    return total
