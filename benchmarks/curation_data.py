@@ -74,6 +74,8 @@ def bad_texts(folder: str, gold: dict[str, list[Gold]], seed: int = 0) -> dict[s
             parts = [part for tag in NAVIGATION for part in tree.iter(tag)]
             lines = [" ".join(piece.split()) for part in parts for piece in part.itertext() if _shown(part)]
             _add(found["navigation"], text.id, "\n".join(filter(None, lines)), language)
+        if not chosen:
+            continue
         vocabulary = sorted({word for text in chosen for word in words(text.text)})
         draw, space = random.Random(seed), " " if language == "en" else ""
         for number in range(100):

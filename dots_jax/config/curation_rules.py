@@ -40,6 +40,9 @@ class RuleThresholds:
     max_newlines: float | None = 0.3  # line ends per word; FineWeb
     min_characters: int | None = None  # our choice, for Chinese
     min_mean_line_length: float | None = None  # characters; ChineseWebText, for Chinese
+    min_punctuated_characters: float | None = (
+        None  # in lines that end a sentence; our choice against Chinese link lists
+    )
     min_han: float | None = None  # Han characters among all but white space; ChineseWebText, for Chinese
     clutter_lines: bool = True  # whether single lines are removed: counters, digits only, prompts; RefinedWeb
     clutter_latin: bool = True  # also lines of one word and lines mostly of capitals A to Z; RefinedWeb
@@ -102,6 +105,7 @@ class ChineseRules(RuleThresholds):
     max_newlines: float | None = 0.178
     min_characters: int | None = 100
     min_mean_line_length: float | None = 10.0
+    min_punctuated_characters: float | None = 0.3
     min_han: float | None = 0.3
     clutter_latin: bool = False
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import rjieba
 
 HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-_WORD = re.compile(r"\w+(?:['\u2019.\-]\w+)*")
+_WORD = re.compile(r"[^\W_]+(?:['\u2019.\-_][^\W_]+)*")
 
 
 def words(text: str) -> list[str]:

@@ -76,6 +76,7 @@ BAD = {
 BAD_CHINESE = {
     "chinese characters": CHINESE[:90],
     "chinese Han characters": CHINESE[:60] + ENGLISH,
+    "chinese characters with punctuation": CHINESE.replace("。\n", "，").removesuffix("。") + "\n短句。\n短句！",
     "chinese mean line length": CHINESE.replace("，", "\n").replace("的", "\n"),
 }
 

@@ -31,6 +31,7 @@ RULES = (
     Rule("gopher", "duplicate lines", "", "max_duplicate_lines"),
     Rule("gopher", "duplicate line characters", "", "max_duplicate_line_characters"),
     Rule("fineweb", "lines with punctuation", "min_punctuated_lines"),
+    Rule("chinese", "characters with punctuation", "min_punctuated_characters"),
     Rule("fineweb", "short lines", "", "max_short_lines"),
     Rule("fineweb", "repeated line characters", "", "max_repeated_line_characters"),
     Rule("fineweb", "newlines", "", "max_newlines"),

@@ -21,23 +21,24 @@ _SPACE = re.compile(r"\s+")
 
 def measure(text: str, limits: RuleThresholds, tokens: Sequence[str] | None = None) -> dict[str, float]:
     """Names as the ledger writes them, in the order in which `judge` looks at them. An empty text gives {"words": 0}."""
-    tokens = words(text) if tokens is None else tokens
-    if not text.strip():
+    if not text or text.isspace():
         return {"words": 0}
-    numbers: dict[str, int] = {}
-    ids = np.array([numbers.setdefault(token, len(numbers)) for token in tokens], np.int64)
-    unique = list(numbers)
-    lengths = np.array([len(token) for token in unique], np.int64)[ids] if len(ids) else ids
+    own = tokens is None  # then every token is a word
+    tokens = words(text) if own else tokens
+    unique = list(dict.fromkeys(tokens))
+    number_of = dict(zip(unique, range(len(unique))))
+    ids = np.fromiter(map(number_of.__getitem__, tokens), np.int64, len(tokens))
+    lengths = np.fromiter(map(len, unique), np.int64, len(unique))[ids]
+    spoken = np.ones(len(ids), bool) if own else np.array(list(map(_has_word_character, unique)), bool)[ids]
     return {
-        **_of_words(text, ids, unique, lengths, limits),
+        **_of_words(text, ids, unique, lengths, spoken, limits),
         **_of_lines(text, len(ids), limits),
         **_of_repetition(text, ids, lengths, limits),
     }
 
 
-def _of_words(text: str, ids, unique: list[str], lengths, limits: RuleThresholds) -> dict[str, float]:
+def _of_words(text: str, ids, unique: list[str], lengths, spoken, limits: RuleThresholds) -> dict[str, float]:
     total = len(ids) or 1
-    spoken = np.array([_has_word_character(token) for token in unique], bool)[ids] if len(ids) else np.zeros(0, bool)
     letters = np.array([token.isalpha() or any(map(str.isalpha, token)) for token in unique], bool)
     count = int(spoken.sum())
     return {
@@ -46,7 +47,7 @@ def _of_words(text: str, ids, unique: list[str], lengths, limits: RuleThresholds
         "mean word length": float(lengths[spoken].sum()) / count if count else 0.0,
         "hashes": text.count("#") / total,
         "ellipses": sum(map(text.count, _ELLIPSES)) / total,
-        "words with a letter": float(letters[ids].sum()) / total if len(ids) else 0.0,
+        "words with a letter": float(letters[ids].sum()) / total,
         "stop words": len(_stop_words(limits.stop_words).intersection(unique)),
         "newlines": text.count("\n") / total,
         **({"Han characters": _han(text)} if limits.min_han is not None else {}),
@@ -68,14 +69,16 @@ def _of_lines(text: str, num_words: int, limits: RuleThresholds) -> dict[str, fl
     lines = text.splitlines()
     filled = [line for line in text.split("\n") if line and not line.isspace()]
     ends = tuple(limits.terminal_punctuation)
-    number = len(filled)
+    number, size = len(filled), sum(map(len, filled))
+    punctuated = [line for line in filled if line.endswith(ends)]
     short = limits.short_line
     return {
         "bullet lines": sum(line.lstrip().startswith(_BULLETS) for line in lines) / len(lines),
         "ellipsis lines": sum(line.rstrip().endswith(_ELLIPSES) for line in lines) / len(lines),
-        "lines with punctuation": sum(line.endswith(ends) for line in filled) / number,
+        "lines with punctuation": len(punctuated) / number,
+        "characters with punctuation": sum(map(len, punctuated)) / size,
         "short lines": sum(len(line) <= short for line in filled) / number,
-        "mean line length": sum(map(len, filled)) / number,
+        "mean line length": size / number,
         "repeated line characters": _duplicates(filled)[1] / (len(text) - text.count("\n")),
     }
 

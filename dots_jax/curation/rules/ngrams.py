@@ -16,14 +16,6 @@ def mix(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> _SHIFTS[2])
 
 
-def hashes(ids: np.ndarray, n: int) -> np.ndarray:
-    """uint64 of every n-gram of word numbers or word hashes, by place; empty if there are fewer words."""
-    found = ids[: max(len(ids) - n + 1, 0)].astype(np.uint64)
-    for offset in range(1, n):
-        found = mix(found * _FACTOR + ids[offset : len(found) + offset].astype(np.uint64))
-    return found
-
-
 def repetition(
     ids: np.ndarray, lengths: np.ndarray, top: Sequence[int], duplicate: Sequence[int]
 ) -> dict[tuple[str, int], int]:
@@ -34,42 +26,36 @@ def repetition(
     counted one is not counted again in part.
     """
     ends = np.concatenate([[0], np.cumsum(lengths)])
-    found, grams, reached, nothing = {}, mix(ids.astype(np.uint64) + _FACTOR), 1, False
+    found, grams, reached, repeats = {}, mix(ids.astype(np.uint64) + _FACTOR), 1, True
     for n in range(2, max((*top, *duplicate, 0)) + 1):
-        if nothing and n not in top:
-            found |= {("duplicate", n): 0} if n in duplicate else {}
+        found |= {(kind, n): 0 for kind, wanted in (("top", top), ("duplicate", duplicate)) if n in wanted}
+        if not repeats and n not in top:  # if no n-gram repeats, no longer one does
             continue
-        while reached < n and len(grams):
-            grams = mix(grams[:-1] * _FACTOR + ids[reached:].astype(np.uint64))
-            reached += 1
-        if len(grams) == 0:
-            found |= {(kind, n): 0 for kind, wanted in (("top", top), ("duplicate", duplicate)) if n in wanted}
-            nothing = True
+        for offset in range(reached, min(n, len(ids))):
+            grams = mix(grams[:-1] * _FACTOR + ids[offset:].astype(np.uint64))
+        if len(ids) < n:
             continue
-        order = np.sort(grams)
-        nothing = not bool((order[1:] == order[:-1]).any())  # then no longer n-gram repeats either
-        sizes = ends[n:] - ends[:-n]
+        reached, sizes = n, ends[n:] - ends[:-n]
+        order = np.argsort(grams)
+        ordered = grams[order]
+        same = ordered[1:] == ordered[:-1]
+        repeats = bool(same.any())
         if n in top:
-            found["top", n] = int(sizes[0]) + n - 1 if nothing else _top(grams, sizes, n)
-        if n in duplicate:
-            found["duplicate", n] = 0 if nothing else _duplicate(grams, sizes, n)
+            found["top", n] = _top(order, same, sizes, n) if repeats else int(sizes[0]) + n - 1
+        if n in duplicate and repeats:
+            found["duplicate", n] = _duplicate(order, same, grams, sizes, n)
     return found
 
 
-def _top(grams: np.ndarray, sizes: np.ndarray, n: int) -> int:
-    order = np.argsort(grams, kind="stable")
-    ordered = grams[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    counts = np.diff(np.append(starts, len(grams)))
+def _top(order: np.ndarray, same: np.ndarray, sizes: np.ndarray, n: int) -> int:
+    starts = np.flatnonzero(np.concatenate([[True], ~same]))
+    counts = np.diff(np.append(starts, len(order)))
     most = counts.max()
-    first = int(order[starts[counts == most]].min())
+    first = int(np.minimum.reduceat(order, starts)[counts == most].min())
     return (int(sizes[first]) + n - 1) * int(most)
 
 
-def _duplicate(grams: np.ndarray, sizes: np.ndarray, n: int) -> int:
-    order = np.argsort(grams, kind="stable")
-    ordered = grams[order]
-    same = ordered[1:] == ordered[:-1]
+def _duplicate(order: np.ndarray, same: np.ndarray, grams: np.ndarray, sizes: np.ndarray, n: int) -> int:
     repeated = np.zeros(len(grams), bool)
     repeated[order[1:][same]] = True
     repeated[order[:-1][same]] = True

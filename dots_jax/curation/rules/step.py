@@ -14,7 +14,6 @@ from dots_jax.curation.record import Document, Record, removal
 from dots_jax.curation.rules import c4, clutter, sites
 from dots_jax.curation.rules.judge import Finding, judge
 from dots_jax.curation.rules.measure import measure
-from dots_jax.curation.words import words
 
 STEP = "rules"
 CHINESE = ("zh", "yue", "wuu")  # fastText's codes
@@ -57,11 +56,10 @@ def rule(text: str, limits: RuleThresholds, site: sites.Site | None = None) -> R
     cluttered = clutter.find(text, limits.clutter_latin) if limits.clutter_lines else []
     lines = _join(lines, cluttered)
     rest = clutter.without(text, lines)
-    tokens = words(rest)
-    numbers = measure(rest, limits, tokens)
+    numbers = measure(rest, limits)
     if cluttered and limits.max_clutter_words is not None:
         gone = clutter.count_words(cluttered)
-        share = gone / (gone + len(tokens))
+        share = gone / ((gone + numbers["words"]) or 1)
         most = limits.max_clutter_words
         findings.append(Finding("refinedweb clutter words", share, f"at most {most:g}", share <= most))
     if limits.c4:
