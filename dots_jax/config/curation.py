@@ -15,7 +15,7 @@ from dots_jax.config.curation_duplicates import LineConfig, MinHashConfig
 from dots_jax.config.curation_rules import DecontaminationConfig, PiiConfig, RulesConfig
 
 CURATION_STEPS = (  # in the order in which they run
-    "url", "decoding", "extraction", "language", "identity", "rules",
+    "url", "decoding", "extraction", "language", "identity", "lines", "rules", "minhash",
 )  # fmt: skip
 OPTIONAL = ()  # steps that need a file of the user's, and run when they are named
 

@@ -29,15 +29,16 @@ def rows(documents: Sequence[Document], keys: np.ndarray, digests: np.ndarray, c
 
 
 def decide(rows: np.ndarray, config: CurateConfig) -> np.ndarray:
-    """One verdict for every row but the first of its bucket: one for each band in which a document meets an earlier one."""
+    """One verdict for every row but the first of its bucket: one for each band in which a document meets an earlier one. Its
+    score is the crawl of that one."""
     if len(rows) == 0:
         return np.empty(0, DECISION)
     first = _first(rows)
-    winner = rows["key"][np.maximum.accumulate(np.where(first, np.arange(len(rows)), 0))]
+    winner = np.maximum.accumulate(np.where(first, np.arange(len(rows)), 0))
     lost = ~first
     found = np.empty(int(lost.sum()), DECISION)
     found["key"], found["digest"], found["position"] = rows["key"][lost], rows["digest"][lost], -1
-    found["other"], found["score"] = winner[lost], 1.0
+    found["other"], found["score"] = rows["key"][winner][lost], rows["crawl"][winner][lost]
     return found
 
 
@@ -51,15 +52,17 @@ def _first(rows: np.ndarray) -> np.ndarray:
 
 
 def apply(document: Document, decisions: np.ndarray, id_of: Callable[[int], str], config: CurateConfig) -> Outcome:
-    """Names the earlier document that most bands share, and the similarity that this number speaks for."""
-    if len(decisions) == 0:
+    """Names the earliest document that it meets, and the similarity that the number of shared bands speaks for.
+
+    With `min_jaccard` it looks for one that is similar enough.
+    """
+    settings = config.minhash
+    met, counts = np.unique(decisions[["score", "other"]], return_counts=True)  # in the order of crawls and keys
+    scores = np.round(estimate(counts, settings.bands, settings.rows), 3)
+    enough = np.flatnonzero(scores >= settings.min_jaccard)
+    if len(enough) == 0:
         return Outcome([document], [])
-    others, counts = np.unique(decisions["other"], return_counts=True)
-    best = int(np.argmax(counts))  # the smallest key of several
-    shared, settings = int(counts[best]), config.minhash
-    score = round(float(estimate(shared, settings.bands, settings.rows)), 3)
-    if score < settings.min_jaccard:
-        return Outcome([document], [])
-    detail = f"{shared} of {settings.bands} bands"
-    other = id_of(int(others[best]))
+    earliest = int(enough[0])
+    other, score = id_of(int(met["other"][earliest])), float(scores[earliest])
+    detail = f"{counts[earliest]} of {settings.bands} bands"
     return Outcome([], [removal(document, "minhash", "near duplicate", score=score, other=other, detail=detail)])
