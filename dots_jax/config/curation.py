@@ -15,9 +15,9 @@ from dots_jax.config.curation_duplicates import LineConfig, MinHashConfig
 from dots_jax.config.curation_rules import DecontaminationConfig, PiiConfig, RulesConfig
 
 CURATION_STEPS = (  # in the order in which they run
-    "url", "decoding", "extraction", "language", "identity", "lines", "rules", "minhash",
+    "url", "decoding", "extraction", "language", "identity", "lines", "rules", "minhash", "decontamination", "pii",
 )  # fmt: skip
-OPTIONAL = ()  # steps that need a file of the user's, and run when they are named
+OPTIONAL = ("decontamination",)  # steps that need a file of the user's, and run when they are named
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -36,16 +36,25 @@ def tokens(text: str) -> str:
 def shingles(text: str, ngram: int = 5) -> np.ndarray:
     """uint32 hash of every shingle, with repeats; empty for a text without a word."""
     joined = tokens(text)
-    if not joined:
-        return np.empty(0, np.uint32)
+    return (_hashes(joined, min(ngram, joined.count(" ") + 1)) >> np.uint64(32)).astype(np.uint32)
+
+
+def ngram_hashes(text: str, n: int) -> np.ndarray:
+    """uint64 hash of every n words in a row, with repeats; empty for a text of fewer words."""
+    return _hashes(tokens(text), n)
+
+
+def _hashes(joined: str, n: int) -> np.ndarray:
+    """Of words with one space between them."""
+    if not joined or joined.count(" ") + 1 < n:
+        return np.empty(0, np.uint64)
     codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), "<u4")
     spaces = np.flatnonzero(codes == 32)
-    n = min(ngram, len(spaces) + 1)
     starts = np.concatenate([[0], spaces + 1])[: len(spaces) + 2 - n]
     ends = np.append(spaces, len(codes))[n - 1 :]
     powers, inverses = _powers(len(codes))
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mix(codes + np.uint64(1)) * powers)])
-    return (mix((sums[ends] - sums[starts]) * inverses[starts]) >> np.uint64(32)).astype(np.uint32)
+    return mix((sums[ends] - sums[starts]) * inverses[starts])
 
 
 def _powers(length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dots_jax.config import CurateConfig, UserError
-from dots_jax.curation import decode, extract, identity, language, lines, near_duplicates, url
+from dots_jax.curation import decode, decontaminate, extract, identity, language, lines, near_duplicates, pii, url
 from dots_jax.curation.protocol import GlobalStep, LocalStep, each
 from dots_jax.curation.rules import step as rules
 
@@ -44,6 +44,8 @@ STEPS: tuple[LocalStep | GlobalStep, ...] = (
         near_duplicates.condense,
         near_duplicates.apply,
     ),
+    LocalStep("decontamination", "documents that hold benchmark texts", each(decontaminate.opened)),
+    LocalStep("pii", "personal data: constants, and documents rich in it", pii.opened),
 )
 TO_TEXT = ("decoding", "extraction")  # what every other step of documents needs first; texts pass them unchanged
 
