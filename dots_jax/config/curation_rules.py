@@ -117,7 +117,7 @@ class RulesConfig:
     english: EnglishRules = EnglishRules()
     chinese: ChineseRules = ChineseRules()
     other_languages: str = "keep"  # `keep`; `remove`, as `no thresholds`; `english`: judged by the English ones
-    sites: str = ""  # a TOML file of rules for single sites; empty: none. See docs/curation_steps.md
+    sites: str = ""  # a TOML file of rules for single sites; empty: none. See docs/curation.md
 
     def __post_init__(self):
         check_types(self)

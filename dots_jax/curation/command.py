@@ -8,11 +8,12 @@ import zstandard
 
 from dots_jax.cli.options import CurateOptions
 from dots_jax.config import CurateConfig, UserError
-from dots_jax.curation import language, state, url
+from dots_jax.curation import decontaminate, language, state, url
 from dots_jax.curation.inputs import Piece, find_pieces
 from dots_jax.curation.plan import Run
 from dots_jax.curation.protocol import GlobalStep
 from dots_jax.curation.report import table
+from dots_jax.curation.rules import sites
 from dots_jax.curation.run import ForEach, in_this_process, is_complete, run_all
 from dots_jax.curation.steps import chosen
 from dots_jax.human import human_bytes, human_time
@@ -45,6 +46,9 @@ def curate(config: CurateConfig, options: CurateOptions) -> int:
         state.check(options.previous, config, [step.name for step in steps if isinstance(step, GlobalStep)])
     url.read_lists(config)
     language.load(config.language.model)
+    sites.read_sites(config.rules.sites)
+    if any(step.name == "decontamination" for step in steps):
+        decontaminate.read_ngrams(config)
     for_each = _runner(config)
     pieces = find_pieces(options.input)
     if options.dry_run:

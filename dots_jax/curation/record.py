@@ -51,8 +51,8 @@ class Removal(NamedTuple):
     them up.
 
     kind: `file` for input that is no record, as the lost end of a truncated file: it counts as no page; `part` for characters
-    of a document that were replaced: `characters` is how much shorter it is. other: the id of the
-    document that is kept instead. text: a removed line, or the beginning of a removed text.
+    of a document that were replaced: `characters` is how much shorter it is. other: the id of the document that is kept
+    instead. text: a removed line, or the beginning of a removed text.
     """
 
     kind: Kind
