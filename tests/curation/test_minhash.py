@@ -49,6 +49,7 @@ def test_chinese_is_cut_into_words():
 def test_very_long_texts_and_odd_characters():
     long = text(1, 20_000)
     assert len(minhash.shingles(long)) == 20_000 - 4
+    assert len(minhash.shingles("天\ud800气 a b c d")) >= 1
     assert len(minhash.shingles("a \ud800 b \U0001f600 c d e")) >= 1
 
 
