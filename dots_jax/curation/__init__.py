@@ -4,7 +4,7 @@ record.py     what travels: Page, Document, Removal
 inputs.py     the files that --input names, as numbered pieces; feed.py, warc.py, http.py, rows.py read them
 url.py decode.py extract.py language.py identity.py lines.py rules/ near_duplicates.py decontaminate.py pii.py     the steps:
               pure functions, each usable alone
-words.py minhash.py families.py     words of a text; signatures and bands; who belongs together, also between sources
+words.py hashing.py minhash.py families.py     words of a text; signatures and bands; who belongs together, also between sources
 state.py      what a crawl leaves to the next one
 sandbox.py    the process in which a page is extracted: time, memory and death become a reason
 steps.py      the protocol of a step, and the table of all

@@ -14,8 +14,8 @@ import numpy as np
 import rjieba
 
 from dots_jax.config import MinHashConfig
+from dots_jax.curation.hashing import mix
 from dots_jax.curation.identity import normalise
-from dots_jax.curation.rules.ngrams import mix
 from dots_jax.curation.words import HAN
 
 _BASE = 0x9E3779B97F4A7C15 | 1

@@ -4,16 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dots_jax.curation.hashing import mix
+
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
-_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
-_SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
-
-
-def mix(values: np.ndarray) -> np.ndarray:
-    """A bijection of uint64 that spreads every bit (splitmix64's end)."""
-    values = (values ^ (values >> _SHIFTS[0])) * _MIX[0]
-    values = (values ^ (values >> _SHIFTS[1])) * _MIX[1]
-    return values ^ (values >> _SHIFTS[2])
 
 
 def repetition(
