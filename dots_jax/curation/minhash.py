@@ -35,7 +35,11 @@ def tokens(text: str) -> str:
 
 def shingles(text: str, ngram: int = 5) -> np.ndarray:
     """uint32 hash of every shingle, with repeats; empty for a text without a word."""
-    joined = tokens(text)
+    return shingles_of(tokens(text), ngram)
+
+
+def shingles_of(joined: str, ngram: int = 5) -> np.ndarray:
+    """The same of normalised words with one space between them."""
     return (_hashes(joined, min(ngram, joined.count(" ") + 1)) >> np.uint64(32)).astype(np.uint32)
 
 
