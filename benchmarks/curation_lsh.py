@@ -5,7 +5,8 @@
 Pairs: windows of real articles, with words replaced by other words of the same language until the exact Jaccard similarity of
 the 5-gram shingles, computed and not assumed, is within .004 of .5, .6, .7, .8 or .9. Hits are compared with the sum of each
 pair's own probability 1 - (1 - J^16)^128; sigma is that of the sum of independent trials. Speed is CPU seconds of a signature
-with its normalisation, words and bands, right after datatrove's on the same texts, `--repeats` times; the ratio is of the least times, since load only adds.
+with its normalisation, words and bands, right after datatrove's on the same texts, `--repeats` times; the ratio is of the least
+times, since load only adds.
 """
 
 import argparse
