@@ -16,15 +16,15 @@ import pytest
 from web_pages import ROOT, http, output_bytes, page, paragraph, read_zst, record, response, rows, write_warc
 
 from dots_jax.cli.main import main
-from dots_jax.config import CurateConfig
 from dots_jax.curation import unit
 from dots_jax.curation.books import Books
 from dots_jax.curation.record import Document, Removal, removal
 
+STEPS = "--gin_bindings=CurateConfig.steps = ('url', 'decoding', 'extraction', 'language', 'identity')"
+
 
 def curate(*words: str) -> int:
-    steps = "--gin_bindings=CurateConfig.steps = ('url', 'decoding', 'extraction', 'language', 'identity')"
-    return main(["curate", "--gin_file=gin/curate.gin", steps, *map(str, words)])
+    return main(["curate", "--gin_file=gin/curate.gin", STEPS, *map(str, words)])
 
 
 def some_records() -> list[bytes]:
@@ -123,6 +123,7 @@ def test_killed_and_started_again(finished, tmp_path):
         sys.executable,
         "-m",
         "dots_jax.curate",
+        STEPS,
         f"--input={tmp_path}/*.gz",
         f"--output={tmp_path / 'out'}",
         "--crawl=c1",
