@@ -186,6 +186,9 @@ class CurateOptions(GinOptions):
     )
     output: str | None = flag("folder of corpus, ledger and report; with --only also a .jsonl or .jsonl.zst", path=True)
     crawl: str = flag("name of the crawl, a field of every document", "")
+    previous: str | None = flag(
+        "--output of the crawl before: its state decides first, its text is not read", path=True
+    )
     only: str | None = flag("run this step alone, after what turns pages into text")
     dry_run: bool = flag("check everything, print inputs and steps, and stop", False)
 

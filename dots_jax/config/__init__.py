@@ -17,6 +17,15 @@ from dots_jax.config.curation import (
     LanguageConfig,
     UrlConfig,
 )
+from dots_jax.config.curation_duplicates import LineConfig, MinHashConfig
+from dots_jax.config.curation_rules import (
+    ChineseRules,
+    DecontaminationConfig,
+    EnglishRules,
+    PiiConfig,
+    RulesConfig,
+    RuleThresholds,
+)
 from dots_jax.config.curriculum import Stage, Untie
 from dots_jax.config.data import DataConfig, Group, Mixture, Source
 from dots_jax.config.fit import check_batch, check_experts, check_ids, check_seq_len
@@ -40,21 +49,29 @@ __all__ = [
     "BalanceConfig",
     "CacheConfig",
     "CheckpointConfig",
+    "ChineseRules",
     "ComputeConfig",
     "CurateConfig",
     "DataConfig",
     "DecodingConfig",
+    "DecontaminationConfig",
+    "EnglishRules",
     "EvalConfig",
     "ExtractConfig",
     "Group",
     "GuardConfig",
     "InputConfig",
     "LanguageConfig",
+    "LineConfig",
     "MeshConfig",
+    "MinHashConfig",
     "Mixture",
     "ModelConfig",
     "OptimizerConfig",
+    "PiiConfig",
     "ProfileConfig",
+    "RuleThresholds",
+    "RulesConfig",
     "Source",
     "Stage",
     "TrainConfig",

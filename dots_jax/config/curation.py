@@ -11,8 +11,13 @@ from dots_jax.config.checks import (
     require_one_of,
     require_positive,
 )
+from dots_jax.config.curation_duplicates import LineConfig, MinHashConfig
+from dots_jax.config.curation_rules import DecontaminationConfig, PiiConfig, RulesConfig
 
-CURATION_STEPS = ("url", "decoding", "extraction", "language", "identity")  # in the order in which they run
+CURATION_STEPS = (  # in the order in which they run
+    "url", "decoding", "extraction", "language", "identity", "lines", "rules", "minhash", "decontamination", "pii",
+)  # fmt: skip
+OPTIONAL = ("decontamination",)  # steps that need a file of the user's, and run when they are named
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,7 +115,9 @@ class LanguageConfig:
 class CurateConfig:
     """Everything that `dots curate` needs but the paths, which its flags name."""
 
-    steps: tuple[str, ...] = CURATION_STEPS  # the steps to run, in the order of the table; see `dots curate --help`
+    steps: tuple[str, ...] = tuple(
+        step for step in CURATION_STEPS if step not in OPTIONAL
+    )  # the steps to run, in the order of the table; see `dots curate --help`
     seed: int = 0  # of the order in which documents are kept and written; our choice
     partitions: int = 8  # files of the corpus, and parts in which documents are compared; memory is 1 / partitions
     beam: tuple[str, ...] = ()  # flags for Apache Beam: ('--runner=FnApiRunner',); empty: this process, without Beam
@@ -119,6 +126,11 @@ class CurateConfig:
     decoding: DecodingConfig = DecodingConfig()
     extract: ExtractConfig = ExtractConfig()
     language: LanguageConfig = LanguageConfig()
+    lines: LineConfig = LineConfig()
+    rules: RulesConfig = RulesConfig()
+    minhash: MinHashConfig = MinHashConfig()
+    decontamination: DecontaminationConfig = DecontaminationConfig()
+    pii: PiiConfig = PiiConfig()
 
     def __post_init__(self):
         check_types(self)

@@ -2,7 +2,10 @@
 
 record.py     what travels: Page, Document, Removal
 inputs.py     the files that --input names, as numbered pieces; feed.py, warc.py, http.py, rows.py read them
-url.py decode.py extract.py language.py identity.py     the steps: pure functions, each usable alone
+url.py decode.py extract.py language.py identity.py lines.py rules/ near_duplicates.py decontaminate.py pii.py     the steps:
+              pure functions, each usable alone
+words.py hashing.py minhash.py families.py     words of a text; signatures and bands; who belongs together, also between sources
+state.py      what a crawl leaves to the next one
 sandbox.py    the process in which a page is extracted: time, memory and death become a reason
 steps.py      the protocol of a step, and the table of all
 streams.py exchange.py books.py     sorted files between the phases of a run, and the counts of both sides

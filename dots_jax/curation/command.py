@@ -8,10 +8,12 @@ import zstandard
 
 from dots_jax.cli.options import CurateOptions
 from dots_jax.config import CurateConfig, UserError
-from dots_jax.curation import language, url
+from dots_jax.curation import decontaminate, language, state, url
 from dots_jax.curation.inputs import Piece, find_pieces
 from dots_jax.curation.plan import Run
+from dots_jax.curation.protocol import GlobalStep
 from dots_jax.curation.report import table
+from dots_jax.curation.rules import sites
 from dots_jax.curation.run import ForEach, in_this_process, is_complete, run_all
 from dots_jax.curation.steps import chosen
 from dots_jax.human import human_bytes, human_time
@@ -37,9 +39,16 @@ def curate(config: CurateConfig, options: CurateOptions) -> int:
         raise UserError(f"--output={output} is one file, which goes with --only; name a folder for a corpus.")
     if not single and os.path.exists(output) and not os.path.isdir(output):
         raise UserError(f"--output={output} is a file: name a folder, or with --only a .jsonl or .jsonl.zst.")
-    chosen(config, options.only)
+    steps = chosen(config, options.only)
+    if options.previous:
+        if os.path.abspath(options.previous) == os.path.abspath(output):
+            raise UserError(f"--previous={options.previous} is --output as well: name a new folder for this crawl.")
+        state.check(options.previous, config, [step.name for step in steps if isinstance(step, GlobalStep)])
     url.read_lists(config)
     language.load(config.language.model)
+    sites.read_sites(config.rules.sites)
+    if any(step.name == "decontamination" for step in steps):
+        decontaminate.read_ngrams(config)
     for_each = _runner(config)
     pieces = find_pieces(options.input)
     if options.dry_run:
@@ -60,7 +69,9 @@ def _runner(config: CurateConfig) -> ForEach:
 
 
 def _run(config: CurateConfig, options: CurateOptions, pieces: list[Piece], for_each: ForEach, output: str) -> None:
-    run = Run(os.path.abspath(output), config, options.only, options.crawl, len(pieces))
+    previous = os.path.abspath(options.previous) if options.previous else ""
+    number = state.crawl_number(previous)
+    run = Run(os.path.abspath(output), config, options.only, options.crawl, len(pieces), previous, number)
     os.makedirs(output, exist_ok=True)
     with owned(folder(output), "the corpus"):
         was_complete = is_complete(output)

@@ -28,16 +28,18 @@ def bounds(sorted_keys: np.ndarray, partitions: int) -> list[int]:
 
 def write_rows(path: Path, rows: np.ndarray, partitions: int) -> list[tuple[int, int, int]]:
     """Writes structured rows, whose first field is a uint64 that partitions them; returns (start, end, crc32) of each."""
-    rows = np.sort(rows)  # by all fields, in order
+    rows = sort_rows(rows)
     ends = bounds(rows[rows.dtype.names[0]], partitions)
     with atomic_write(path, "wb") as file:
         np.save(file, rows)
     return [(start, end, zlib.crc32(rows[start:end].tobytes())) for start, end in zip(ends, ends[1:])]
 
 
-def read_rows(slices: Sequence[tuple[Path, tuple[int, int, int]]], dtype: np.dtype) -> np.ndarray:
-    """One partition of many files, sorted by all fields."""
-    found = [np.empty(0, dtype)]
+def read_rows(
+    slices: Sequence[tuple[Path, tuple[int, int, int]]], dtype: np.dtype, earlier: np.ndarray | None = None
+) -> np.ndarray:
+    """One partition of many files, and of the crawls before, sorted by all fields."""
+    found = [np.empty(0, dtype) if earlier is None else earlier]
     for path, (start, end, crc) in slices:
         if start == end:
             continue
@@ -45,4 +47,16 @@ def read_rows(slices: Sequence[tuple[Path, tuple[int, int, int]]], dtype: np.dty
         if zlib.crc32(rows.tobytes()) != crc:
             raise UserError(f"{path} is damaged (its checksum differs): remove the output folder and start again.")
         found.append(rows)
-    return np.sort(np.concatenate(found))
+    return sort_rows(np.concatenate(found))
+
+
+def sort_rows(rows: np.ndarray) -> np.ndarray:
+    """By all fields, in order. numpy's own sort of structured rows compares field by field and takes 20 times as long."""
+    names = rows.dtype.names
+    rows = rows[np.argsort(rows[names[0]])]
+    same = rows[names[0]][1:] == rows[names[0]][:-1]
+    tied = np.flatnonzero(np.append(same, False) | np.concatenate([[False], same])) if len(rows) else []
+    if len(tied):  # their places are those that the ties take together
+        some = rows[tied]
+        rows[tied] = some[np.lexsort([some[name] for name in reversed(names)])]
+    return rows

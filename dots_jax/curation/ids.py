@@ -34,20 +34,24 @@ def _path(stem: Path, name: str) -> Path:
 
 
 class IdTable:
-    """stems: of each partition, in order."""
+    """stems: of each partition, in order. earlier: the same of each crawl before, where a key is looked up next."""
 
-    def __init__(self, stems: Sequence[Path], partitions: int):
-        self._stems, self._partitions = stems, partitions
-        self._open: dict[int, tuple[np.ndarray, ...]] = {}
+    def __init__(self, stems: Sequence[Path], partitions: int, earlier: Sequence[Sequence[Path]] = ()):
+        self._crawls, self._partitions = [stems, *earlier], partitions
+        self._open: dict[Path, tuple[np.ndarray, ...]] = {}
 
     def get(self, key: int) -> str:
         """Raises KeyError for a key that no document has."""
         part = partition_of(key, self._partitions)
-        if part not in self._open:
+        for stems in self._crawls:
+            keys, ends, text = self._table(stems[part])
+            place = int(np.searchsorted(keys, np.uint64(key)))
+            if place < len(keys) and keys[place] == key:
+                return json.loads(text[ends[place - 1] if place else 0 : ends[place]].tobytes())
+        raise KeyError(key)
+
+    def _table(self, stem: Path) -> tuple[np.ndarray, ...]:
+        if stem not in self._open:
             names = ("keys", "ends", "text")
-            self._open[part] = tuple(np.load(_path(self._stems[part], name), mmap_mode="r") for name in names)
-        keys, ends, text = self._open[part]
-        place = int(np.searchsorted(keys, np.uint64(key)))
-        if place == len(keys) or keys[place] != key:
-            raise KeyError(key)
-        return json.loads(text[ends[place - 1] if place else 0 : ends[place]].tobytes())
+            self._open[stem] = tuple(np.load(_path(stem, name), mmap_mode="r") for name in names)
+        return self._open[stem]

@@ -40,6 +40,8 @@ class Run(NamedTuple):
     only: str | None
     crawl: str
     num_pieces: int
+    previous: str = ""  # the output of the crawl before; see state.py
+    crawl_number: int = 0
 
     @property
     def work(self) -> Path:
@@ -93,4 +95,5 @@ def identity_of(run: Run, pieces: list[Piece]) -> dict:
     config = dataclasses.asdict(run.config)
     del config["beam"]
     inputs = [[file.name, file.size, file.modified] for piece in pieces for file in piece.files]
-    return json.loads(json.dumps({"config": config, "only": run.only, "crawl": run.crawl, "inputs": inputs}))
+    about = {"config": config, "only": run.only, "crawl": run.crawl, "inputs": inputs}
+    return json.loads(json.dumps(about | {"previous": run.previous, "crawl_number": run.crawl_number}))

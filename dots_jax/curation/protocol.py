@@ -36,6 +36,7 @@ class GlobalStep(NamedTuple):
     """rows(documents, keys, digests, config): structured rows whose first field, a uniform uint64, brings together what is
         compared. keys order documents; (key, digest) names one, also where two have the same id.
     decide(rows, config): from all rows of one range of that field, sorted, the verdicts as exchange.DECISION.
+    condense(rows, config): the rows that a later crawl must know of, in the same dtype and order; see state.py.
     apply(document, decisions, id_of, config): carries out the verdicts on one document; id_of: from a key to the id.
     """
 
@@ -44,6 +45,7 @@ class GlobalStep(NamedTuple):
     dtype: np.dtype
     rows: Callable[[Sequence[Document], np.ndarray, np.ndarray, CurateConfig], np.ndarray]
     decide: Callable[[np.ndarray, CurateConfig], np.ndarray]
+    condense: Callable[[np.ndarray, CurateConfig], np.ndarray]
     apply: Callable[[Document, np.ndarray, Callable[[int], str], CurateConfig], Outcome]
 
 

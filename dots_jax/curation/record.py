@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 SAMPLE = 200  # characters of a removed text that the ledger keeps
 
-Kind = Literal["file", "page", "document", "line"]
+Kind = Literal["file", "page", "document", "line", "part"]
 
 
 class Page(NamedTuple):
@@ -50,8 +50,9 @@ class Removal(NamedTuple):
     """One row of the ledger. `pages`, `documents`, `lines` and `characters` say what left the corpus with it: the books add
     them up.
 
-    kind: `file` for input that is no record, as the lost end of a truncated file: it counts as no page. other: the id of the
-    document that is kept instead. text: a removed line, or the beginning of a removed text.
+    kind: `file` for input that is no record, as the lost end of a truncated file: it counts as no page; `part` for characters
+    of a document that were replaced: `characters` is how much shorter it is. other: the id of the document that is kept
+    instead. text: a removed line, or the beginning of a removed text.
     """
 
     kind: Kind

@@ -22,9 +22,9 @@ ForEach = Callable[[Run, Stage, Sequence[int]], None]  # does these units of a s
 def run_all(run: Run, pieces: list[Piece], for_each: ForEach) -> dict:
     """Does what is missing and returns the report. Raises UserError for an output folder that holds another run."""
     identity = identity_of(run, pieces)
-    state = Path(run.output) / "state" / "run.json"
-    if state.exists():
-        _check(json.loads(state.read_text()), identity, run.output)
+    path = Path(run.output) / "state" / "run.json"
+    if path.exists():
+        _check(json.loads(path.read_text()), identity, run.output)
         return json.loads((Path(run.output) / "report.json").read_text())
     plan = run.work / "plan.json"
     if plan.exists():
@@ -38,10 +38,20 @@ def run_all(run: Run, pieces: list[Piece], for_each: ForEach) -> dict:
             for_each(run, stage, units)
     report = make_report(run)
     write_text(Path(run.output) / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    state.parent.mkdir(exist_ok=True)
-    write_text(state, json.dumps(identity) + "\n")
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, json.dumps(identity | {"state": _state(run)}) + "\n")
     shutil.rmtree(run.work)
     return report
+
+
+def _state(run: Run) -> dict[str, list]:
+    """(rows, checksum) of every partition of every global step."""
+    found = {}
+    for stage in run.stages():
+        if stage.kind == "decide":
+            name = run.phases()[stage.phase].closing.name
+            found[name] = [run.done(stage.name, unit)["state"] for unit in range(stage.units)]
+    return found
 
 
 def is_complete(output: str) -> bool:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dots_jax.config import CurateConfig, UserError
-from dots_jax.curation import decode, extract, identity, language, url
+from dots_jax.curation import decode, decontaminate, extract, identity, language, lines, near_duplicates, pii, url
 from dots_jax.curation.protocol import GlobalStep, LocalStep, each
+from dots_jax.curation.rules import step as rules
 
 STEPS: tuple[LocalStep | GlobalStep, ...] = (
     LocalStep("url", "blocked domains and words", each(url.opened)),
@@ -21,8 +22,30 @@ STEPS: tuple[LocalStep | GlobalStep, ...] = (
         identity.ROW,
         identity.rows,
         identity.decide,
+        identity.condense,
         identity.apply,
     ),
+    GlobalStep(
+        "lines",
+        "lines that begin or end many documents",
+        lines.ROW,
+        lines.rows,
+        lines.decide,
+        lines.condense,
+        lines.apply,
+    ),
+    LocalStep("rules", "rules of sites, lines of clutter, Gopher, RefinedWeb, FineWeb, FineWeb-2", rules.opened),
+    GlobalStep(
+        "minhash",
+        "near-duplicates: 2048 values, 128 bands of 16",
+        near_duplicates.ROW,
+        near_duplicates.rows,
+        near_duplicates.decide,
+        near_duplicates.condense,
+        near_duplicates.apply,
+    ),
+    LocalStep("decontamination", "documents that hold benchmark texts", each(decontaminate.opened)),
+    LocalStep("pii", "personal data: constants, and documents rich in it", pii.opened),
 )
 TO_TEXT = ("decoding", "extraction")  # what every other step of documents needs first; texts pass them unchanged
 

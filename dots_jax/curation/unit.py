@@ -18,7 +18,7 @@ import numpy as np
 import zstandard
 
 from dots_jax.config import InputConfig
-from dots_jax.curation import exchange, streams
+from dots_jax.curation import exchange, state, streams
 from dots_jax.curation.books import Books
 from dots_jax.curation.ids import IdTable, write_ids
 from dots_jax.curation.inputs import Piece, read_piece
@@ -37,6 +37,7 @@ from dots_jax.curation.record import (
 from dots_jax.storage import atomic_write
 
 BATCH_RECORDS, BATCH_BYTES = 64, 8 << 20  # of records that steps see at a time; no result depends on it
+ROW_BYTES = 64 << 20  # of rows in memory before they become a file
 STREAMS = ("docs", "removed", "places")
 
 
@@ -61,6 +62,7 @@ class _Writer:
         names = [self._stem.with_name(f"{self._stem.name}-{name}") for name in (*STREAMS, "ids")]
         self._streams = [streams.RunWriter(name, run.config.partitions) for name in names]
         self._rows: list[np.ndarray] = []
+        self._row_files: list[tuple[str, list]] = []
 
     def documents(self, documents: Sequence[Document]) -> None:
         docs, _, _, ids = self._streams
@@ -73,7 +75,11 @@ class _Writer:
         if self._closing and documents:
             digests = np.array([digest_of(line) for line in lines], np.uint64)
             arrays = np.array(keys, np.uint64), digests
-            self._rows.append(self._closing.rows(documents, *arrays, self._run.config))
+            rows = self._closing.rows(documents, *arrays, self._run.config)
+            rows["crawl"] = self._run.crawl_number
+            self._rows.append(rows)
+            if sum(block.nbytes for block in self._rows) >= ROW_BYTES:
+                self._flush_rows()
 
     def removed(self, rows: Sequence[Removal]) -> None:
         for row in rows:
@@ -86,10 +92,16 @@ class _Writer:
     def close(self) -> dict:
         about = {name: stream.close() for name, stream in zip((*STREAMS, "ids"), self._streams)}
         if self._closing:
-            rows = np.concatenate([np.empty(0, self._closing.dtype), *self._rows])
-            path = self._stem.with_name(f"{self._stem.name}-rows.npy")
-            about["rows"] = exchange.write_rows(path, rows, self._run.config.partitions)
+            self._flush_rows()
+            about["rows"] = self._row_files
         return about
+
+    def _flush_rows(self) -> None:
+        if self._rows:
+            rows, self._rows = np.concatenate(self._rows), []
+            name = f"{self._stem.name}-rows-{len(self._row_files):03d}.npy"
+            slices = exchange.write_rows(self._stem.with_name(name), rows, self._run.config.partitions)
+            self._row_files.append((name, slices))
 
 
 def digest_of(line: bytes) -> int:
@@ -169,7 +181,8 @@ def _carry_out(run, number: int, unit: int, step: GlobalStep, writer: _Writer, b
         [(run.stem(decide, n).with_name(f"{n:05d}-decisions.npy"), run.done(decide, n)["decisions"][unit])
          for n in range(run.config.partitions)], exchange.DECISION,
     )  # fmt: skip
-    ids = IdTable([run.stem(decide, n) for n in range(run.config.partitions)], run.config.partitions)
+    stems = [run.stem(decide, n) for n in range(run.config.partitions)]
+    ids = IdTable(stems, run.config.partitions, state.id_stems(run.previous, run.config.partitions))
     before = Stage("records", number - 1, run.config.partitions if number > 1 else run.num_pieces)
     for key, line in _merged(run, before, unit, "docs"):
         document = document_of(line)
@@ -202,14 +215,21 @@ def _merged(run: Run, stage: Stage, partition: int, stream: str) -> Iterator[tup
 def _decide(run: Run, stage: Stage, unit: int, tick: Tick) -> None:
     step, stem = run.phases()[stage.phase].closing, run.stem(stage.name, unit)
     before = next(each for each in run.stages() if (each.kind, each.phase) == ("records", stage.phase))
-    done = [run.done(before.name, n) for n in range(before.units)]
-    files = [run.stem(before.name, n).with_name(f"{n:05d}-rows.npy") for n in range(before.units)]
-    rows = exchange.read_rows([(path, about["rows"][unit]) for path, about in zip(files, done)], step.dtype)
+    files = []
+    for n in range(before.units):
+        for name, slices in run.done(before.name, n)["rows"]:
+            files.append((run.stem(before.name, n).with_name(name), slices[unit]))
+    earlier = state.read_part(run.previous, step.name, unit) if run.previous else None
+    rows = exchange.read_rows(files, step.dtype, earlier)
     decisions = step.decide(rows, run.config)
     slices = exchange.write_rows(stem.with_name(f"{stem.name}-decisions.npy"), decisions, run.config.partitions)
+    kept = state.write_part(run.output, step.name, unit, step.condense(rows, run.config))
     write_ids(stem, ((key, json.loads(line)) for key, line in _merged(run, before, unit, "ids")))
+    if stage.phase == 0:
+        state.copy_ids(stem, run.output, unit, run.crawl_number, run.previous)
     tick(len(rows), 0)
-    run.finish(stage.name, unit, {"rows": len(rows), "removed": len(decisions), "decisions": slices})
+    about = {"rows": len(rows), "removed": len(decisions), "decisions": slices, "state": kept}
+    run.finish(stage.name, unit, about)
 
 
 # --- write ------------------------------------------------------------------------------------------------------------

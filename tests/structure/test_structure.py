@@ -78,7 +78,7 @@ LIBRARIES = {
     "data": {"numpy", "seqio", "tensorflow", "tensorflow_datasets", "array_record", "tokenizers", "tqdm"}
     | {"apache_beam", "pyarrow", "zstandard", "google_crc32c", "etils", "huggingface_hub"},
     "curation": {"numpy", "tqdm", "zstandard", "pyarrow", "apache_beam"}
-    | {"trafilatura", "lxml", "resiliparse", "fasttext", "brotli"},
+    | {"trafilatura", "lxml", "resiliparse", "fasttext", "brotli", "rjieba"},
     "evaluation": ANYTHING,
     "training": MATH | {"flax", "optax", "clu", "tqdm"},
     "analysis": ANYTHING,
@@ -102,6 +102,7 @@ ONLY_IN = {
     "resiliparse": {"curation.extract", "curation.decode"},
     "fasttext": {"curation.language"},
     "brotli": {"curation.http"},
+    "rjieba": {"curation.words", "curation.minhash"},
     "fsspec": {"storage"},
     "huggingface_hub": {"data.sources.fetch"},
     "orbax": {"checkpoint", "huggingface", "analysis"},
