@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -188,6 +189,13 @@ def test_a_text_without_words_does_not_break_the_numbers():
     for text in ("", "\n", "...", "。", "#\n#", "\x0b", "-"):
         assert step.rule(text, EnglishRules()).failure
         assert step.rule(text, ChineseRules()).failure
+
+
+@pytest.mark.parametrize("text", ["\na\nb\n", "a\n\n\nb\n\nb\n\na", "\n\na", "a\n", "a\n\n\n\na\na", "b"])
+def test_lines_and_paragraphs_are_cut_as_the_definition_says(text):
+    numbers = measure(text, ENGLISH_RULES)
+    for name, parts in (("lines", re.split("\n+", text)), ("paragraphs", re.split("\n{2,}", text.strip()))):
+        assert numbers[f"duplicate {name}"] == (len(parts) - len(set(parts))) / len(parts)
 
 
 def test_c4_rules_when_switched_on():

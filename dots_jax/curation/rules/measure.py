@@ -14,7 +14,7 @@ from dots_jax.config import RuleThresholds
 from dots_jax.curation.rules import ngrams
 from dots_jax.curation.words import HAN, words
 
-_PARAGRAPHS, _LINES = re.compile(r"\n{2,}"), re.compile(r"\n+")
+_PARAGRAPHS = re.compile(r"\n{2,}")
 _BULLETS, _ELLIPSES = ("\u2022", "-"), ("...", "\u2026")
 _SPACE = re.compile(r"\s+")
 
@@ -85,7 +85,10 @@ def _of_lines(text: str, num_words: int, limits: RuleThresholds) -> dict[str, fl
 
 def _of_repetition(text: str, ids, lengths, limits: RuleThresholds) -> dict[str, float]:
     size = len(text)
-    paragraphs, lines = _PARAGRAPHS.split(text.strip()), _LINES.split(text)
+    bare = text.strip()
+    paragraphs = _PARAGRAPHS.split(bare) if "\n\n\n" in bare else bare.split("\n\n")
+    # What `\n+` splits, without a regular expression: an empty part stands at an end that is a line end.
+    lines = [*[""][: text[0] == "\n"], *filter(None, text.split("\n")), *[""][: text[-1] == "\n"]]
     of_paragraphs, of_lines = _duplicates(paragraphs), _duplicates(lines)
     found = {
         "duplicate paragraphs": of_paragraphs[0] / len(paragraphs),
