@@ -9,7 +9,8 @@ import json
 import sys
 
 MOST_ITEMS = 5_000_000  # of an iterator that a program returns
-sys.set_int_max_str_digits(0)
+if __name__ == "__main__":  # inside; outside, the limit is what tells a reader of records that a number is too long
+    sys.set_int_max_str_digits(0)
 ITERATORS = tuple(type(each) for each in (iter([]), iter(()), iter(""), iter({}), iter(set()), iter(range(0)), map(str, []),
                   filter(None, []), zip(), enumerate([]), reversed([]), (x for x in ()), itertools.chain(),
                   itertools.product(), itertools.permutations([]), {}.keys(), {}.values(), {}.items()))  # fmt: skip
