@@ -29,15 +29,7 @@ class Sandbox:
             return supervise(process, [], limits)
 
     @contextlib.contextmanager
-    def start(
-        self,
-        program: Sequence[str],
-        stdin: bytes,
-        limits: Limits,
-        pass_fds=(),
-        output: bool = False,
-        hash_seed: int = 0,
-    ):
+    def start(self, program: Sequence[str], stdin: bytes, limits: Limits, pass_fds=(), output: bool = False):
         """The process while the block lasts; when it ends, nothing of it runs any more."""
         with contextlib.ExitStack() as stack:
             given = os.memfd_create("stdin")  # never blocks, as a pipe could
@@ -48,8 +40,7 @@ class Sandbox:
             pipe = subprocess.PIPE if output else subprocess.DEVNULL
             process = subprocess.Popen(
                 fences.command(self.means, program, limits, self.python),
-                stdin=given, stdout=pipe, stderr=pipe, pass_fds=pass_fds, start_new_session=True,
-                env=fences.ENVIRONMENT | {"PYTHONHASHSEED": str(hash_seed)},
+                stdin=given, stdout=pipe, stderr=pipe, pass_fds=pass_fds, env=fences.ENVIRONMENT, start_new_session=True,
                 cwd="/tmp" if self.means == "none" else "/",
             )  # fmt: skip
             try:
