@@ -94,6 +94,7 @@ def tokenise(building: Path, index: int, samples: int, bar: bool = False) -> Non
         "span": list(piece.span or ()),
         "language": reading.language,
         "left_out": dict(sorted(reading.left_out.items())),
+        "noted": dict(sorted(reading.noted.items())),
     }
     said |= {"damaged": damage.reason, "lost_bytes": damage.lost_bytes} if damage else {}
     write_json(done, {
@@ -300,6 +301,7 @@ def finish(building: Path, samples: int) -> fmt.Manifest:
         bytes=None if any(piece["bytes"] is None for piece in pieces) else sum(piece["bytes"] for piece in pieces),
         malformed=_malformed_counts(pieces),
         left_out=left_out_counts(pieces),
+        noted=_summed(pieces, "noted"),
         revision=getattr(get_task(plan.task).source, "revision", ""),
         files=[file for file in files if file["documents"]],
         sources=sources,
@@ -318,13 +320,16 @@ def _pieces(building: Path, plan: Plan) -> list[dict]:
 
 
 def _malformed_counts(pieces: list[dict]) -> dict[str, int]:
-    counts = sum((Counter(piece["malformed"]) for piece in pieces), Counter())
-    return dict(sorted(counts.items()))
+    return _summed(pieces, "malformed")
 
 
 def left_out_counts(pieces: list[dict]) -> dict[str, int]:
     """Setting of the source -> records that it leaves out."""
-    counts = sum((Counter(piece.get("left_out", {})) for piece in pieces), Counter())
+    return _summed(pieces, "left_out")
+
+
+def _summed(pieces: list[dict], name: str) -> dict[str, int]:
+    counts = sum((Counter(piece.get(name, {})) for piece in pieces), Counter())
     return dict(sorted(counts.items()))
 
 

@@ -63,7 +63,7 @@ class Manifest:
     """What a cache holds. tokens: end tokens included; bytes: of text, None if the vocabulary cannot say;
     fingerprint: of the names and checksums of the source files, None if it has none; code: of the preprocessors, hashed;
     malformed: reason -> records that cannot be used; left_out: setting of the source -> records it leaves out;
-    revision: Source.revision when it was made;
+    revision: Source.revision when it was made; noted: what is not learned of conversations, or not as it stood -> conversations;
     weighted: whether each token has a weight, 0 or 1; files: name, tokens, documents,
     size in bytes and sha256 of each; sources: of each source file the name, size, sha256, documents, tokens, malformed
     records, and, if it could not be read to its end, `damaged`, the reason, and `lost_bytes`; `spans`: bytes (begin, end) of
@@ -89,6 +89,7 @@ class Manifest:
     sources: list[dict] = dataclasses.field(default_factory=list)
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
     revision: str = ""
+    noted: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def write(self, directory: Path) -> None:
         # One line a file: some 80 000 files hold the report's 11T tokens, and people read these.

@@ -12,8 +12,11 @@ import tensorflow as tf
 
 from dots_jax.config import UserError
 from dots_jax.data.metrics import language_model_metrics
+from dots_jax.data.sources.conversations import formats
 from dots_jax.data.sources.file_source import FileSource
 from dots_jax.data.tokenizers import chat
+
+_RULES = 2  # of what is learned; a cache of conversations that other rules made is refused (code_identity.py)
 
 
 class ChatTask(seqio.Task):
@@ -50,7 +53,7 @@ def add_chat_task(name: str, source: seqio.DataSource, vocabulary: seqio.Vocabul
     task = ChatTask(
         name,
         source=source,
-        preprocessors=[functools.partial(_encode, task=name, vocabulary=vocabulary, field=field)],
+        preprocessors=[functools.partial(_encode, task=name, vocabulary=vocabulary, field=field, rules=_RULES)],
         output_features={"targets": seqio.Feature(vocabulary, add_eos=True)},
         metric_fns=[language_model_metrics],
     )
@@ -62,17 +65,18 @@ def encode_record(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(targets, weights) of one record, end token included. Raises UserError if it is malformed."""
     try:
-        return encode_messages(record, vocabulary)
+        return encode_messages(formats.from_text(record).messages, vocabulary)
     except chat.MalformedConversation as error:
+        where = "" if error.complete else f"in its field {(error.field or field)!r} "
         raise UserError(
-            f"Task {task!r}: record {number} (from 0) cannot be learned from, since in its field {field!r} {error}: "
+            f"Task {task!r}: record {number} (from 0) cannot be learned from, since {where}{error}: "
             "fix that record, or take it out."
         ) from None
 
 
-def encode_messages(record: bytes, vocabulary: seqio.Vocabulary) -> tuple[np.ndarray, np.ndarray]:
-    """The same. Raises chat.MalformedConversation."""
-    ids, weights = chat.encode(chat.parse(record), vocabulary)
+def encode_messages(messages: list[dict], vocabulary: seqio.Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+    """(targets, weights) of the messages of conversations/formats.py."""
+    ids, weights = chat.encode(messages, vocabulary)
     return np.array([*ids, vocabulary.eos_id], np.int32), np.array([*weights, 0], np.int32)
 
 
@@ -91,7 +95,9 @@ def check_field(task: str, dataset: tf.data.Dataset, field: str) -> None:
         )
 
 
-def _encode(dataset: tf.data.Dataset, task: str, vocabulary: seqio.Vocabulary, field: str) -> tf.data.Dataset:
+def _encode(
+    dataset: tf.data.Dataset, task: str, vocabulary: seqio.Vocabulary, field: str, rules: int
+) -> tf.data.Dataset:
     check_field(task, dataset, field)
 
     def encode(number, example):
