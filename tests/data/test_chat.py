@@ -198,7 +198,9 @@ def conversations_of(rows):
 
 @pytest.mark.parametrize("seq_len", [16, 100, 1000])
 def test_whole_conversations_with_their_weights(add_task, vocab, tmp_path, seq_len):
-    answered = [messages for messages in CONVERSATIONS if any(m["content"] for m in messages if m["role"] == "assistant")]
+    answered = [
+        messages for messages in CONVERSATIONS if any(m["content"] for m in messages if m["role"] == "assistant")
+    ]
     assert len(answered) == len(CONVERSATIONS) - 1
     add_task(answered)
     stream = open_stream(TASK, "train", tmp_path)
