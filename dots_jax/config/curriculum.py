@@ -56,6 +56,8 @@ class Stage:
     warmup_steps: int = 0  # first steps of the stage, over which the rate rises from 0
     microbatch_tokens: int = 0  # tokens of one gradient accumulation step; 0: the batch at once
     untie: Untie | None = None  # how documents are cut and tied; None: not at all
+    too_long: str = "drop"  # of conversations longer than a sequence: drop, truncate, or split at questions
+    sessions: int = 1  # conversations in one document that see each other, as far as they fit seq_len
 
     def __post_init__(self):
         check_types(self)
@@ -64,6 +66,8 @@ class Stage:
         require(self.mixture != "", f"{at}: mixture must name a seqio mixture or task.")
         require_positive(self, "tokens", "seq_len", "learning_rate_start", "learning_rate_end")
         require_one_of(self, "learning_rate_shape", ("constant", "linear", "cosine"))
+        require_one_of(self, "too_long", ("drop", "truncate", "split"))
+        require(self.sessions >= 1, f"{at}: sessions must be at least 1, but is {self.sessions}.")
         require(
             self.learning_rate_shape != "constant" or self.learning_rate_start == self.learning_rate_end,
             f"{at}: a constant learning rate must end where it starts, but goes from {self.learning_rate_start} to "

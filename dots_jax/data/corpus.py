@@ -7,6 +7,7 @@ corpus.sequences[0].rows(range(8))
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -17,6 +18,7 @@ from dots_jax.curriculum.mixture_use import Rates, Size, known_sizes
 from dots_jax.data.cache.token_cache import open_stream
 from dots_jax.data.mixtures import register
 from dots_jax.data.registry import TaskMixture, find_mixture, get_task, task_vocabulary
+from dots_jax.data.sequences.conversation_layout import LayoutRule
 from dots_jax.data.sequences.mixture_sequences import MixtureSequences
 
 VALIDATION_SPLIT = "validation"
@@ -67,14 +69,27 @@ class Corpus:
         sequences = tuple(
             MixtureSequences(
                 data.mixture, data.stage.seq_len, self.seed, self.cache_dir, salt=data.stage.name,
-                untie=data.stage.untie, open_task=open_once,
+                untie=data.stage.untie, layout=LayoutRule(data.stage.too_long, data.stage.sessions), open_task=open_once,
             )
             for data in self.stages
         )  # fmt: skip
+        for data, opened in zip(self.stages, sequences):
+            _say_left_out(data.stage, opened)
         for task in self.validation:
             open_stream(task, VALIDATION_SPLIT, self.cache_dir)
         sizes = {task: Size(tokens) for stage in sequences for task, tokens in stage.tokens.items()}
         return dataclasses.replace(self, sizes=sizes, sequences=sequences)
+
+
+def _say_left_out(stage: Stage, sequences: MixtureSequences) -> None:
+    for task, left_out in sequences.left_out.items():
+        for what, count in left_out.items():
+            of = sequences.documents[task]
+            print(
+                f"Stage {stage.name!r}: of the {of:,} conversations of {task!r}, {count:,} are too long for its sequences of "
+                f"{sequences.window:,} tokens: {what} (Stage.too_long = {stage.too_long!r}).",
+                file=sys.stderr,
+            )
 
 
 def resolve(config: TrainConfig) -> Corpus:

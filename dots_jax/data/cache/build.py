@@ -39,6 +39,7 @@ from dots_jax.data.cache.runs import RunWriter, documents_in_order, run_path
 from dots_jax.data.cache.source_rows import contents as source_rows_contents
 from dots_jax.data.cache.source_rows import source_rows
 from dots_jax.data.registry import get_task, task_vocabulary
+from dots_jax.data.sources import chat_task
 from dots_jax.data.sources.content import Content
 from dots_jax.data.sources.documents import Document, Piece, Reading, commonest, documents_of, user_field
 from dots_jax.data.sources.json_lines import ENDINGS, Malformed
@@ -174,6 +175,9 @@ def write_shard(building: Path, shard: int) -> None:
     }
     if documents:
         row |= write_file(building / "cache" / name, documents, plan.token_dtype, plan.chunk_tokens)
+        if plan.weighted:
+            with atomic_write(building / "cache" / fmt.lengths_name(name), "wb") as file:
+                file.write(np.array([len(d.tokens) for d in documents], "<u4").tobytes())
     write_json(done, row)
 
 
@@ -302,6 +306,7 @@ def finish(building: Path, samples: int) -> fmt.Manifest:
         malformed=_malformed_counts(pieces),
         left_out=left_out_counts(pieces),
         noted=_summed(pieces, "noted"),
+        question_id=chat_task.question_id(get_task(plan.task)),
         revision=getattr(get_task(plan.task).source, "revision", ""),
         files=[file for file in files if file["documents"]],
         sources=sources,

@@ -1,7 +1,7 @@
 """seqio Tasks whose documents are conversations, of which only the assistant's words are learned (chat.py: the template).
 
-A document is one conversation and the end token. Packing puts several into a sequence, apart from each other, and cuts
-only what is longer than a sequence, which then goes on in the next one. The rates of a mixture upsample.
+A document is one conversation and the end token. Packing puts several into a sequence, apart from each other, and has a rule
+for those that are longer than a sequence (sequences/conversation_layout.py).
 """
 
 import functools
@@ -84,6 +84,13 @@ def messages_field(task: seqio.Task) -> str | None:
     """The field of the source's examples with the messages, of a task of `add_chat_task` as it stands; else None."""
     steps = task.preprocessors
     return steps[0].keywords["field"] if [getattr(step, "func", step) for step in steps] == [_encode] else None
+
+
+def question_id(task: seqio.Task) -> int:
+    """The token that opens a message of the user, of a task of `add_chat_task`; else -1."""
+    if messages_field(task) is None:
+        return -1
+    return task.output_features["targets"].vocabulary.special_id(chat.TURNS["user"][0])
 
 
 def check_field(task: str, dataset: tf.data.Dataset, field: str) -> None:
