@@ -121,12 +121,10 @@ def test_by_hand():
 def test_sessions_see_each_other_up_to_the_length():
     documents = [one((1, 0), (n, 1)) for n in (1, 2, 3, 30, 1)]  # 7, 8, 9, 36 and 7 tokens
     layout, rows = rows_of(documents, 40, LayoutRule(sessions=2))
-    segments = sorted(row["segments"].max() for row in rows)
-    assert len(layout) == 2 and segments == [1, 3]  # 7 + 8 and 9 and 7, and 36 alone: 9 + 36 do not fit 40
-    (row,) = [row for row in rows if row["segments"].max() == 3]
-    lengths = sorted(np.bincount(row["segments"])[1:].tolist())
-    assert lengths == [7, 9, 15]
-    for segment in (1, 2, 3):
+    segments = [np.bincount(row["segments"][row["segments"] > 0])[1:].tolist() for row in rows]
+    assert segments == [[36], [7 + 8, 9 + 7]]  # in the order of the stream
+    row = rows[1]
+    for segment in (1, 2):
         here = row["segments"] == segment
         assert row["positions"][here].tolist() == list(range(here.sum()))
     learned = sum(int(row["weights"].sum()) for row in rows)

@@ -1,15 +1,16 @@
 """Which conversations stand in which packed sequence, and what happens to one that is longer than a sequence. Pure numpy.
 
 1. A conversation that is longer than a sequence is dropped, truncated or split (`LayoutRule.too_long`).
-2. With `LayoutRule.sessions` = n, n conversations that follow each other in the stream become one segment, whose later
-   sessions see the earlier ones; fewer if they do not fit a sequence. Each keeps its system message and its end token.
-3. Best-fit decreasing puts the segments into sequences (best_fit.py).
+2. Best-fit decreasing puts the conversations into sequences (best_fit.py), each a segment of its own.
+3. With `LayoutRule.sessions` = n, every n conversations of a sequence are one segment, whose later sessions see the earlier
+   ones; the last segment of a sequence may have fewer. Each session keeps its system message and its end token.
 
 The result depends on the stream alone, so the order of a run stays a function of (seed, index). In no sequence stands a
 learned token without its prompt in front of it in its segment: all that was there, or with `split` the question that it
 answers and all that follows it.
 """
 
+import bisect
 import dataclasses
 from collections import Counter
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from dots_jax.data.sequences.best_fit import best_fit
 
 class LayoutRule(NamedTuple):
     """too_long: `drop`: it is left out; `truncate`: its last turns are; `split`: it goes on in further sequences, at questions of
-    the user. sessions: conversations in one segment."""
+    the user. sessions: conversations in one segment, at most."""
 
     too_long: str = "drop"
     sessions: int = 1
@@ -54,32 +55,33 @@ class Layout:
         return len(self.rows) - 1
 
 
-def truncated(tokens: np.ndarray, weights: np.ndarray, seq_len: int) -> list[Piece]:
-    """The complete turns up to the last answer that is learned and fits; none if the first does not.
+def truncated(tokens: np.ndarray, weights: np.ndarray, seq_len: int) -> tuple[list[Piece], bool]:
+    """The complete turns up to the last answer that is learned and fits, none if the first does not; whether any is lost.
 
     Args: tokens: int [n], of one conversation. weights: 0 or 1 [n], whether each is learned."""
-    closes = _answer_ends(weights)
+    closes = _answer_ends(weights[: seq_len + 1])
     closes = closes[closes <= seq_len]
-    return [Piece(0, int(closes[-1]))] if len(closes) else []
+    end = int(closes[-1]) if len(closes) else 0
+    return [Piece(0, end)] if end else [], np.count_nonzero(weights[end:]) > 0
 
 
-def split(tokens: np.ndarray, weights: np.ndarray, seq_len: int, question_id: int) -> list[Piece]:
-    """Pieces of exchanges, a question and its answers; each takes as many as fit. An exchange that is too long is in none, nor
-    is a piece without a learned token. Nothing is repeated: the system message is in the first piece alone.
+def split(tokens: np.ndarray, weights: np.ndarray, seq_len: int, question_id: int) -> tuple[list[Piece], bool]:
+    """Pieces of exchanges, a question and its answers; each takes as many as fit. An exchange that is too long is in none.
+    Nothing is repeated: the system message is in the first piece alone. And whether any answer is lost.
 
     Args: question_id: the token that opens a message of the user; an exchange begins where it follows a learned token."""
-    after = np.append(0, weights[:-1])
-    edges = [0, *np.flatnonzero((tokens == question_id) & (after == 1)).tolist(), len(tokens)]
-    pieces: list[Piece] = []
-    start = 0
-    for begin, end in zip(edges[:-1], edges[1:]):
-        if end - start > seq_len:
-            pieces.append(Piece(start, begin))
-            start = begin
-        if end - start > seq_len:  # alone
-            start = end
-    pieces.append(Piece(start, len(tokens)))
-    return [one for one in pieces if weights[one.start + 1 : one.end].any()]
+    begins = np.flatnonzero(tokens[1:] == question_id) + 1
+    edges = [0, *begins[weights[begins - 1] == 1].tolist(), len(tokens)]
+    pieces, lost, at = [], False, 0
+    while at < len(edges) - 1:
+        last = bisect.bisect_right(edges, edges[at] + seq_len) - 1  # the furthest edge that fits
+        # In front of every edge but the last stands a learned token.
+        learned = max(last, at + 1) < len(edges) - 1 or np.count_nonzero(weights[edges[at] :]) > 0
+        if last > at and learned:
+            pieces.append(Piece(edges[at], edges[last]))
+        lost = lost or (last == at and learned)
+        at = max(last, at + 1)
+    return pieces, lost
 
 
 def _answer_ends(weights: np.ndarray) -> np.ndarray:
@@ -110,51 +112,35 @@ def lay_out(
     cut: list[tuple[int, int, int]] = []  # (conversation, start, length)
     for number in long.tolist() if rule.too_long != "drop" else ():
         tokens, weights = read(int(starts[number]), int(lengths[number]))
-        pieces = (
+        pieces, lost = (
             truncated(tokens, weights, seq_len)
             if rule.too_long == "truncate"
             else split(tokens, weights, seq_len, question_id)
         )
         cut += [(number, int(starts[number]) + one.start, one.end - one.start) for one in pieces]
-        left_out[_what(rule, pieces, weights)] += 1
+        if lost:
+            left_out[_what(rule, pieces)] += 1
     if rule.too_long == "drop" and len(long):
         left_out["longer than a sequence"] = len(long)
-    left_out.pop("", None)
     if len(long):
         kept = np.flatnonzero(lengths <= seq_len)
         more = np.array(cut, np.int64).reshape(-1, 3)
         order = np.argsort(np.concatenate([kept, more[:, 0]]), kind="stable")  # of the stream
         starts = np.concatenate([starts[kept], more[:, 1]])[order]
         lengths = np.concatenate([lengths[kept], more[:, 2]])[order]
-    segment_of = _segments(lengths, rule.sessions, seq_len)
-    row_of = best_fit(np.bincount(segment_of, weights=lengths).astype(np.int64), seq_len)[segment_of]
-    order = np.argsort(row_of, kind="stable")
-    segments = segment_of[order]
-    ends_segment = np.append(segments[:-1] != segments[1:], True) if len(order) else np.zeros(0, bool)
-    rows = np.concatenate([[0], np.cumsum(np.bincount(row_of))]) if len(order) else np.zeros(1, np.int64)
+    row_of = best_fit(lengths, seq_len)
+    order = np.argsort(row_of, kind="stable")  # in a sequence, the order of the stream
+    counts = np.bincount(row_of) if len(order) else np.zeros(0, np.int64)
+    rows = np.concatenate([[0], np.cumsum(counts)])
+    place = np.arange(len(order)) - np.repeat(rows[:-1], counts)
+    ends_segment = (place % rule.sessions == rule.sessions - 1) | (place == np.repeat(counts, counts) - 1)
     return Layout(starts[order], lengths[order], ends_segment, rows, dict(sorted(left_out.items())))
 
 
-def _what(rule: LayoutRule, pieces: list[Piece], weights: np.ndarray) -> str:
-    """What is in no sequence of a conversation that was cut; "" if every learned token is in one."""
-    learned = sum(int(weights[one.start : one.end].sum()) for one in pieces)
-    if learned == weights.sum():
-        return ""
+def _what(rule: LayoutRule, pieces: list[Piece]) -> str:
+    """What is lost of a conversation of which some is."""
     if not pieces:
         return "longer than a sequence, their first answer included"
     return (
         "cut behind the last answer that fits" if rule.too_long == "truncate" else "an exchange longer than a sequence"
     )
-
-
-def _segments(lengths: np.ndarray, sessions: int, seq_len: int) -> np.ndarray:
-    """The segment of each piece: as many as `sessions` one after the other, as long as they fit a sequence."""
-    if sessions == 1:
-        return np.arange(len(lengths))
-    found, segment, held, room = np.empty(len(lengths), np.int64), -1, sessions, 0
-    for number, length in enumerate(lengths.tolist()):
-        if held == sessions or length > room:
-            segment, held, room = segment + 1, 0, seq_len
-        found[number] = segment
-        held, room = held + 1, room - length
-    return found
