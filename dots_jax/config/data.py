@@ -245,17 +245,32 @@ class Mixture:
     """A seqio mixture, of tasks, sources and groups."""
 
     name: str  # a plain word
-    rates: tuple[tuple[str, float], ...]  # ((task or group, rate), ...), whose proportions are shares of the tokens
+    rates: tuple[
+        tuple[str, float], ...
+    ] = ()  # ((task or group, rate), ...), whose proportions are shares of the tokens
+    repeats: tuple[
+        tuple[str, int], ...
+    ] = ()  # instead of rates: ((task, times), ...): how often each is read while the mixture is read once
 
     def __post_init__(self):
         check_types(self)
         at = f"Mixture {self.name!r}"
         require(self.name.isidentifier(), f"{at}: the name must be a plain word.")
-        require(self.rates != (), f"{at}: rates must name at least one task.")
-        names = [name for name, _ in self.rates]
-        require(len(set(names)) == len(names), f"{at}: rates name a task twice.")
+        require(
+            (self.rates != ()) != (self.repeats != ()),
+            f"{at}: rates must name at least one task, or repeats in its place.",
+        )
+        names = self.names
+        require(len(set(names)) == len(names), f"{at}: {'rates' if self.rates else 'repeats'} name a task twice.")
+        for name, times in self.repeats:
+            require(times >= 1, f"{at}: {name!r} must be repeated at least 1 time, but is {times}.")
         for name, rate in self.rates:
             require(0 < rate < math.inf, f"{at}: the rate of {name!r} must be above 0, but is {rate}.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of its tasks and groups."""
+        return tuple(name for name, _ in self.rates or self.repeats)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

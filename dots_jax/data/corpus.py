@@ -8,7 +8,7 @@ corpus.sequences[0].rows(range(8))
 import dataclasses
 import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 import seqio
@@ -55,7 +55,8 @@ class Corpus:
     @property
     def rates(self) -> Rates:
         """Mixture -> task -> share."""
-        return {data.mixture.name: data.rates for data in self.stages}
+        opened = {stage.name: stage.rates for stage in self.sequences}  # of repeats, the shares are known by then
+        return {data.mixture.name: opened.get(data.mixture.name, data.rates) for data in self.stages}
 
     def open(self) -> "Corpus":
         """The same corpus with the sequences of every stage and with exact sizes.
@@ -66,19 +67,37 @@ class Corpus:
         Raises UserError as `open_stream` does.
         """
         open_once = functools.cache(open_stream)
-        sequences = tuple(
-            MixtureSequences(
-                data.mixture, data.stage.seq_len, self.seed, self.cache_dir, salt=data.stage.name,
-                untie=data.stage.untie, layout=LayoutRule(data.stage.too_long, data.stage.sessions), open_task=open_once,
-            )
-            for data in self.stages
-        )  # fmt: skip
+        sequences = tuple(self._opened(data, open_once) for data in self.stages)
         for data, opened in zip(self.stages, sequences):
             _say_left_out(data.stage, opened)
         for task in self.validation:
             open_stream(task, VALIDATION_SPLIT, self.cache_dir)
         sizes = {task: Size(tokens) for stage in sequences for task, tokens in stage.tokens.items()}
         return dataclasses.replace(self, sizes=sizes, sequences=sequences)
+
+    def _opened(self, data: StageData, open_task: Callable = open_stream) -> MixtureSequences:
+        return MixtureSequences(
+            data.mixture, data.stage.seq_len, self.seed, self.cache_dir, salt=data.stage.name, untie=data.stage.untie,
+            layout=LayoutRule(data.stage.too_long, data.stage.sessions), epochs=data.stage.epochs, open_task=open_task,
+        )  # fmt: skip
+
+    def with_lengths(self) -> "Corpus":
+        """The same corpus, whose stages in epochs have the tokens of their sequences. Makes the token caches of those stages.
+
+        Raises UserError as `open` does, and for tokens that a stage states next to its epochs and that are others."""
+        stages = []
+        for data in self.stages:
+            stage = data.stage
+            if stage.epochs:
+                tokens = self._opened(data).length * stage.seq_len
+                if stage.tokens not in (0, tokens):
+                    raise UserError(
+                        f"Stage {stage.name!r}: {stage.epochs:g} epochs are {tokens:,} tokens with the last sequences, but tokens "
+                        f"says {stage.tokens:,}: leave out one of the two."
+                    )
+                data = dataclasses.replace(data, stage=dataclasses.replace(stage, tokens=tokens))
+            stages.append(data)
+        return dataclasses.replace(self, stages=tuple(stages))
 
 
 def _say_left_out(stage: Stage, sequences: MixtureSequences) -> None:
