@@ -26,7 +26,9 @@ from dots_jax.human import human
 def plan(config: TrainConfig, picture: str | None = None) -> str:
     """The plan as text; `picture`: a file to draw it into."""
     sizes = known_sizes(config.data)
-    config = dataclasses.replace(config, stages=with_estimated_tokens(config.stages, config.data, sizes))
+    if any(stage.epochs for stage in config.stages):
+        stages = with_estimated_tokens(config.stages, config.data, sizes)
+        config = dataclasses.replace(config, stages=stages)
     schedule, rates = Schedule(config.stages), declared_rates(config.data, config.stages, sizes)
     if picture:
         from dots_jax.curriculum.picture import draw

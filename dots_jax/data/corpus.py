@@ -37,6 +37,11 @@ class StageData:
         return self.mixture.rates
 
     @property
+    def needs_sizes(self) -> bool:
+        """Whether its length or its shares come from the sizes of its tasks."""
+        return self.stage.epochs > 0 or (len(self.rates) > 1 and self.mixture.repeats != {})
+
+    @property
     def vocab_size(self) -> int:
         return self.mixture.vocabulary.vocab_size
 
@@ -55,8 +60,7 @@ class Corpus:
     @property
     def rates(self) -> Rates:
         """Mixture -> task -> share."""
-        opened = {stage.name: stage.rates for stage in self.sequences}  # of repeats, the shares are known by then
-        return {data.mixture.name: opened.get(data.mixture.name, data.rates) for data in self.stages}
+        return {data.mixture.name: data.rates for data in self.stages}
 
     def open(self) -> "Corpus":
         """The same corpus with the sequences of every stage and with exact sizes.
@@ -82,14 +86,18 @@ class Corpus:
         )  # fmt: skip
 
     def with_lengths(self) -> "Corpus":
-        """The same corpus, whose stages in epochs have the tokens of their sequences. Makes the token caches of those stages.
+        """The same corpus, whose stages in epochs have the tokens of their sequences, and whose repeats are shares. Makes the
+        token caches of those stages.
 
         Raises UserError as `open` does, and for tokens that a stage states next to its epochs and that are others."""
         stages = []
         for data in self.stages:
             stage = data.stage
+            if data.needs_sizes:
+                opened = self._opened(data)
+                data = dataclasses.replace(data, mixture=dataclasses.replace(data.mixture, rates=opened.rates))
             if stage.epochs:
-                tokens = self._opened(data).length * stage.seq_len
+                tokens = opened.length * stage.seq_len
                 if stage.tokens not in (0, tokens):
                     raise UserError(
                         f"Stage {stage.name!r}: {stage.epochs:g} epochs are {tokens:,} tokens with the last sequences, but tokens "

@@ -34,7 +34,7 @@ def prepare(config: TrainConfig, options: RunOptions) -> Run:
     require_agreement({"the settings of the run": config, **software()})
     config = config.for_devices(jax.device_count())
     corpus = resolve(config)
-    if any(stage.epochs for stage in config.stages):
+    if any(data.needs_sizes for data in corpus.stages):
         corpus = once_per_process(corpus.with_lengths)
         config = dataclasses.replace(config, stages=tuple(data.stage for data in corpus.stages))
     schedule = Schedule(config.stages)

@@ -110,6 +110,11 @@ def test_repeats_are_exact(data):
     assert found == Counter({f"maths{i}": 6 for i in range(37)} | {f"talk{i}": 2 for i in range(401)})
     used = uses(schedule, corpus.rates, corpus.sizes, declared_repeats(data))
     assert {use.source: use.epochs for use in used} == {"maths": 6.0, "talk": 2.0}
+    total = sequences.length / 2
+    assert {use.source: use.share for use in used} == {
+        "maths": 3 * windows["maths"] / total,
+        "talk": windows["talk"] / total,
+    }
     ledger = TokenLedger(schedule, corpus.sequences).total(schedule.num_steps)
     assert {source: part["epochs"] for source, part in ledger.items()} == {"maths": 6.0, "talk": 2.0}
     again = opened(data, mixture="phase_one", epochs=2.0)[1].sequences[0]
