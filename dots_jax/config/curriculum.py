@@ -46,7 +46,8 @@ class Stage:
     """One stage of the curriculum (report, section 3). `gin/schedules/dots142b.gin` holds the published ones."""
 
     name: str  # a plain word: metrics and folders carry it
-    tokens: int  # length of the stage
+    tokens: int = 0  # length of the stage; 0: `epochs` say it
+    epochs: float = 0.0  # length in passes over a task or a mixture with repeats; 0: `tokens` say it
     mixture: str  # name of a seqio mixture or task
     seq_len: int  # tokens of a packed sequence
     batch_tokens: tuple[tuple[int, int], ...]  # ((from, size), ...): from that token of the stage on, tokens of a step
@@ -56,14 +57,23 @@ class Stage:
     warmup_steps: int = 0  # first steps of the stage, over which the rate rises from 0
     microbatch_tokens: int = 0  # tokens of one gradient accumulation step; 0: the batch at once
     untie: Untie | None = None  # how documents are cut and tied; None: not at all
+    too_long: str = "drop"  # of conversations longer than a sequence: drop, truncate, or split at questions
+    sessions: int = 1  # conversations in one document that see each other, as far as they fit seq_len
 
     def __post_init__(self):
         check_types(self)
         at = f"Stage {self.name!r}"
         require(self.name.isidentifier(), f"{at}: the name must be a plain word, since metrics and folders carry it.")
         require(self.mixture != "", f"{at}: mixture must name a seqio mixture or task.")
-        require_positive(self, "tokens", "seq_len", "learning_rate_start", "learning_rate_end")
+        require_positive(self, "seq_len", "learning_rate_start", "learning_rate_end")
+        require_not_negative(self, "tokens", "epochs")
+        require(
+            self.tokens > 0 or self.epochs > 0, f"{at}: tokens or epochs must be above 0, to say how long the stage is."
+        )
+        require(math.isfinite(self.epochs), f"{at}: epochs must be a number, but is {self.epochs}.")
         require_one_of(self, "learning_rate_shape", ("constant", "linear", "cosine"))
+        require_one_of(self, "too_long", ("drop", "truncate", "split"))
+        require(self.sessions >= 1, f"{at}: sessions must be at least 1, but is {self.sessions}.")
         require(
             self.learning_rate_shape != "constant" or self.learning_rate_start == self.learning_rate_end,
             f"{at}: a constant learning rate must end where it starts, but goes from {self.learning_rate_start} to "
@@ -78,7 +88,10 @@ class Stage:
     def _check_batches(self, at: str) -> None:
         starts = [start for start, _ in self.batch_tokens]
         require(
-            bool(starts) and starts[0] == 0 and starts == sorted(set(starts)) and starts[-1] < self.tokens,
+            bool(starts)
+            and starts[0] == 0
+            and starts == sorted(set(starts))
+            and (self.tokens == 0 or starts[-1] < self.tokens),
             f"{at}: batch_tokens must be ((0, size), (from, size), ...) with rising `from` inside the stage, "
             f"but is {self.batch_tokens}.",
         )

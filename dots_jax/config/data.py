@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from dots_jax.config.checks import check_types, expand_home, home_path, require, require_not_negative, require_one_of
-from dots_jax.config.records import FileSet, RecordRule, parse_predicate
+from dots_jax.config.records import CONVERSATION_FORMATS, FileSet, RecordRule, parse_predicate
 
 _OF_A_GLOB = (
     "field",
@@ -56,6 +56,10 @@ class Source:
     repeat_steps: tuple[tuple[int, int], ...] = ()  # ((from, times), ...): by that count; empty: as often as it says
     documents: int = 0  # records that its split `train` must have, those that are not used among them; 0: unknown
     kind: str = "text"  # `text`, or `conversation`: messages as JSON
+    format: str = ""  # of files: the shape of a conversation, as `sharegpt`, or `auto`; empty: `field` holds messages
+    field_map: tuple[
+        tuple[str, str], ...
+    ] = ()  # of files: a conversation of several fields, ((role, field), ...) in its order, as (('user', 'q'), ('assistant', 'a'))
     language: str = ""  # for reports only; empty: none, as of code
     group: str = ""  # for reports and pictures only; empty: the name
     tokens: int = 0  # an estimate, for plans made before the token cache and for the weights of groups; 0: unknown
@@ -84,6 +88,7 @@ class Source:
             self.where == () or (self.tfds != "" and len(self.where) == 2),
             f"{at}: where must be (field, pattern), and is for tfds; but is {self.where}; files have filters.",
         )
+        self._check_format(at)
         require_one_of(self, "kind", ("text", "conversation"))
         require(self.kind == "text" or self.where == (), f"{at}: where is for kind 'text'.")
         require_not_negative(
@@ -117,6 +122,26 @@ class Source:
             f"{', '.join(sorted(splits)) or 'none'}.",
         )
         self._check_rules(at)
+
+    def _check_format(self, at: str) -> None:
+        if self.field_map and not self.format:
+            object.__setattr__(self, "format", "field_map")
+        if not self.format:
+            return
+        object.__setattr__(self, "kind", "conversation")
+        require_one_of(self, "format", (*CONVERSATION_FORMATS, "auto", "field_map"))
+        require(self.files != (), f"{at}: format and field_map are for files.")
+        roles = [role for role, _ in self.field_map]
+        good = set(roles) <= {"system", "user", "assistant"} and "assistant" in roles and "system" not in roles[1:]
+        require(
+            (self.format == "field_map") == (roles != []) and (roles == [] or good),
+            f"{at}: format 'field_map' needs field_map = ((role, field), ...), whose roles are system (the first alone), user and "
+            f"assistant, with one of assistant at least; but it is {self.field_map}.",
+        )
+        require(
+            self.field == "text" or self.format in CONVERSATION_FORMATS,
+            f"{at}: format {self.format!r} finds its fields itself: leave out field.",
+        )
 
     def _checked_entry(self, at: str, entry: tuple) -> tuple:
         names = [one for one in entry[:2] if isinstance(one, str)]
@@ -164,6 +189,8 @@ class Source:
             "held_out",
             "repeat_field",
             "repeat_steps",
+            "format",
+            "field_map",
         )
         return RecordRule(**given, filters=filters, **{name: getattr(self, name) for name in same})
 
@@ -218,17 +245,32 @@ class Mixture:
     """A seqio mixture, of tasks, sources and groups."""
 
     name: str  # a plain word
-    rates: tuple[tuple[str, float], ...]  # ((task or group, rate), ...), whose proportions are shares of the tokens
+    rates: tuple[
+        tuple[str, float], ...
+    ] = ()  # ((task or group, rate), ...), whose proportions are shares of the tokens
+    repeats: tuple[
+        tuple[str, int], ...
+    ] = ()  # instead of rates: ((task, times), ...): how often each is read while the mixture is read once
 
     def __post_init__(self):
         check_types(self)
         at = f"Mixture {self.name!r}"
         require(self.name.isidentifier(), f"{at}: the name must be a plain word.")
-        require(self.rates != (), f"{at}: rates must name at least one task.")
-        names = [name for name, _ in self.rates]
-        require(len(set(names)) == len(names), f"{at}: rates name a task twice.")
+        require(
+            (self.rates != ()) != (self.repeats != ()),
+            f"{at}: rates must name at least one task, or repeats in its place.",
+        )
+        names = self.names
+        require(len(set(names)) == len(names), f"{at}: {'rates' if self.rates else 'repeats'} name a task twice.")
+        for name, times in self.repeats:
+            require(times >= 1, f"{at}: {name!r} must be repeated at least 1 time, but is {times}.")
         for name, rate in self.rates:
             require(0 < rate < math.inf, f"{at}: the rate of {name!r} must be above 0, but is {rate}.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of its tasks and groups."""
+        return tuple(name for name, _ in self.rates or self.repeats)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,12 @@ import typing
 from dots_jax.config.checks import UserError, require
 
 TEXT_HASH = "sha256(text)"  # in Source.exclude: the hash of the text itself, in hex
+# Of each Source.format, the field of a record that it reads first.
+CONVERSATION_FORMATS = {
+    "messages": "messages", "sharegpt": "conversations", "alpaca": "instruction", "prompt_completion": "prompt",
+    "moss": "chat", "coig": "conversations", "belle": "instruction", "oasst": "prompt", "dolly": "instruction",
+    "gsm8k": "question",
+}  # fmt: skip
 _PATH = r"[^\s'\"()<>=!,]+"
 _PREDICATE = re.compile(
     rf"({_PATH})\s*(<=|>=|==|!=|<|>|\bnot\s+in\b|\bin\b|\bnot\s+startswith\b|\bstartswith\b)(?!=)\s*(.+)"
@@ -150,6 +156,10 @@ class RecordRule:
     is_held_out: bool = False  # whether this is the rule of that split
     repeat_field: str = ""
     repeat_steps: tuple[tuple[int, int], ...] = ()
+    format: str = (
+        ""  # of a conversation: one of CONVERSATION_FORMATS, `auto` or `field_map`; "": the field holds messages
+    )
+    field_map: tuple[tuple[str, str], ...] = ()  # ((role, path), ...)
 
     def check(self, where: str) -> None:
         require(self.field != "", f"{where}: field must name the field of a record that holds its text.")

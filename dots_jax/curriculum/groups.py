@@ -26,19 +26,30 @@ def resolved(data: DataConfig, stages: tuple[Stage, ...] = ()) -> DataConfig:
     if not data.groups and not capped:
         return data
     tree = _Groups(data)
-    rates = {mixture.name: tree.flat(mixture.rates) for mixture in data.mixtures}
+    repeated = tuple(mixture for mixture in data.mixtures if mixture.repeats)
+    for mixture in repeated:
+        tree.check_sources(mixture)
+    rates = {mixture.name: tree.flat(mixture.rates) for mixture in data.mixtures if mixture.rates}
     rates = {group.name: tree.flat([(group.name, 1.0)]) for group in data.groups} | rates
     if capped:
         _cap(rates, tree, capped, stages)
     mixtures = tuple(Mixture(name=name, rates=tuple(parts.items())) for name, parts in rates.items())
     sources = tuple(dataclasses.replace(source, max_epochs=0.0, overflow="") for source in data.sources)
-    return dataclasses.replace(data, sources=sources, groups=(), mixtures=mixtures)
+    return dataclasses.replace(data, sources=sources, groups=(), mixtures=(*mixtures, *repeated))
 
 
 class _Groups:
     def __init__(self, data: DataConfig):
         self._sources = {source.name: source for source in data.sources}
         self._groups = {group.name: group for group in data.groups}
+
+    def check_sources(self, mixture: Mixture) -> None:
+        """Raises UserError if a mixture with repeats names a group."""
+        for name in mixture.names:
+            if name in self._groups:
+                raise UserError(
+                    f"Mixture {mixture.name!r}: repeats count passes over a source, but {name!r} is a group."
+                )
 
     def flat(self, rates) -> dict[str, float]:
         """((name, rate), ...) -> source -> rate."""

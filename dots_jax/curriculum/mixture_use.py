@@ -6,10 +6,12 @@ How large a source is comes from its token cache, or from the estimate in its So
 import dataclasses
 import glob
 import json
+import math
+import types
 from collections.abc import Mapping
 from fractions import Fraction
 
-from dots_jax.config import DataConfig, Stage
+from dots_jax.config import DataConfig, Stage, UserError
 from dots_jax.curriculum.groups import resolved
 from dots_jax.curriculum.stages import Schedule
 from dots_jax.storage import find_files, open_file
@@ -47,12 +49,44 @@ def exact_shares(rates: Mapping[str, float]) -> dict[str, Fraction]:
     return {name: rate / total for name, rate in exact.items()}
 
 
-def declared_rates(data: DataConfig, stages: tuple[Stage, ...] = ()) -> dict[str, dict[str, Fraction]]:
+def declared_rates(
+    data: DataConfig, stages: tuple[Stage, ...] = (), sizes: Mapping[str, Size] | None = None
+) -> dict[str, dict[str, Fraction]]:
     """The shares of each mixture that a gin file declares, and of each source that a stage names directly: what a plan
-    knows without seqio. A run takes them from the registry (data/corpus.py). stages: of the run, for caps (groups.py)."""
+    knows without seqio. A run takes them from the registry (data/corpus.py). stages: of the run, for caps (groups.py).
+    sizes: for mixtures with repeats, which are left out where a size is not known."""
     data = resolved(data, stages)
     rates = {source.name: {source.name: Fraction(1)} for source in data.sources}
-    return rates | {mixture.name: exact_shares(dict(mixture.rates)) for mixture in data.mixtures}
+    rates |= {mixture.name: exact_shares(dict(mixture.rates)) for mixture in data.mixtures if mixture.rates}
+    for name, repeats_of in declared_repeats(data).items():
+        if name not in rates and all(source in (sizes or {}) for source in repeats_of):
+            rates[name] = exact_shares({source: n * sizes[source].tokens for source, n in repeats_of.items()})
+    return rates
+
+
+def declared_repeats(data: DataConfig) -> dict[str, dict[str, int]]:
+    """Of each mixture with repeats, and of each source that a stage names directly, how often a source is read in one pass."""
+    alone = {source.name: {source.name: 1} for source in data.sources}
+    return alone | {mixture.name: dict(mixture.repeats) for mixture in data.mixtures if mixture.repeats}
+
+
+def with_estimated_tokens(stages: tuple[Stage, ...], data: DataConfig, sizes: Mapping[str, Size]) -> tuple[Stage, ...]:
+    """Stages in epochs with the tokens that these sizes say, up to padding and conversations that are too long; a run takes them
+    from its sequences. Raises UserError for a size that is not known."""
+    repeats_of, found = declared_repeats(data), []
+    for stage in stages:
+        if stage.epochs and not stage.tokens:
+            parts = repeats_of.get(stage.mixture, {stage.mixture: 1})
+            missing = [source for source in parts if source not in sizes]
+            if missing:
+                raise UserError(
+                    f"Stage {stage.name!r}: how long {stage.epochs:g} epochs are is not known before the size of "
+                    f"{', '.join(missing)} is: make the token cache (dots cache), or set Source.tokens."
+                )
+            tokens = stage.epochs * sum(times * sizes[source].tokens for source, times in parts.items())
+            stage = dataclasses.replace(stage, tokens=math.ceil(tokens / stage.window_tokens) * stage.seq_len)
+        found.append(stage)
+    return tuple(found)
 
 
 def known_sizes(data: DataConfig) -> dict[str, Size]:
@@ -68,9 +102,14 @@ def known_sizes(data: DataConfig) -> dict[str, Size]:
     return sizes
 
 
-def uses(schedule: Schedule, rates: Rates, sizes: Mapping[str, Size]) -> list[Use]:
+def uses(
+    schedule: Schedule,
+    rates: Rates,
+    sizes: Mapping[str, Size],
+    repeated: Mapping[str, Mapping[str, int]] = types.MappingProxyType({}),
+) -> list[Use]:
     """What every stage reads of every source of its mixture, in the order of the run; stages of unknown rates are left
-    out."""
+    out. repeated: declared_repeats, for stages in epochs: their passes are those that they state."""
     found = []
     for stage, stage_tokens in zip(schedule.stages, schedule.stage_tokens):
         for source, share in rates.get(stage.mixture, {}).items():
@@ -78,7 +117,10 @@ def uses(schedule: Schedule, rates: Rates, sizes: Mapping[str, Size]) -> list[Us
             read = tokens * stage.window_tokens / stage.seq_len
             size = sizes.get(source)
             epochs = read / size.tokens if size else None
-            found.append(Use(stage.name, source, float(share), tokens, read, epochs, bool(size and size.exact)))
+            if stage.epochs:
+                epochs = stage.epochs * repeated.get(stage.mixture, {}).get(source, 1)
+            exact = bool(stage.epochs or (size and size.exact))
+            found.append(Use(stage.name, source, float(share), tokens, read, epochs, exact))
     return found
 
 

@@ -55,6 +55,7 @@ class Schedule:
         self.stages = stages
         self.segments: list[Segment] = []
         self.stage_tokens: list[int] = []  # of each stage, in complete batches
+        self._last_batches: list[int] = []  # tokens of each stage's last step
         step = sequence = token = 0
         for index, stage in enumerate(stages):
             stage_step = stage_sequence = stage_token = 0
@@ -72,6 +73,7 @@ class Schedule:
                 sequence, stage_sequence = sequence + num_steps * batch_size, stage_sequence + num_steps * batch_size
                 token, stage_token = token + num_steps * batch_tokens, stage_token + num_steps * batch_tokens
             self.stage_tokens.append(stage_token)
+            self._last_batches.append(self.segments[-1].batch_size * stage.seq_len if stage_token else 0)
         self.num_steps, self.num_sequences, self.num_tokens = step, sequence, token
         self._first_steps = [segment.first_step for segment in self.segments]
 
@@ -123,7 +125,9 @@ class Schedule:
         if stage_step < stage.warmup_steps:
             return warmup(stage.learning_rate_start, stage_step, stage.warmup_steps)
         warm_tokens = self._tokens_of_first_steps(segment.stage_index, stage.warmup_steps)
-        span = max(1, self.stage_tokens[segment.stage_index] - warm_tokens)
+        # Of a stage with epochs, the last step has the end value itself; of one in tokens, the place behind the last step.
+        last = self._last_batches[segment.stage_index] if stage.epochs else 0
+        span = max(1, self.stage_tokens[segment.stage_index] - last - warm_tokens)
         progress = (stage_token - warm_tokens) / span
         return decay(stage.learning_rate_shape, stage.learning_rate_start, stage.learning_rate_end, progress)
 

@@ -4,24 +4,38 @@ Standard library only, so that a plan costs a second on any machine. How large a
 or from the estimate in its Source; where neither exists the plan shows `?`.
 """
 
+import dataclasses
 from collections.abc import Mapping
 
 from dots_jax.config import Source, TrainConfig
-from dots_jax.curriculum.mixture_use import Rates, Size, Use, declared_rates, known_sizes, repeats, uses
+from dots_jax.curriculum.mixture_use import (
+    Rates,
+    Size,
+    Use,
+    declared_rates,
+    declared_repeats,
+    known_sizes,
+    repeats,
+    uses,
+    with_estimated_tokens,
+)
 from dots_jax.curriculum.stages import Schedule
 from dots_jax.human import human
 
 
 def plan(config: TrainConfig, picture: str | None = None) -> str:
     """The plan as text; `picture`: a file to draw it into."""
-    schedule, sizes = Schedule(config.stages), known_sizes(config.data)
-    rates = declared_rates(config.data, config.stages)
+    sizes = known_sizes(config.data)
+    if any(stage.epochs for stage in config.stages):
+        stages = with_estimated_tokens(config.stages, config.data, sizes)
+        config = dataclasses.replace(config, stages=stages)
+    schedule, rates = Schedule(config.stages), declared_rates(config.data, config.stages, sizes)
     if picture:
         from dots_jax.curriculum.picture import draw
 
         draw(config, schedule, rates, picture)
     total = f"tokens      {schedule.num_tokens:,} in {schedule.num_steps:,} steps, {schedule.num_sequences:,} sequences"
-    used = uses(schedule, rates, sizes)
+    used = uses(schedule, rates, sizes, declared_repeats(config.data))
     warnings = repeats(used, config.data.max_epochs)
     kinds = kind_lines(config, used)
     return "\n".join([total, *schedule_lines(config, schedule, rates, sizes), *kinds, *warnings])
@@ -32,7 +46,10 @@ def plan(config: TrainConfig, picture: str | None = None) -> str:
 
 def schedule_lines(config: TrainConfig, schedule: Schedule, rates: Rates, sizes: Mapping[str, Size]) -> list[str]:
     """The table of stages, and under it the table of their sources."""
-    return [*stage_lines(schedule), *source_lines(config, schedule, uses(schedule, rates, sizes))]
+    return [
+        *stage_lines(schedule),
+        *source_lines(config, schedule, uses(schedule, rates, sizes, declared_repeats(config.data))),
+    ]
 
 
 def stage_lines(schedule: Schedule) -> list[str]:

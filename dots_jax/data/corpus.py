@@ -7,7 +7,8 @@ corpus.sequences[0].rows(range(8))
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 import seqio
@@ -17,6 +18,7 @@ from dots_jax.curriculum.mixture_use import Rates, Size, known_sizes
 from dots_jax.data.cache.token_cache import open_stream
 from dots_jax.data.mixtures import register
 from dots_jax.data.registry import TaskMixture, find_mixture, get_task, task_vocabulary
+from dots_jax.data.sequences.conversation_layout import LayoutRule
 from dots_jax.data.sequences.mixture_sequences import MixtureSequences
 
 VALIDATION_SPLIT = "validation"
@@ -33,6 +35,11 @@ class StageData:
     def rates(self) -> Mapping[str, Fraction]:
         """Task -> share of the stage's sequences."""
         return self.mixture.rates
+
+    @property
+    def needs_sizes(self) -> bool:
+        """Whether its length or its shares come from the sizes of its tasks."""
+        return self.stage.epochs > 0 or (len(self.rates) > 1 and self.mixture.repeats != {})
 
     @property
     def vocab_size(self) -> int:
@@ -64,17 +71,52 @@ class Corpus:
         Raises UserError as `open_stream` does.
         """
         open_once = functools.cache(open_stream)
-        sequences = tuple(
-            MixtureSequences(
-                data.mixture, data.stage.seq_len, self.seed, self.cache_dir, salt=data.stage.name,
-                untie=data.stage.untie, open_task=open_once,
-            )
-            for data in self.stages
-        )  # fmt: skip
+        sequences = tuple(self._opened(data, open_once) for data in self.stages)
+        for data, opened in zip(self.stages, sequences):
+            _say_left_out(data.stage, opened)
         for task in self.validation:
             open_stream(task, VALIDATION_SPLIT, self.cache_dir)
         sizes = {task: Size(tokens) for stage in sequences for task, tokens in stage.tokens.items()}
         return dataclasses.replace(self, sizes=sizes, sequences=sequences)
+
+    def _opened(self, data: StageData, open_task: Callable = open_stream) -> MixtureSequences:
+        return MixtureSequences(
+            data.mixture, data.stage.seq_len, self.seed, self.cache_dir, salt=data.stage.name, untie=data.stage.untie,
+            layout=LayoutRule(data.stage.too_long, data.stage.sessions), epochs=data.stage.epochs, open_task=open_task,
+        )  # fmt: skip
+
+    def with_lengths(self) -> "Corpus":
+        """The same corpus, whose stages in epochs have the tokens of their sequences, and whose repeats are shares. Makes the
+        token caches of those stages.
+
+        Raises UserError as `open` does, and for tokens that a stage states next to its epochs and that are others."""
+        stages = []
+        for data in self.stages:
+            stage = data.stage
+            if data.needs_sizes:
+                opened = self._opened(data)
+                data = dataclasses.replace(data, mixture=dataclasses.replace(data.mixture, rates=opened.rates))
+            if stage.epochs:
+                tokens = opened.length * stage.seq_len
+                if stage.tokens not in (0, tokens):
+                    raise UserError(
+                        f"Stage {stage.name!r}: {stage.epochs:g} epochs are {tokens:,} tokens with the last sequences, but tokens "
+                        f"says {stage.tokens:,}: leave out one of the two."
+                    )
+                data = dataclasses.replace(data, stage=dataclasses.replace(stage, tokens=tokens))
+            stages.append(data)
+        return dataclasses.replace(self, stages=tuple(stages))
+
+
+def _say_left_out(stage: Stage, sequences: MixtureSequences) -> None:
+    for task, left_out in sequences.left_out.items():
+        for what, count in left_out.items():
+            of = sequences.documents[task]
+            print(
+                f"Stage {stage.name!r}: of the {of:,} conversations of {task!r}, {count:,} are too long for its sequences of "
+                f"{sequences.window:,} tokens: {what} (Stage.too_long = {stage.too_long!r}).",
+                file=sys.stderr,
+            )
 
 
 def resolve(config: TrainConfig) -> Corpus:

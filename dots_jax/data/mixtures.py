@@ -51,7 +51,7 @@ def register(data: DataConfig, stages: tuple[Stage, ...] = ()) -> None:
             _OURS[source.name] = definition
     for mixture in data.mixtures:
         # A seqio Mixture holds its Tasks, so it is as old as they are.
-        parts = tuple(_OURS.get(name) for name, _ in mixture.rates)
+        parts = tuple(_OURS.get(name) for name in mixture.names)
         if not _is_there(mixture.name, (mixture, parts)):
             _add_mixture(mixture)
             _OURS[mixture.name] = (mixture, parts)
@@ -126,10 +126,13 @@ def _origin(source: Source) -> seqio.DataSource:
 
 def _add_mixture(mixture: Mixture) -> None:
     known = seqio.TaskRegistry.names()
-    missing = [name for name, _ in mixture.rates if name not in known]
+    missing = [name for name in mixture.names if name not in known]
     if missing:
         raise UserError(
             f"Mixture {mixture.name!r} names {', '.join(missing)}, which no source and no task is called: known tasks are "
             f"{', '.join(sorted(known)) or 'none'}."
         )
-    seqio.MixtureRegistry.add(mixture.name, [(name, float(rate)) for name, rate in mixture.rates])
+    # seqio knows rates alone: of repeats, sequences/mixture_sequences.py makes the shares when the sizes are known.
+    rates = mixture.rates or mixture.repeats
+    added = seqio.MixtureRegistry.add(mixture.name, [(name, float(rate)) for name, rate in rates])
+    added.repeats = dict(mixture.repeats)

@@ -37,13 +37,20 @@ class TaskMixture:
     name: str
     rates: Mapping[str, Fraction]  # task -> share of the sequences; they sum to 1
     vocabulary: seqio.Vocabulary  # the same for all tasks
+    repeats: Mapping[str, int] = dataclasses.field(default_factory=dict)  # task -> times in one pass; empty: by rates
+
+    def __post_init__(self):
+        if not self.repeats and len(self.rates) == 1:
+            object.__setattr__(self, "repeats", dict.fromkeys(self.rates, 1))
 
 
 def find_mixture(name: str) -> TaskMixture:
     """The registered mixture or task of that name. Raises UserError for a name that is not there or cannot be mixed."""
+    repeated = {}
     if name in seqio.MixtureRegistry.names():
         mixture = seqio.MixtureRegistry.get(name)
         tasks, rates = mixture.tasks, {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}
+        repeated = getattr(mixture, "repeats", {})
     elif name in seqio.TaskRegistry.names():
         tasks, rates = [seqio.TaskRegistry.get(name)], {name: 1.0}
     else:
@@ -58,7 +65,7 @@ def find_mixture(name: str) -> TaskMixture:
     known = {vocabularies.identity(vocabulary): task for task, vocabulary in vocabulary_of.items()}
     if len(known) > 1:
         raise UserError(f"Mixture {name!r} mixes vocabularies ({known}): give its tasks the same one.")
-    return TaskMixture(name, exact_shares(rates), vocabulary_of[min(vocabulary_of)])
+    return TaskMixture(name, exact_shares(rates), vocabulary_of[min(vocabulary_of)], repeated)
 
 
 def get_rates(name: str) -> Mapping[str, Fraction]:

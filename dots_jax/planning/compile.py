@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from dots_jax.config import Stage, TrainConfig, UserError
+from dots_jax.curriculum.mixture_use import known_sizes, with_estimated_tokens
 from dots_jax.curriculum.stages import Schedule
 from dots_jax.hlo.interconnect import Interconnect
 from dots_jax.hlo.liveness import Buffer
@@ -86,7 +87,9 @@ def make_job(config: TrainConfig, topology: str, slices: int = 1, stage: str | N
     names = [s.name for s in config.stages]
     if stage is not None and stage not in names:
         raise UserError(f"--stage={stage}: the stages of this run are {', '.join(names)}.")
-    schedule = Schedule(config.stages)
+    stages = with_estimated_tokens(config.stages, config.data, known_sizes(config.data))
+    config = dataclasses.replace(config, stages=stages)
+    schedule = Schedule(stages)
     first = next(s for s in schedule.segments if stage is None or s.stage.name == stage)
     plan = schedule.at(first.first_step)
     return Job(config, topology, slices, plan.stage, plan.batch_size, plan.microbatches)

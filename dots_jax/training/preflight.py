@@ -33,6 +33,10 @@ def prepare(config: TrainConfig, options: RunOptions) -> Run:
     """
     require_agreement({"the settings of the run": config, **software()})
     config = config.for_devices(jax.device_count())
+    corpus = resolve(config)
+    if any(data.needs_sizes for data in corpus.stages):
+        corpus = once_per_process(corpus.with_lengths)
+        config = dataclasses.replace(config, stages=tuple(data.stage for data in corpus.stages))
     schedule = Schedule(config.stages)
     if config.profile.num_steps and config.profile.first_step > schedule.num_steps:
         raise UserError(
@@ -44,7 +48,6 @@ def prepare(config: TrainConfig, options: RunOptions) -> Run:
     optimizer = make_optimizer(config.optimizer, model_def.weight_decays())
     abstract = abstract_state(model_def, optimizer)
     last_step = min(options.max_steps or schedule.num_steps, schedule.num_steps)
-    corpus = resolve(config)
     check_initial(config, options.workdir)
     peak = peak_flops(mesh.devices.flat[0])
     return Run(config, options, schedule, corpus, model_def, optimizer, abstract, last_step, *peak)

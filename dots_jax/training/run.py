@@ -8,7 +8,7 @@ import optax
 from dots_jax.checkpoint.metadata import CheckpointMetadata, StageData
 from dots_jax.cli.options import RunOptions
 from dots_jax.config import Stage, TrainConfig, to_dict
-from dots_jax.curriculum.mixture_use import repeats, uses
+from dots_jax.curriculum.mixture_use import declared_repeats, repeats, uses
 from dots_jax.curriculum.stages import Schedule
 from dots_jax.curriculum.token_ledger import TokenLedger
 from dots_jax.data.corpus import Corpus
@@ -66,7 +66,10 @@ class Run:
 
     def repeats(self) -> list[str]:
         """A warning for each source that is read more often than DataConfig.max_epochs."""
-        return repeats(uses(self.schedule, self.corpus.rates, self.corpus.sizes), self.config.data.max_epochs)
+        return repeats(
+            uses(self.schedule, self.corpus.rates, self.corpus.sizes, declared_repeats(self.config.data)),
+            self.config.data.max_epochs,
+        )
 
     # --- what a checkpoint says about itself ---
 

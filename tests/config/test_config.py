@@ -121,7 +121,7 @@ BAD = {
     # stage
     "name": (lambda: stage(name="stage one"), "the name must be a plain word"),
     "no mixture": (lambda: stage(mixture=""), "mixture must name a seqio mixture or task"),
-    "no tokens": (lambda: stage(tokens=0), "Stage.tokens must be above 0, but is 0."),
+    "no tokens": (lambda: stage(tokens=0), "tokens or epochs must be above 0"),
     "negative rate": (lambda: stage(learning_rate_end=-1e-4), "Stage.learning_rate_end must be above 0"),
     "shape": (lambda: stage(learning_rate_shape="sawtooth"), "Stage.learning_rate_shape must be one of constant, linear, cosine"),
     "constant": (lambda: stage(learning_rate_end=1e-5), "a constant learning rate must end where it starts"),

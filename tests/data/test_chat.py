@@ -186,7 +186,7 @@ def test_what_a_task_needs(vocab, tmp_path):
 
 
 def conversations_of(rows):
-    """The documents of packed sequences, in order, as (ids, weights); what goes on in the next sequence is joined."""
+    """The segments of packed sequences as (tokens, targets, weights)."""
     found = []
     for row in rows:
         for segment in range(1, row["segments"].max() + 1):
@@ -196,33 +196,28 @@ def conversations_of(rows):
     return found
 
 
-@pytest.mark.parametrize("seq_len", [16, 100, 1000])
+@pytest.mark.parametrize("seq_len", [30, 100, 1000])
 def test_whole_conversations_with_their_weights(add_task, vocab, tmp_path, seq_len):
-    add_task(CONVERSATIONS)
+    answered = [
+        messages for messages in CONVERSATIONS if any(m["content"] for m in messages if m["role"] == "assistant")
+    ]
+    assert len(answered) == len(CONVERSATIONS) - 1
+    add_task(answered)
     stream = open_stream(TASK, "train", tmp_path)
     rows = [stream.sequence(i, seq_len) for i in range(stream.num_sequences(seq_len))]
     expected = {}
-    for messages in CONVERSATIONS:
+    for messages in answered:
         ids, weights = chat.encode(messages, vocab)
         # Of each place, whether what comes after it is learned; after the end token comes another conversation.
         expected[(*ids, vocab.eos_id)] = [*weights[1:], 0, 0]
     parts = conversations_of(rows)
-    joined = []
+    fitting = {document: weights for document, weights in expected.items() if len(document) <= seq_len}
+    assert sorted(tuple(tokens) for tokens, _, _ in parts) == sorted(fitting)
     for tokens, targets, weights in parts:
-        if joined and joined[-1][0][-1] != vocab.eos_id:
-            joined[-1] = (joined[-1][0] + tokens, joined[-1][1] + targets, joined[-1][2] + weights)
-        else:
-            joined.append((tokens, targets, weights))
-    assert sorted(tuple(tokens) for tokens, _, _ in joined) == sorted(expected)
-    for tokens, targets, weights in joined:
-        assert weights == expected[tuple(tokens)]
+        assert weights == fitting[tuple(tokens)]
         assert targets[:-1] == tokens[1:]
-    cut = [tokens for tokens, _, _ in parts if tokens[-1] != vocab.eos_id]
-    assert len(parts) - len(joined) == len(cut)
-    longer = [document for document in expected if len(document) > seq_len]
-    assert len(cut) == sum((len(document) - 1) // seq_len for document in longer)  # only what does not fit is cut
-    real = sum((row["segments"] > 0).sum() for row in rows)
-    assert real == stream.num_tokens == sum(map(len, expected))
+    left_out = stream.layout(seq_len).left_out
+    assert sum(left_out.values()) == len(expected) - len(fitting) and set(left_out) <= {"longer than a sequence"}
 
 
 def test_mixed_with_text_in_batches(add_task, vocab, tmp_path):
@@ -288,20 +283,13 @@ def test_weights_through_chunks_of_any_size(tmp_path):
         np.testing.assert_array_equal(tokens, np.concatenate(documents))
         for seq_len in (5, 16, 64):
             rows = [stream.sequence(i, seq_len) for i in range(stream.num_sequences(seq_len))]
-            together = {name: np.concatenate([row[name] for row in rows]) for name in packing.FEATURES}
-            real = together["segments"] > 0
-            np.testing.assert_array_equal(together["tokens"][real], np.concatenate(documents))
-            # The last place of a document predicts nothing.
-            expected = np.concatenate([np.append(one[1:], 0) for one in weights])
-            np.testing.assert_array_equal(together["weights"][real], expected)
-
-
-def test_starts_by_hand():
-    ends = np.cumsum([3, 3, 2, 10, 1, 4]) - 1
-    # 3 + 3 + 2 | 10 is longer than 8: a sequence of its own, then its rest with what still fits | ...
-    assert packing.whole_document_starts(ends, 8).tolist() == [0, 8, 16, 23]
-    assert packing.whole_document_starts(ends, 100).tolist() == [0, 23]
-    assert packing.whole_document_starts(np.array([0]), 1).tolist() == [0, 1]
+            # The first place of a document is given, the last predicts nothing.
+            expected = [
+                (document.tolist(), np.append(one[1:], 0).tolist())
+                for document, one in zip(documents, weights)
+                if len(document) <= seq_len
+            ]
+            assert sorted((tokens, bits) for tokens, _, bits in conversations_of(rows)) == sorted(expected)
 
 
 def test_weights_must_fit_their_tokens(vocab, tmp_path):

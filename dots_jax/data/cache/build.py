@@ -39,6 +39,7 @@ from dots_jax.data.cache.runs import RunWriter, documents_in_order, run_path
 from dots_jax.data.cache.source_rows import contents as source_rows_contents
 from dots_jax.data.cache.source_rows import source_rows
 from dots_jax.data.registry import get_task, task_vocabulary
+from dots_jax.data.sources import chat_task
 from dots_jax.data.sources.content import Content
 from dots_jax.data.sources.documents import Document, Piece, Reading, commonest, documents_of, user_field
 from dots_jax.data.sources.json_lines import ENDINGS, Malformed
@@ -94,6 +95,7 @@ def tokenise(building: Path, index: int, samples: int, bar: bool = False) -> Non
         "span": list(piece.span or ()),
         "language": reading.language,
         "left_out": dict(sorted(reading.left_out.items())),
+        "noted": dict(sorted(reading.noted.items())),
     }
     said |= {"damaged": damage.reason, "lost_bytes": damage.lost_bytes} if damage else {}
     write_json(done, {
@@ -173,6 +175,9 @@ def write_shard(building: Path, shard: int) -> None:
     }
     if documents:
         row |= write_file(building / "cache" / name, documents, plan.token_dtype, plan.chunk_tokens)
+        if plan.weighted:
+            with atomic_write(building / "cache" / fmt.lengths_name(name), "wb") as file:
+                file.write(np.array([len(d.tokens) for d in documents], "<u4").tobytes())
     write_json(done, row)
 
 
@@ -300,6 +305,8 @@ def finish(building: Path, samples: int) -> fmt.Manifest:
         bytes=None if any(piece["bytes"] is None for piece in pieces) else sum(piece["bytes"] for piece in pieces),
         malformed=_malformed_counts(pieces),
         left_out=left_out_counts(pieces),
+        noted=_summed(pieces, "noted"),
+        question_id=chat_task.question_id(get_task(plan.task)),
         revision=getattr(get_task(plan.task).source, "revision", ""),
         files=[file for file in files if file["documents"]],
         sources=sources,
@@ -318,13 +325,16 @@ def _pieces(building: Path, plan: Plan) -> list[dict]:
 
 
 def _malformed_counts(pieces: list[dict]) -> dict[str, int]:
-    counts = sum((Counter(piece["malformed"]) for piece in pieces), Counter())
-    return dict(sorted(counts.items()))
+    return _summed(pieces, "malformed")
 
 
 def left_out_counts(pieces: list[dict]) -> dict[str, int]:
     """Setting of the source -> records that it leaves out."""
-    counts = sum((Counter(piece.get("left_out", {})) for piece in pieces), Counter())
+    return _summed(pieces, "left_out")
+
+
+def _summed(pieces: list[dict], name: str) -> dict[str, int]:
+    counts = sum((Counter(piece.get(name, {})) for piece in pieces), Counter())
     return dict(sorted(counts.items()))
 
 

@@ -18,6 +18,7 @@ def sources(task: str, split: str, manifest: Manifest) -> str:
     lost = f"  {len(damaged):,} damaged, {sum(row['lost_bytes'] for row in damaged):,} bytes lost" if damaged else ""
     lines.append("  " + _line(f"all {len(rows):,} ({MANIFEST})", width, rows) + lost)
     lines += [f"  {count:,} left out by {setting}" for setting, count in manifest.left_out.items()]
+    lines += [f"  {count:,} conversations: {what}" for what, count in manifest.noted.items()]
     return "\n".join(lines)
 
 

@@ -37,7 +37,7 @@ from dots_jax.data.registry import check_split, get_task, task_vocabulary
 from dots_jax.data.sources.documents import is_weighted
 from dots_jax.data.sources.file_source import FileSource, SourceFile
 from dots_jax.data.sources.json_lines import DamagedFile, Malformed
-from dots_jax.data.sources.record_files import check_beginning, numbered_texts
+from dots_jax.data.sources.record_files import check_beginning, format_of, numbered_texts
 from dots_jax.data.tokenizers import vocabulary as vocabularies
 from dots_jax.human import first_line
 from dots_jax.locks import owned
@@ -251,7 +251,13 @@ def look_first(
         return
     found = None
     for file in dict.fromkeys((files[0], files[len(files) // 2], files[-1])):
-        texts = numbered_texts(file.path, task.source.file_set(split, file.name).rule, is_weighted(task))
+        rule = task.source.file_set(split, file.name).rule
+        if rule.format == "auto":
+            kind, field = format_of(file.path)
+            _say(
+                f"{what}: {file.name} has conversations of format {kind!r} in the field {field!r}, as its first records say."
+            )
+        texts = numbered_texts(file.path, rule, is_weighted(task))
         with contextlib.suppress(DamagedFile):
             for _, text in itertools.islice(texts, records):
                 if not isinstance(text, Malformed):

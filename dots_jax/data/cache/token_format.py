@@ -3,6 +3,7 @@
     <cache_dir>/tokens/<task>/<source>/<split>/manifest.json        what is in it, and of which files, with checksums
                                                malformed.jsonl      samples of records that were left out, if any
                                                tokens-00000.array_record ...
+                                               lengths-00000.u4 ... of the documents, in a weighted cache
 
 The stream of a split is the tokens of its files one after the other. A record of a file is one chunk: the file's next
 `chunk_tokens` tokens (fewer only in its last), with the places in it where documents end and, in a weighted cache, a
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from dots_jax.config import UserError
-from dots_jax.storage import file_sizes
+from dots_jax.storage import file_sizes, open_file
 
 FORMAT = 3
 FORMAT_OF_PARTS = 4  # of a cache with source files that were read in several parts: its rows of sources have `spans`
@@ -53,6 +54,26 @@ def decode_chunk(
     return tokens, document_ends, np.unpackbits(bits, count=num_tokens)
 
 
+def lengths_name(tokens_name: str) -> str:
+    """The file with the lengths of the documents of a file of tokens, of a weighted cache: uint32, in their order."""
+    return f"lengths-{tokens_name.removeprefix('tokens-').partition('.')[0]}.u4"
+
+
+def read_lengths(directory: Path, manifest: "Manifest") -> np.ndarray | None:
+    """Tokens of each document of a weighted cache, int64; None if the cache does not say, as one that was made earlier."""
+    found = []
+    for file in manifest.files:
+        try:
+            with open_file(str(directory / lengths_name(file["name"]))) as opened:
+                lengths = np.frombuffer(opened.read(), "<u4").astype(np.int64)
+        except (OSError, ValueError, UserError):
+            return None
+        if len(lengths) != file["documents"] or lengths.sum() != file["tokens"]:
+            return None
+        found.append(lengths)
+    return np.concatenate(found) if found else None
+
+
 def token_dtype(vocab_size: int) -> str:
     """The smallest unsigned numpy dtype, little-endian, that holds every id."""
     return "<u2" if vocab_size <= 1 << 16 else "<u4"
@@ -63,7 +84,8 @@ class Manifest:
     """What a cache holds. tokens: end tokens included; bytes: of text, None if the vocabulary cannot say;
     fingerprint: of the names and checksums of the source files, None if it has none; code: of the preprocessors, hashed;
     malformed: reason -> records that cannot be used; left_out: setting of the source -> records it leaves out;
-    revision: Source.revision when it was made;
+    revision: Source.revision when it was made; noted: what is not learned of conversations, or not as it stood -> conversations;
+    question_id: the token that opens a message of the user, of a cache of conversations, else -1;
     weighted: whether each token has a weight, 0 or 1; files: name, tokens, documents,
     size in bytes and sha256 of each; sources: of each source file the name, size, sha256, documents, tokens, malformed
     records, and, if it could not be read to its end, `damaged`, the reason, and `lost_bytes`; `spans`: bytes (begin, end) of
@@ -89,6 +111,8 @@ class Manifest:
     sources: list[dict] = dataclasses.field(default_factory=list)
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
     revision: str = ""
+    noted: dict[str, int] = dataclasses.field(default_factory=dict)
+    question_id: int = -1
 
     def write(self, directory: Path) -> None:
         # One line a file: some 80 000 files hold the report's 11T tokens, and people read these.

@@ -11,7 +11,8 @@ from array_record.python import array_record_module
 
 from dots_jax.config import UserError
 from dots_jax.data.cache import token_format as fmt
-from dots_jax.data.sequences.packing import Batch, num_sequences, pack, pack_weighted, whole_document_starts
+from dots_jax.data.sequences.conversation_layout import DEFAULT, Layout, LayoutRule, lay_out
+from dots_jax.data.sequences.packing import Batch, num_sequences, pack, pack_weighted
 
 # Files that all streams together hold open; the system's limit is often 1024 a process.
 _MAX_OPEN = 256
@@ -46,7 +47,8 @@ class TokenStream:
         self.eos_id = self.manifest.eos_id
         self.weighted = self.manifest.weighted
         self._directory, self._made = directory, _stamp(directory)
-        self._cuts_of: dict[int, np.ndarray] = {}
+        self._layouts: dict[tuple[int, LayoutRule], Layout] = {}
+        self._layout_lock = threading.Lock()
         self._number = next(_stream_numbers)
         # Where each file begins in the stream, and the end.
         self._starts = np.cumsum([0, *(file["tokens"] for file in self.manifest.files)], dtype=np.int64)
@@ -78,16 +80,16 @@ class TokenStream:
             at = last
         return tokens, np.concatenate(document_ends), weights
 
-    def num_sequences(self, seq_len: int) -> int:
-        """Packed sequences of that length; the last may hold padding, and in a weighted stream any."""
-        if self.weighted:
-            return len(self._cuts(seq_len)) - 1
-        return num_sequences(self.num_tokens, seq_len)
+    def num_sequences(self, seq_len: int, rule: LayoutRule = DEFAULT) -> int:
+        """Packed sequences of that length; the last may hold padding, and in a weighted stream any. rule: of a weighted one.
 
-    def sequence(self, index: int, seq_len: int) -> Batch:
+        Raises UserError if the rule leaves out every conversation."""
+        return len(self.layout(seq_len, rule)) if self.weighted else num_sequences(self.num_tokens, seq_len)
+
+    def sequence(self, index: int, seq_len: int, rule: LayoutRule = DEFAULT) -> Batch:
         """Packed sequence `index` of the stream: packing.FEATURES, each [seq_len]."""
         if self.weighted:
-            return self._weighted_sequence(index, seq_len)
+            return self._weighted_sequence(self.layout(seq_len, rule), index, seq_len)
         start = index * seq_len
         num_targets = min(seq_len, self.num_tokens - start)
         if start == 0:  # nothing precedes the stream: the model reads EOS, as before any document
@@ -96,24 +98,42 @@ class TokenStream:
         tokens, document_ends = self.window(start - 1, num_targets + 1)
         return pack(tokens, document_ends[document_ends > 0] - 1, seq_len)
 
-    def _weighted_sequence(self, index: int, seq_len: int) -> Batch:
-        start, end = (int(place) for place in self._cuts(seq_len)[index : index + 2])
-        after = min(end + 1, self.num_tokens)
-        tokens, document_ends, weights = self._read(start, after - start)
-        if after == end:  # nothing follows the stream
-            tokens, weights = np.append(tokens, self.eos_id), np.append(weights, 0)
-        return pack_weighted(tokens, weights, document_ends[document_ends < end - start], seq_len)
+    def _weighted_sequence(self, layout: Layout, index: int, seq_len: int) -> Batch:
+        here = slice(*layout.rows[index : index + 2])
+        lengths = layout.lengths[here]
+        parts = [self._read(int(start), int(length)) for start, length in zip(layout.starts[here], lengths)]
+        for _, _, weights in parts:
+            weights[0] = 0  # nothing comes before it
+        tokens = np.concatenate([*(part[0] for part in parts), [self.eos_id]])
+        weights = np.concatenate([*(part[2] for part in parts), [0]])
+        return pack_weighted(tokens, weights, (np.cumsum(lengths) - 1)[layout.ends_segment[here]], seq_len)
 
-    def _cuts(self, seq_len: int) -> np.ndarray:
-        """Where the sequences of a weighted stream begin. Reads all of the stream once: conversations are few next to text."""
-        if seq_len not in self._cuts_of:
-            ends, at = [], 0
-            while at < self.num_tokens:
-                chunk_start, chunk_tokens, chunk_ends, _ = self._chunk_at(at)
-                ends.append(chunk_ends.astype(np.int64) + chunk_start)
-                at = chunk_start + len(chunk_tokens)
-            self._cuts_of[seq_len] = whole_document_starts(np.concatenate(ends), seq_len)
-        return self._cuts_of[seq_len]
+    def layout(self, seq_len: int, rule: LayoutRule = DEFAULT) -> Layout:
+        """Which conversations stand in which sequence of a weighted stream. Reads their lengths, and those that are longer."""
+        with self._layout_lock:
+            if (seq_len, rule) not in self._layouts:
+                read = lambda start, length: self._read(start, length)[::2]  # noqa: E731  tokens and weights
+                found = lay_out(self._document_ends(), seq_len, rule, read, self.manifest.question_id)
+                if not len(found):
+                    raise UserError(
+                        f"Task {self.manifest.task!r}: all {self.num_documents:,} conversations of split {self.manifest.split!r} "
+                        f"are longer than a sequence of {seq_len:,} tokens (Stage.too_long = {rule.too_long!r}): raise "
+                        "Stage.seq_len."
+                    )
+                self._layouts[seq_len, rule] = found
+            return self._layouts[seq_len, rule]
+
+    def _document_ends(self) -> np.ndarray:
+        """The place behind each document: from the lengths that the cache holds, or, of an older cache, from all of the stream."""
+        lengths = fmt.read_lengths(self._directory, self.manifest)
+        if lengths is not None:
+            return np.cumsum(lengths)
+        ends, at = [], 0
+        while at < self.num_tokens:
+            chunk_start, chunk_tokens, chunk_ends, _ = self._chunk_at(at)
+            ends.append(chunk_ends.astype(np.int64) + chunk_start + 1)
+            at = chunk_start + len(chunk_tokens)
+        return np.concatenate(ends)
 
     def _chunk_at(self, token: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray | None]:
         """The chunk that holds a token of the stream: where it begins, its tokens, document ends, and weights if it has."""

@@ -93,16 +93,20 @@ class MixtureOrder:
       rates: task -> rate, above 0; only their proportions matter.
       windows: task -> number of windows in the task's stream, above 0.
       seed: of the run. salt: distinguishes stages of one run, whose orders must not repeat each other.
+      length: sequences of the stage, if it ends after a number of passes: its last block is then permuted in itself, so that the
+        counts of the tasks are those of `length` sequences exactly. 0: endless.
     """
 
-    def __init__(self, rates: Mapping[str, Fraction | int], windows: Mapping[str, int], seed: int, salt: str):
+    def __init__(
+        self, rates: Mapping[str, Fraction | int], windows: Mapping[str, int], seed: int, salt: str, length: int = 0
+    ):
         if not rates or any(rate <= 0 for rate in rates.values()) or any(windows[task] <= 0 for task in rates):
             raise ValueError(f"MixtureOrder needs rates and windows above 0, not {rates} and {windows}.")
         scale = math.lcm(*(Fraction(rate).denominator for rate in rates.values()))
         self.tasks = tuple(sorted(rates))
         self._windows = {task: windows[task] for task in self.tasks}
         self._tree = _mixture_tree({task: int(Fraction(rates[task]) * scale) for task in self.tasks})
-        self._seed, self._salt = seed, salt
+        self._seed, self._salt, self._length = seed, salt, length
 
     def place(self, index: int) -> Place:
         """The task, epoch and window of sequence `index` of the stage; any index >= 0."""
@@ -133,7 +137,8 @@ class MixtureOrder:
 
     def _shuffled(self, index: int) -> int:
         block, offset = divmod(index, BLOCK)
-        return block * BLOCK + permute(offset, BLOCK, _mix(key(self._seed, self._salt, "block") ^ (block & _MASK64)))
+        size = min(BLOCK, self._length - block * BLOCK) if self._length else BLOCK
+        return block * BLOCK + permute(offset, size, _mix(key(self._seed, self._salt, "block") ^ (block & _MASK64)))
 
     def _task_and_rank(self, n: int) -> tuple[str, int]:
         node = self._tree

@@ -5,8 +5,8 @@ T has as targets the stream at [w*T, (w+1)*T) and as inputs the same stream one 
 token. So EOS is what the model reads at the start of each document, every token of every document (its EOS too) is a
 target exactly once, nothing is dropped and only the last sequence of a stream can hold padding.
 
-Streams with weights (conversations) are cut otherwise, see `pack_weighted`: a document's first token is given and not
-learned, so nothing comes before it, and a document that fits one sequence is never cut.
+Streams with weights (conversations) are cut otherwise, see conversation_layout.py and `pack_weighted`: a document's first
+token is given and not learned, so nothing comes before it, and a document that fits one sequence is never cut.
 
 Where documents begin comes from the explicit `document_ends`, never from ids: 0 and EOS may be ordinary tokens.
 """
@@ -52,13 +52,13 @@ def pack(tokens: np.ndarray, document_ends: np.ndarray, seq_len: int) -> Batch:
 
 
 def pack_weighted(tokens: np.ndarray, weights: np.ndarray, document_ends: np.ndarray, seq_len: int) -> Batch:
-    """One packed sequence of a stream whose tokens have weights. Its segments are the documents themselves, from position
-    0, as the model reads a conversation when it is used.
+    """One packed sequence of a stream whose tokens have weights. Its segments are the documents themselves, or several that see
+    each other, from position 0, as the model reads a conversation when it is used.
 
     Args:
       tokens: int [n + 1], the slice's n <= seq_len inputs and the token that follows them in the stream (any, at its end).
       weights: 0 or 1 [n + 1], of the same tokens; that of a document's first token counts for nothing.
-      document_ends: rising int [m], offsets in 0..n-1 of the *inputs* that close a document.
+      document_ends: rising int [m], offsets in 0..n-1 of the *inputs* that close a segment.
       seq_len: T.
 
     Returns: FEATURES, each [T].
@@ -83,24 +83,6 @@ def _number(out: Batch, ends: np.ndarray, n: int) -> None:
     lengths = np.diff(begins, append=n)
     out["segments"][:n] = np.repeat(np.arange(1, len(begins) + 1), lengths)
     out["positions"][:n] = np.arange(n) - np.repeat(begins, lengths)
-
-
-def whole_document_starts(document_ends: np.ndarray, seq_len: int) -> np.ndarray:
-    """Where to cut a stream so that no document that fits one sequence is cut: each sequence takes as many complete documents
-    as it holds; a longer document begins a sequence and goes on in the next ones.
-
-    Args: document_ends: rising int [m], all of the stream; the last closes it.
-
-    Returns: int64 [sequences + 1]; sequence i is the stream at [starts[i], starts[i + 1]).
-    """
-    ends = np.asarray(document_ends, np.int64) + 1
-    starts = [0]
-    while starts[-1] < ends[-1]:
-        limit = starts[-1] + seq_len
-        fitting = int(np.searchsorted(ends, limit, side="right"))
-        end = int(ends[fitting - 1]) if fitting else 0
-        starts.append(end if end > starts[-1] else limit)
-    return np.array(starts)
 
 
 def empty(*shape: int) -> Batch:

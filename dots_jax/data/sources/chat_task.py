@@ -1,7 +1,7 @@
 """seqio Tasks whose documents are conversations, of which only the assistant's words are learned (chat.py: the template).
 
-A document is one conversation and the end token. Packing puts several into a sequence, apart from each other, and cuts
-only what is longer than a sequence, which then goes on in the next one. The rates of a mixture upsample.
+A document is one conversation and the end token. Packing puts several into a sequence, apart from each other, and has a rule
+for those that are longer than a sequence (sequences/conversation_layout.py).
 """
 
 import functools
@@ -12,8 +12,11 @@ import tensorflow as tf
 
 from dots_jax.config import UserError
 from dots_jax.data.metrics import language_model_metrics
+from dots_jax.data.sources.conversations import formats
 from dots_jax.data.sources.file_source import FileSource
 from dots_jax.data.tokenizers import chat
+
+_RULES = 2  # of what is learned; a cache of conversations that other rules made is refused (code_identity.py)
 
 
 class ChatTask(seqio.Task):
@@ -50,7 +53,7 @@ def add_chat_task(name: str, source: seqio.DataSource, vocabulary: seqio.Vocabul
     task = ChatTask(
         name,
         source=source,
-        preprocessors=[functools.partial(_encode, task=name, vocabulary=vocabulary, field=field)],
+        preprocessors=[functools.partial(_encode, task=name, vocabulary=vocabulary, field=field, rules=_RULES)],
         output_features={"targets": seqio.Feature(vocabulary, add_eos=True)},
         metric_fns=[language_model_metrics],
     )
@@ -62,17 +65,18 @@ def encode_record(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(targets, weights) of one record, end token included. Raises UserError if it is malformed."""
     try:
-        return encode_messages(record, vocabulary)
+        return encode_messages(formats.from_text(record).messages, vocabulary)
     except chat.MalformedConversation as error:
+        where = "" if error.complete else f"in its field {(error.field or field)!r} "
         raise UserError(
-            f"Task {task!r}: record {number} (from 0) cannot be learned from, since in its field {field!r} {error}: "
+            f"Task {task!r}: record {number} (from 0) cannot be learned from, since {where}{error}: "
             "fix that record, or take it out."
         ) from None
 
 
-def encode_messages(record: bytes, vocabulary: seqio.Vocabulary) -> tuple[np.ndarray, np.ndarray]:
-    """The same. Raises chat.MalformedConversation."""
-    ids, weights = chat.encode(chat.parse(record), vocabulary)
+def encode_messages(messages: list[dict], vocabulary: seqio.Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+    """(targets, weights) of the messages of conversations/formats.py."""
+    ids, weights = chat.encode(messages, vocabulary)
     return np.array([*ids, vocabulary.eos_id], np.int32), np.array([*weights, 0], np.int32)
 
 
@@ -80,6 +84,13 @@ def messages_field(task: seqio.Task) -> str | None:
     """The field of the source's examples with the messages, of a task of `add_chat_task` as it stands; else None."""
     steps = task.preprocessors
     return steps[0].keywords["field"] if [getattr(step, "func", step) for step in steps] == [_encode] else None
+
+
+def question_id(task: seqio.Task) -> int:
+    """The token that opens a message of the user, of a task of `add_chat_task`; else -1."""
+    if messages_field(task) is None:
+        return -1
+    return task.output_features["targets"].vocabulary.special_id(chat.TURNS["user"][0])
 
 
 def check_field(task: str, dataset: tf.data.Dataset, field: str) -> None:
@@ -91,7 +102,9 @@ def check_field(task: str, dataset: tf.data.Dataset, field: str) -> None:
         )
 
 
-def _encode(dataset: tf.data.Dataset, task: str, vocabulary: seqio.Vocabulary, field: str) -> tf.data.Dataset:
+def _encode(
+    dataset: tf.data.Dataset, task: str, vocabulary: seqio.Vocabulary, field: str, rules: int
+) -> tf.data.Dataset:
     check_field(task, dataset, field)
 
     def encode(number, example):

@@ -19,6 +19,7 @@ from dots_jax.data.cache.token_format import token_dtype
 from dots_jax.data.registry import task_vocabulary
 from dots_jax.data.sources import chat_task, parts
 from dots_jax.data.sources.content import Content, checksum, look_at, unchanged_since
+from dots_jax.data.sources.conversations import formats
 from dots_jax.data.sources.file_source import FileSource
 from dots_jax.data.sources.json_lines import DamagedFile, Malformed
 from dots_jax.data.sources.record_files import numbered_texts
@@ -28,6 +29,7 @@ from dots_jax.data.tokenizers import vocabulary as vocabularies
 from dots_jax.data.tokenizers.chat import MalformedConversation
 
 _BATCH = 256  # texts that are encoded together
+_REASONS = 3  # that a message names
 _SHOWN = 300  # characters of a malformed conversation that are kept
 
 
@@ -57,7 +59,8 @@ class Reading:
     """What reading a piece says, other than its documents.
 
     on_malformed: gets each record that cannot be used.
-    left_out: setting of the source -> records that it leaves out. content: of the piece's file, when it has been read; None if
+    left_out: setting of the source -> records that it leaves out. noted: what is not learned of conversations, or not as it
+    stood -> conversations. content: of the piece's file, when it has been read; None if
     the piece is no file. damage: if the file cannot be read to its end. language: that the source states for the file.
     """
 
@@ -66,13 +69,14 @@ class Reading:
     damage: DamagedFile | None = None
     left_out: Counter[str] = dataclasses.field(default_factory=Counter)
     language: str = ""
+    noted: Counter[str] = dataclasses.field(default_factory=Counter)
 
 
 def commonest(counts: Mapping[str, int]) -> str:
     """The commonest reasons of malformed records, with their numbers."""
     first = sorted(counts, key=lambda reason: (-counts[reason], reason))
-    shown = [f"{counts[reason]:,} times {reason}" for reason in first[:4]]
-    rest = sum(counts[reason] for reason in first[4:])
+    shown = [f"{counts[reason]:,} times {reason}" for reason in first[:_REASONS]]
+    rest = sum(counts[reason] for reason in first[_REASONS:])
     return ", ".join(shown + ([f"{rest:,} for other reasons"] if rest else []))
 
 
@@ -99,7 +103,7 @@ def pieces_of(task: seqio.Task, split: str) -> list[Piece]:
 def user_field(task: seqio.Task) -> str | None:
     """The field of a record that the task reads, as the user calls it; None if its preprocessors alone know."""
     if isinstance(task.source, FileSource):
-        return task.source.field
+        return task.source.shown_field
     return plain_text_field(task) or chat_task.messages_field(task)
 
 
@@ -217,10 +221,13 @@ def _conversations(
             reading.on_malformed(text)
             continue
         try:
-            yield Document(*chat_task.encode_messages(text, vocabulary))
+            found = formats.from_text(text)
         except MalformedConversation as error:
             shown = f"{error}: {text.decode(errors='replace')}"[:_SHOWN]
-            reading.on_malformed(Malformed(f"in field {field!r} {error.reason}", shown, number))
+            reading.on_malformed(Malformed(error.counted(field), shown, number))
+        else:
+            reading.noted.update(found.noted)
+            yield Document(*chat_task.encode_messages(found.messages, vocabulary))
 
 
 def _encoded(texts: Iterator[bytes], vocabulary: seqio.Vocabulary, what: str) -> Iterator[Document]:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from dots_jax.config import UserError
 from dots_jax.config.records import FileSet, RecordRule
+from dots_jax.data.sources.conversations import formats
 from dots_jax.data.sources.exclude_lists import content_of
 from dots_jax.data.sources.json_lines import Malformed
 from dots_jax.data.sources.record_files import check_format, read_texts
@@ -49,6 +50,14 @@ class FileSource(seqio.DataSource):
         }
         self._rules: dict[str, dict[str, FileSet]] = {}  # of each split, by the name of a file
         super().__init__(splits=tuple(splits), caching_permitted=False)
+
+    @property
+    def shown_field(self) -> str | None:
+        """The field of a record that is read first, as the user calls it; None if the files decide, or it is one of several."""
+        first = next(iter(self.file_sets.values()))[0].rule
+        if first.format in ("auto", "field_map"):
+            return None
+        return formats.field_of(first) if first.format else self.field
 
     @property
     def globs(self) -> dict[str, str]:

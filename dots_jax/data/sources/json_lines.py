@@ -196,26 +196,27 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
 
 
 def read_rows(
-    path: str | os.PathLike, digest=None, span: tuple[int, int] | None = None
+    path: str | os.PathLike, digest=None, span: tuple[int, int] | None = None, decoder=None
 ) -> Iterator[tuple[int, object]]:
     """(number of the line from 1, its JSON value or a Malformed) of every line that is not blank.
 
     span: only the lines that begin in these bytes of a file that is not compressed, numbered from the first of them.
+    decoder: has `decode`, `raw_decode` and `twice`, a key that stands twice in an object: then the record is malformed.
 
     Raises UserError for a file that cannot be opened, DamagedFile for one that cannot be read to its end: also one whose last
     line has no line end and is no JSON.
     """
     with ByteStream(str(path), digest, span) as stream:
-        yield from _rows(stream, stream.lines_begun() if span else stream.blocks())
+        yield from _rows(stream, stream.lines_begun() if span else stream.blocks(), decoder)
 
 
-def _rows(stream: ByteStream, blocks: Iterable[bytes]) -> Iterator[tuple[int, object]]:
+def _rows(stream: ByteStream, blocks: Iterable[bytes], decoder=None) -> Iterator[tuple[int, object]]:
     for number, (line, closed) in enumerate(_lines(blocks), start=1):
         if stream.broken and not closed:
             raise stream.damaged(stream.broken, len(line))
         if not line.strip():
             continue
-        row = parse(line)
+        row = parse(line, decoder)
         if isinstance(row, Malformed):
             if not closed and row.reason in (_NOT_JSON, _NOT_UTF8):
                 raise stream.damaged(f"its last line, {number}, breaks off", len(line))
@@ -226,7 +227,7 @@ def _rows(stream: ByteStream, blocks: Iterable[bytes]) -> Iterator[tuple[int, ob
 # --- arrays -----------------------------------------------------------------------------------------------------------
 
 
-def read_json(path: str | os.PathLike, digest=None) -> Iterator[tuple[int, object]]:
+def read_json(path: str | os.PathLike, digest=None, decoder=None) -> Iterator[tuple[int, object]]:
     """(number from 1, JSON value or a Malformed) of a .json file: of each element of its array, or of each line.
 
     Raises as read_rows does. An array is read piece by piece: memory holds its longest element.
@@ -237,18 +238,18 @@ def read_json(path: str | os.PathLike, digest=None) -> Iterator[tuple[int, objec
             head += block
         rest = itertools.chain([head], blocks)
         if begin.startswith(b"["):
-            yield from enumerate(_elements(stream, rest), start=1)
+            yield from enumerate(_elements(stream, rest, decoder), start=1)
         else:
-            yield from ((number, row) for number, (_, row) in enumerate(_rows(stream, rest), start=1))
+            yield from ((number, row) for number, (_, row) in enumerate(_rows(stream, rest, decoder), start=1))
 
 
 _BLANK = re.compile(r"\s*")
 
 
-def _elements(stream: ByteStream, blocks: Iterable[bytes]) -> Iterator[object]:
+def _elements(stream: ByteStream, blocks: Iterable[bytes], decoder=None) -> Iterator[object]:
     text, at, found, more = "", 0, 0, True
     pieces = codecs.iterdecode(blocks, "utf-8-sig")
-    scan = json.JSONDecoder().raw_decode
+    scan = (decoder or json.JSONDecoder()).raw_decode
 
     def refill() -> bool:
         """Doubles what is in memory at least, so that a long element is not scanned again for each block."""
@@ -289,17 +290,23 @@ def _elements(stream: ByteStream, blocks: Iterable[bytes]) -> Iterator[object]:
                     break
                 raise stream.damaged(stream.broken or f"record {found + 1} of its array is no JSON or breaks off")
         at, found = end, found + 1
-        yield value
+        twice = decoder.twice if decoder else ""
+        yield _twice(twice, value) if twice else value
         if next_sign() == ",":
             at += 1
         elif text[at] != "]":
             raise stream.damaged(f"behind record {found} of its array stands no comma")
 
 
-def parse(line: bytes) -> object:
-    """The JSON value of a line; a Malformed if it has none."""
+def _twice(key: str, row: object) -> Malformed:
+    return Malformed("a key stands twice in an object", f"{key!r} in {json.dumps(row, ensure_ascii=False)}"[:_SHOWN])
+
+
+def parse(line: bytes, decoder=None) -> object:
+    """The JSON value of a line; a Malformed if it has none. decoder: as read_rows has it."""
     try:
-        return json.loads(line)
+        row = decoder.decode(line) if decoder else json.loads(line)
+        return _twice(decoder.twice, row) if decoder and decoder.twice else row
     except UnicodeDecodeError:
         return Malformed(_NOT_UTF8, repr(line[:_SHOWN]))
     except json.JSONDecodeError:

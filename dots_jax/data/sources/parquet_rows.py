@@ -43,7 +43,7 @@ def rows(
         on_progress(0, total)
         leaves = {_LIST_LEVELS.sub("", file.schema.column(i).path): i for i in range(len(file.schema))}
         check_predicates(path, rule, file, leaves)
-        paths, missing = _columns(rule, file, leaves)
+        paths, missing = _columns(rule, file, leaves) if rule.paths else (None, "")
         if missing:
             names = "columns: " + ", ".join(file.schema_arrow.names)
             yield from (

@@ -12,6 +12,7 @@ cannot be read to its end raises `DamagedFile`.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import json
 from collections.abc import Iterator
@@ -25,12 +26,14 @@ from dots_jax.config import UserError
 from dots_jax.config.records import RecordRule
 from dots_jax.data.sources import json_lines, parquet_rows, parts
 from dots_jax.data.sources.content import look_at
+from dots_jax.data.sources.conversations.formats import KeysOnce, Taken, taken
 from dots_jax.data.sources.json_lines import ByteStream, DamagedFile, Malformed
 from dots_jax.data.sources.record_text import LeftOut, Record, RecordText
 from dots_jax.data.sources.split_files import plain_name
 from dots_jax.storage import S3
 
 _BATCH = 1024  # records read at once
+_LOOKED_AT = 100  # records that tell the format of a file
 _SHOWN = 200  # characters of a malformed record that are kept
 
 
@@ -64,7 +67,12 @@ def numbered_texts(
     leaves out. span: one part of the file, of those that parts.py makes; its lines are numbered from the first of them."""
     path = str(path)
     reader = next(read for ending, read in _READERS.items() if plain_name(path).endswith(ending))
-    make = RecordText(RecordRule(field=rule) if isinstance(rule, str) else rule, messages)
+    rule, noted = RecordRule(field=rule) if isinstance(rule, str) else rule, ()
+    if rule.format == "auto":
+        found = format_of(path)
+        rule = dataclasses.replace(rule, format=found.format, field=found.field)
+        noted = (f"format {found.format} in field {found.field!r}, as format = 'auto' took it",)
+    make = RecordText(rule, messages, noted)
     filtered = reader is _parquet
     for number, record in reader(path, make, digest, span) if span else reader(path, make, digest):
         found = record if not isinstance(record, Record) else (None if filtered else make.refused(record))
@@ -78,6 +86,14 @@ def numbered_texts(
             yield number, LeftOut(f"repeat_field {make.rule.repeat_field}", number)
         else:
             yield from itertools.repeat((number, found), times)
+
+
+def format_of(path: str | Path) -> Taken:
+    """The format of conversations that the first records of a file have. Raises UserError if it is none."""
+    path = str(path)
+    reader = next(read for ending, read in _READERS.items() if plain_name(path).endswith(ending))
+    first = itertools.islice(reader(path, RecordText(RecordRule(format="auto"), messages=True), None), _LOOKED_AT)
+    return taken([record.values for _, record in first if isinstance(record, Record)], path)
 
 
 def check_beginning(path: str | Path) -> None:
@@ -99,15 +115,19 @@ def check_beginning(path: str | Path) -> None:
 
 
 def _json_lines(path: str, rule: RecordText, digest, span: parts.Span | None = None) -> Iterator:
-    return _objects(json_lines.read_rows(path, digest, span))
+    decoder = KeysOnce() if rule.conversations else None
+    return _objects(json_lines.read_rows(path, digest, span, decoder), rule.conversations)
 
 
 def _json(path: str, rule: RecordText, digest) -> Iterator:
-    return _objects(json_lines.read_json(path, digest))
+    decoder = KeysOnce() if rule.conversations else None
+    return _objects(json_lines.read_json(path, digest, decoder), rule.conversations)
 
 
-def _objects(rows) -> Iterator:
+def _objects(rows, conversations: bool) -> Iterator:
     for number, row in rows:
+        if conversations and isinstance(row, list) and row:  # a list of messages alone
+            row = {"messages": row}
         if isinstance(row, dict):
             yield number, Record(row, row)
         elif isinstance(row, Malformed):
@@ -199,7 +219,7 @@ def _example(record: bytes, rule: RecordText) -> Record | Malformed:
     except Exception:  # protobuf's DecodeError, whose module is private
         return Malformed("no tf.train.Example", repr(record[:_SHOWN]))
     values = {}
-    for path in rule.paths:  # flat: a feature has no fields inside
+    for path in rule.paths or features:  # flat: a feature has no fields inside
         if path in features:
             kind = features[path].WhichOneof("kind")
             found = list(getattr(features[path], kind).value) if kind else []

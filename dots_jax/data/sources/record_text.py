@@ -5,15 +5,17 @@ stands is found before the field `b` of the field `a`.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from dots_jax.config.records import TEXT_HASH, Predicate, RecordRule, parse_template
+from dots_jax.data.sources.conversations import formats
 from dots_jax.data.sources.exclude_lists import ExcludeList
+from dots_jax.data.sources.field_path import look_up, names_of
 from dots_jax.data.sources.json_lines import Malformed
+from dots_jax.data.tokenizers.chat import MalformedConversation
 
 _SHOWN = 200  # characters of a malformed record that are kept
 
@@ -37,22 +39,6 @@ class Record:
 
 class _Bad(Exception):
     """A field that cannot be used, as the reason that is counted."""
-
-
-def look_up(values: Mapping, path: str) -> object:
-    """The value at a path; None if it is not there."""
-    if path in values:
-        return values[path]
-    for name in _names(path):
-        if not isinstance(values, Mapping):
-            return None
-        values = values.get(name)
-    return values
-
-
-@functools.lru_cache(1024)
-def _names(path: str) -> tuple[str, ...]:
-    return tuple(path.split("."))
 
 
 def field_text(value: object, field: str, messages: bool, join: str | None = None) -> bytes:
@@ -94,12 +80,13 @@ def _malformed(bad: _Bad, value: object, shown: object) -> Malformed:
 class RecordText:
     """A RecordRule, ready to be used on many records.
 
-    Attributes: paths: of all fields that it looks at. compared: of those that `refused` looks at.
+    Attributes: paths: of all fields that it looks at; empty: it may look at any, as a format of conversations. compared: of
+    those that `refused` looks at. conversations: whether records are conversations, in which a key must not stand twice.
     """
 
-    def __init__(self, rule: RecordRule, messages: bool = False):
-        """messages: whether a list of objects is a text, as its JSON."""
-        self.rule, self._messages = rule, messages
+    def __init__(self, rule: RecordRule, messages: bool = False, noted: tuple[str, ...] = ()):
+        """messages: whether a list of objects is a text, as its JSON. noted: of every conversation."""
+        self.rule, self.conversations, self._noted = rule, messages, noted
         inside = f"{rule.each}." if rule.each else None
         self._of_items = tuple(
             dataclasses.replace(one, path=one.path.removeprefix(inside))
@@ -116,7 +103,8 @@ class RecordText:
         )
         inside_items = (one.path for one in rule.filters if one not in self.filters)
         counted = [rule.repeat_field] if rule.repeat_field else []
-        self.paths = tuple(dict.fromkeys([*fields, *self.compared, *inside_items, *counted]))
+        paths = [] if rule.format else [*fields, *self.compared, *inside_items, *counted]
+        self.paths = tuple(dict.fromkeys(paths))
 
     def refused(self, record: Record) -> Malformed | LeftOut | None:
         """What the predicates and the lists say; None for a record that all of them take."""
@@ -135,15 +123,19 @@ class RecordText:
         """The text of a record that the predicates take, as UTF-8."""
         values, rule, value = record.values, self.rule, None
         try:
-            if rule.each:
+            if rule.format:
+                text = formats.to_text(formats.read(values, rule), self._noted)
+            elif rule.each:
                 text = self._each(values)
             elif self._template:
                 text = self._filled(values)
             else:
                 value = look_up(values, rule.field)
-                text = field_text(value, rule.field, self._messages, rule.join)
+                text = field_text(value, rule.field, self.conversations, rule.join)
         except _Bad as bad:
             return _malformed(bad, value, record.shown)
+        except MalformedConversation as error:
+            return Malformed(error.counted(), f"{error}: {record.shown}"[: 2 * _SHOWN])
         return text if isinstance(text, LeftOut) else (self._refused_text(text) or text)
 
     def _refused_text(self, text: bytes) -> LeftOut | None:
@@ -226,7 +218,7 @@ def _is_there(values: object, path: str) -> bool:
     """Whether a record has the field, be it null, or null in a field around it."""
     if isinstance(values, Mapping) and path in values:
         return True
-    for name in _names(path):
+    for name in names_of(path):
         if values is None:
             return True
         if not isinstance(values, Mapping) or name not in values:

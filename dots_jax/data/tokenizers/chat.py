@@ -32,12 +32,22 @@ JINJA = (
 class MalformedConversation(ValueError):
     """What is wrong, as the second half of a sentence; who knows the record's place writes the first.
 
-    reason: the same without numbers and names, one of few, to be counted.
+    reason: the same without numbers and names, one of few, to be counted. complete: it names the field already, or needs
+    none; else `field`, set by who knows it, stands in front.
     """
 
-    def __init__(self, sentence: str, reason: str = ""):
+    def __init__(self, sentence: str, reason: str = "", complete: bool = False):
         super().__init__(sentence)
-        self.reason = reason or sentence
+        self.reason, self.complete, self.field = reason or sentence, complete, ""
+
+    def in_field(self, field: str) -> "MalformedConversation":
+        self.field = field
+        return self
+
+    def counted(self, field: str = "") -> str:
+        """The reason with the field. field: if the error has none of its own."""
+        field = self.field or field
+        return self.reason if self.complete or not field else f"in field {field!r} {self.reason}"
 
 
 class ChatVocabulary(Protocol):
@@ -97,12 +107,13 @@ def render(messages: list[dict[str, str]], add_generation_prompt: bool = False) 
     return "".join(turns) + (GENERATION_PROMPT if add_generation_prompt else "")
 
 
-def encode(messages: list[dict[str, str]], vocabulary: ChatVocabulary) -> tuple[list[int], list[int]]:
+def encode(messages: list[dict], vocabulary: ChatVocabulary) -> tuple[list[int], list[int]]:
     """(ids, weights) of a conversation; weights are 1 on the assistant's contents and their `<|endofresponse|>`, which
-    the model learns to write, and 0 on all that it is given."""
+    the model learns to write, and 0 on all that it is given, answers with `learn` = False included."""
     ids, weights = [], []
     for message, content in zip(messages, vocabulary.encode_batch([m["content"] for m in messages])):
         begin, end = (vocabulary.special_id(token) for token in TURNS[message["role"]])
         ids += [begin, *content, end]
-        weights += [0, *[int(message["role"] == "assistant")] * (len(content) + 1)]
+        learn = message.get("learn", message["role"] == "assistant")
+        weights += [0, *[int(learn)] * (len(content) + 1)]
     return ids, weights
