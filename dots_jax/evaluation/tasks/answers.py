@@ -26,9 +26,9 @@ def gsm8k(files: Files) -> Iterator[Group]:
         for number, row in enumerate(read_records(path, "question", "answer")):
             context = f"Question: {text_of(row['question'])}\n{STEPS}\n"
             reasoning, _, result = re.sub(r"<<[^>]*>>", "", row["answer"]).rpartition("####")
-            if not reasoning:
+            if "####" not in row["answer"]:
                 raise UserError(f"{path} record {number + 1} has no #### in its answer.")
-            answer = f"{reasoning.strip()}\nThe answer is {result.strip()}"
+            answer = f"{reasoning.strip()} The answer is {result.strip()}"
             yield Item(f"{prefix}{number}", context, answer, row["answer"])
 
     prompt = files.maybe("gsm8k_prompt.txt")

@@ -27,6 +27,7 @@ _TASKS = (
     _task("mmlu", "{subject}_test.csv, {subject}_dev.csv", letters.mmlu, 5),
     _task("mmlu_pro", "test.json, validation.json (or .jsonl)", letters.mmlu_pro, 5, ("Question:",), 1024,
           deviation="1,024 tokens, not 2,048; JSON, not Parquet"),
+    _task("mmlu_pro_inst", "as mmlu_pro", letters.mmlu_pro, 0, (), 1024, folder="mmlu_pro"),
     _task("supergpqa", "SuperGPQA-all.jsonl, five-shot.yaml", letters.supergpqa, 0, ("\nQuestion:",), 1024),
     _task("drop", "drop_dataset_dev.json, drop_dataset_train.json, or drop_v0_dev.jsonl", answers.drop, 3, max_new_tokens=32),
     _task("arc_challenge", "ARC-Challenge-Test.jsonl, ARC-Challenge-Train.jsonl", letters.arc, 25),

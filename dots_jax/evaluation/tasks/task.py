@@ -46,6 +46,7 @@ class Task:
     max_new_tokens: int
     separator: str = "\n\n"
     mean_of_groups: bool = False  # the score is the mean over groups, else over items
+    folder: str = ""  # in DATA, where it is not the row's name
     deviation: str = ""  # from the row's reference, in words
 
     def prompt(self, group: Group, item: Item, shots: int | None = None) -> str:
