@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import hashlib
+import importlib.util
 import itertools
 import json
 import sys
@@ -49,6 +50,8 @@ def evaluate(options: EvaluateOptions) -> None:
         whose libraries are missing. All but answers that are asked again is found before the weights are read.
     """
     names = _rows(options)
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("The report's picture needs matplotlib: pip install 'dots_jax[evaluation]'.")
     opened = open_checkpoint(options.checkpoint, options.step)
     vocabulary = open_vocabulary(options.tokenizer, opened)
     if vocabulary is None:

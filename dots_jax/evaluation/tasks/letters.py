@@ -67,7 +67,7 @@ def cluewsc(files: Files) -> Iterator[Group]:
                 raise UserError(f"{path} record {number + 1} has the label {label!r}, not true or false.")
             target = row["target"]
             question = f"{row['text']}\n此处，“{target['span2_text']}”是否指代“{target['span1_text']}”？"
-            yield SELECT.item(f"{prefix}{number}", question, ["是", "否"], label == "false", gold=label)
+            yield SELECT.item(f"{prefix}{number}", question, ["是", "否"], int(label == "false"), gold=label)
 
     shots = files.maybe("train_few_all.json", "train.json", "train.jsonl")
     test = files.one("test_public.json", "test_public.jsonl")

@@ -41,7 +41,7 @@ def test_every_item_has_an_answer_with_its_counts(complete):
     assert results["mmlu"]["generated"]["score"] == 100 * sum(line["score"] for line in found[:5]) / 5
 
 
-@pytest.mark.parametrize("batch", [1, 16])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 16])
 def test_batches_change_nothing(checkpoint, data, complete, tmp_path, batch):
     assert run(checkpoint, data, tmp_path / "out", f"--batch_size={batch}") == 0
     assert (tmp_path / "out/items.jsonl").read_bytes() == (complete / "items.jsonl").read_bytes()
