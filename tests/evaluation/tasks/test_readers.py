@@ -1,9 +1,11 @@
 """Files in the published forms, and bad ones: one sentence each."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from dots_jax.cli.main import main
 from dots_jax.config import UserError
 from dots_jax.evaluation.tasks.files import Files, NoData, read_table
 from dots_jax.evaluation.tasks.table import TASKS
@@ -121,3 +123,22 @@ def test_as_many_labels_as_items(tmp_path):
 def test_quotes_stay_in_their_fields(tmp_path):
     path = write(tmp_path, "t.csv", 'q,a\n"say ""x"", twice",1\n')
     assert list(read_table(path, ("q", "a"), True)) == [{"q": 'say "x", twice', "a": "1"}]
+
+
+def test_list_says_which_files_are_present(tmp_path, capfd):
+    write(tmp_path, "mmlu/art_test.csv", "Q,1,2,3,4,A\nR,1,2,3,4,B\n")
+    write(tmp_path, "nq/NQ-open.dev.jsonl", "{}\n")
+    assert main(["evaluate", "--list", f"--data={tmp_path}"]) == 0
+    said = capfd.readouterr().out
+    present = lambda row: said.split(f"\n{row} (")[1].split("present    ")[1].split("\n")[0]
+    assert present("mmlu") == "2 items in 1 groups"
+    assert present("gsm8k").startswith("no data: ") and present("simpleqa") == "no task yet"
+    assert present("nq").startswith("cannot be used: ") and "line 1 has no 'question'" in present("nq")
+
+
+def test_the_rows_of_the_demo_are_read():
+    folder = Path(__file__).parents[3] / "benchmarks/evaluation_demo"
+    rows = [path.name for path in folder.iterdir() if path.is_dir()]
+    assert len(rows) > 15
+    for row in rows:
+        assert load(folder, row), row
