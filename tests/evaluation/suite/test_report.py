@@ -86,4 +86,5 @@ def test_the_page_is_alone_and_escapes_what_it_shows(tmp_path):
 
 def test_a_run_without_any_data_still_has_its_rows():
     rows = [RowSummary("gsm8k", "no data: nothing")]
-    assert "GSM8K" in page("table2", "t", {}, rows, b"")
+    text = page("table2", "t", {}, rows, b"")
+    assert "GSM8K" in text and all(f">{figure}<" in text for figure in PRINTED["table2"].values())
