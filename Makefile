@@ -20,6 +20,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 # One stamp for each version and list: another Python, or a changed requirements file, installs again.
 STAMP := $(VENV)/.installed-$(VERSION)
 STAMP_CURATION := $(VENV)/.installed-curation-$(VERSION)
+STAMP_EVALUATION := $(VENV)/.installed-evaluation-$(VERSION)
 STAMP_LINT := $(VENV)/.installed-lint-$(VERSION)
 STAMP_DEV := $(VENV)/.installed-dev-$(VERSION)
 VENV_DOCS := .venv-docs
@@ -28,10 +29,11 @@ BIN := $(VENV)/bin/python
 INSTALL := PYTHONUNBUFFERED=1 $(BIN) -m pip install --disable-pip-version-check --progress-bar off
 DOTS := awk '/^(Collecting|Requirement)/ {printf "."; fflush()} END {print ""}'
 
-.PHONY: help demo test test-slow lint docs clean python
+.PHONY: help demo evaluate-demo test test-slow lint docs clean python
 
 help:
 	@echo 'make demo       train gin/tiny.gin on 2 CPU cores and evaluate it, in $(WORKDIR)'
+	@echo 'make evaluate-demo  answer a few rows of each benchmark with the demo checkpoint: $(WORKDIR)/evaluation/report.html'
 	@echo 'make test       the tests; offline after installation'
 	@echo 'make test-slow  the slow tests; installs torch and transformers as well'
 	@echo 'make lint       ruff, shellcheck, and types on the lower floors (basedpyright)'
@@ -42,6 +44,11 @@ help:
 demo: $(STAMP)
 	$(BIN) -m dots_jax.train --gin_file=gin/tiny.gin --workdir=$(WORKDIR)
 	$(BIN) -m dots_jax.eval --gin_file=gin/eval_tiny.gin --workdir=$(WORKDIR)
+
+evaluate-demo: $(STAMP_EVALUATION)
+	@[ -d $(WORKDIR)/checkpoints ] || $(BIN) -m dots_jax.train --gin_file=gin/tiny.gin --workdir=$(WORKDIR)
+	$(BIN) -m dots_jax.evaluate --suite=table2 --checkpoint=$(WORKDIR) --data=benchmarks/evaluation_demo \
+	  --output=$(WORKDIR)/evaluation --dtype=float32 --ranking
 
 test: $(STAMP_CURATION)
 	$(BIN) -m pytest -m "not slow" -n 2 --dist loadfile --durations=20
@@ -82,6 +89,11 @@ $(STAMP): requirements.txt | python
 $(STAMP_CURATION): requirements-curation.txt $(STAMP)
 	@echo 'Installing requirements-curation.txt into $(VENV), once (30 MB)'
 	@$(INSTALL) -r requirements-curation.txt | $(DOTS)
+	@touch $@
+
+$(STAMP_EVALUATION): requirements-evaluation.txt $(STAMP)
+	@echo 'Installing requirements-evaluation.txt into $(VENV), once (60 MB)'
+	@$(INSTALL) -r requirements-evaluation.txt | $(DOTS)
 	@touch $@
 
 $(STAMP_LINT): requirements-lint.txt $(STAMP)

@@ -1,12 +1,14 @@
-"""Judge answers to the benchmarks of the report: tables 2, 3 and 5, and LAMBADA.
+"""Answer the benchmarks of the report with a checkpoint, or judge answers that are there.
 
+    dots evaluate --suite=table2 --checkpoint=DIR --data=DIR --output=DIR --rows=gsm8k,mmlu --limit=100
     dots evaluate --row=gsm8k --verdicts=IN.jsonl --output=OUT.jsonl
     dots evaluate --list
 
-IN.jsonl holds {"id", "prediction", "gold"}: gold is what the row's published file holds. OUT.jsonl
-holds the same rows with "extracted", "correct" and "score". Programs run in a sandbox.
+A suite that was stopped goes on where it was. IN.jsonl holds {"id", "prediction", "gold"}, OUT.jsonl
+the same rows with "extracted", "correct" and "score". Programs run in a sandbox.
 """
 
+from dots_jax.cli.execute import load_tensorflow
 from dots_jax.cli.options import EvaluateOptions
 from dots_jax.config import UserError
 
@@ -14,12 +16,29 @@ OPTIONS = EvaluateOptions
 
 
 def main(options: EvaluateOptions) -> None:
+    if options.suite:
+        _suite(options)
+        return
     from dots_jax.evaluation.verdicts import judge_file, list_rows
 
     if options.list:
-        print(list_rows())
+        print(list_rows(options.data))
         return
     for name, example in (("row", "gsm8k"), ("verdicts", "IN.jsonl"), ("output", "OUT.jsonl")):
         if not getattr(options, name):
             raise UserError(f"Missing --{name}: as in --{name}={example}; --list shows the rows.")
     judge_file(options.row, options.verdicts, options.output, options.unsafe_code)
+
+
+def _suite(options: EvaluateOptions) -> None:
+    for name in ("checkpoint", "data", "output"):
+        if not getattr(options, name):
+            raise UserError(f"Missing --{name}: as in --suite={options.suite} --{name}=DIR.")
+    if options.row or options.verdicts:
+        raise UserError("--suite answers with a checkpoint, --row --verdicts judges answers: give one of the two.")
+    load_tensorflow(options.debug)
+    from dots_jax.evaluation.suite.run import evaluate
+    from dots_jax.parallel.distributed import require_backend
+
+    require_backend()
+    evaluate(options)

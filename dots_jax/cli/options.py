@@ -72,10 +72,20 @@ class EvalOptions(GinOptions, CheckpointOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(Options):
-    row: str | None = flag("the benchmark, as --list names it")
+    suite: str | None = flag("the rows of table2 or table5, answered by a checkpoint")
+    checkpoint: str | None = flag("a training workdir, or what `dots convert from_hf` wrote", path=True)
+    step: int | None = flag("take the checkpoint of this step; default: the newest", minimum=0)
+    tokenizer: str | None = flag("a tokenizer.json; default: the run's own", path=True)
+    dtype: str | None = flag("float32 or bfloat16; default: as the run computed, or bfloat16")
+    data: str | None = flag("the folder of the published files: DATA/row/...", path=True)
+    rows: str | None = flag("only these rows: gsm8k,mmlu")
+    limit: int | None = flag("only the first items of each row", minimum=1)
+    batch_size: int = flag("rows of the model's batch", 16, minimum=1)
+    ranking: bool = flag("also rank the choices by log-likelihood, in a column of its own", False)
+    row: str | None = flag("the benchmark of --verdicts, as --list names it")
     verdicts: str | None = flag("a .jsonl of predictions to judge, without a model", path=True)
-    output: str | None = flag("the .jsonl to write", path=True)
-    list: bool = flag("print all rows: metric, reference, files, licence", False)
+    output: str | None = flag("the folder of a --suite, or the .jsonl of --verdicts", path=True)
+    list: bool = flag("print all rows: metric, reference, files, licence; with --data which are present", False)
     unsafe_code: bool = flag("run programs without a sandbox where the machine has none", False)
 
 

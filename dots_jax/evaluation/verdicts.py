@@ -11,6 +11,9 @@ from dots_jax.config import UserError
 from dots_jax.evaluation.rows.row import Row, Tools, score_items
 from dots_jax.evaluation.rows.table import ROWS, get_row
 from dots_jax.evaluation.scoring.score import Score
+from dots_jax.evaluation.tasks.files import Files, NoData
+from dots_jax.evaluation.tasks.table import TASKS
+from dots_jax.evaluation.tasks.task import Task
 from dots_jax.storage import atomic_write, open_file
 
 
@@ -94,8 +97,8 @@ def _progress(total: int):
     return show
 
 
-def list_rows() -> str:
-    """One block a row: title, metric, reference, files, licence, and what gold is."""
+def list_rows(data: str | None = None) -> str:
+    """One block a row: title, metric, reference, files, licence, and what gold is. With the folder `data`: what is present."""
     lines = []
     for row in ROWS.values():
         tables = "figure 4" if row.tables == (4,) else "table " + " and ".join(map(str, row.tables))
@@ -108,4 +111,19 @@ def list_rows() -> str:
             else row.gold or "the answer's letter or number, or the item"
         )
         lines.append(f"  gold       {gold}")
+        task = TASKS.get(row.name)
+        if task:
+            lines.append(f"  layout     DATA/{task.folder or row.name}: {task.layout}")
+            lines.append(f"  shots      {task.shots}" + (f"; deviates: {task.deviation}" if task.deviation else ""))
+        if data:
+            lines.append(f"  present    {_presence(task, data, row.name) if task else 'no task yet'}")
     return "\n".join(lines)
+
+
+def _presence(task: Task, data: str, name: str) -> str:
+    """Whether the row's files are in DATA, and how many items they hold."""
+    try:
+        groups = list(task.load(Files(data, task.folder or name)))
+        return f"{sum(1 for group in groups for _ in group.items):,} items in {len(groups)} groups"
+    except UserError as error:
+        return f"no data: {error}" if isinstance(error, NoData) else f"cannot be used: {error}"

@@ -55,6 +55,13 @@ class Decoder:
         more = ((0, 0), (0, 0), (0, slots - cache.slots), (0, 0))
         return jax.tree.map(lambda a: self._constrain(jnp.pad(a, more)), cache)
 
+    @functools.partial(jax.jit, static_argnums=(0, 2, 3))
+    def repeat(self, cache: Cache, batch: int, slots: int) -> Cache:
+        """The cache of a batch of which every row begins as row 0 of `cache`, with room for `slots`."""
+        more = ((0, 0), (0, 0), (0, slots - cache.slots), (0, 0))
+        spread = lambda a: jnp.broadcast_to(jnp.pad(a[:1], more), (batch, a.shape[1], slots, a.shape[3]))
+        return jax.tree.map(lambda a: self._constrain(spread(a)), cache)
+
     # --- the model ----------------------------------------------------------------------------------------------------
 
     def prefill(self, weights: Weights, cache: Cache, tokens_BT, start, lengths_B) -> tuple[jax.Array, Cache]:
@@ -66,6 +73,11 @@ class Decoder:
         visible_BTS = visible_TS & (jnp.arange(cache.slots) < lengths_B[:, None])[:, None]
         positions_BT = jnp.broadcast_to(slot_T, tokens_BT.shape)
         return self._forward(weights, cache, tokens_BT, positions_BT, start, visible_BTS, token_mask_BT)
+
+    @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
+    def fill(self, weights: Weights, cache: Cache, tokens_BT, start, lengths_B) -> Cache:
+        """`prefill` of tokens that nothing is asked about."""
+        return self.prefill(weights, cache, tokens_BT, start, lengths_B)[1]
 
     def step(self, weights: Weights, cache: Cache, tokens_B, lengths_B, prefilled, count, live_B):
         """The next token of each row, the one after `count` that were generated: float32 logits [B, V]."""

@@ -12,41 +12,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dots_jax.config import ModelConfig
 from dots_jax.inference.decoder import Cache, Decoder
+from dots_jax.inference.prefix import Prefix, chunk_size, padded_batch_size, padded_prompts, slots_for
 from dots_jax.inference.sampling import GREEDY, Sampling, sample
 from dots_jax.inference.weights import Weights, rows_sharding
 
-# Tokens of all rows that a prefill call takes: enough for each expert to have work, and few enough for its scores.
-PREFILL_TOKENS = 2048
-FIRST_SLOTS = 128  # of a cache; it grows by a third or a half when it is full, and each size is compiled once
 # Tokens of a row between two looks at the results: a call costs about a millisecond, a stop string is seen this much late.
 TOKENS_PER_CALL, TOKENS_PER_STREAMED_CALL = 16, 4
-
-
-def chunk_size(batch: int, longest: int) -> int:
-    """Tokens of a row in one prefill call: a power of two, so that few sizes are ever compiled."""
-    fits = max(16, 1 << ((PREFILL_TOKENS // batch).bit_length() - 1))
-    return min(fits, max(16, 1 << (longest - 1).bit_length()))
-
-
-def slots_for(needed: int) -> int:
-    """The smallest size of cache with at least `needed` slots: 2**n or 3 * 2**n."""
-    power = max(FIRST_SLOTS, 1 << (needed - 1).bit_length())
-    return power * 3 // 4 if needed <= power * 3 // 4 and power > FIRST_SLOTS else power
-
-
-def padded_batch_size(rows: int, mesh: Mesh) -> int:
-    """The next batch size that the mesh can split; the rows added are padding."""
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    return -(-rows // parts) * parts
-
-
-def padded_prompts(prompts: Sequence[Sequence[int]], batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens [batch, chunks * size], zeros behind each prompt, and the lengths; rows without a prompt count one token."""
-    longest = max(len(prompt) for prompt in prompts)
-    tokens, lengths = np.zeros((batch, -(-longest // size) * size), np.int32), np.ones(batch, np.int32)
-    for row, prompt in enumerate(prompts):
-        tokens[row, : len(prompt)], lengths[row] = prompt, len(prompt)
-    return tokens, lengths
 
 
 class DecodeState(NamedTuple):
@@ -76,26 +47,32 @@ class Generator:
 
     def generate(
         self, prompts: Sequence[Sequence[int]], row_numbers: Sequence[int], max_new_tokens: int, stop_ids: Sequence[int],
-        tokens_per_call: int = TOKENS_PER_CALL,
+        tokens_per_call: int = TOKENS_PER_CALL, *, prefix: Prefix | None = None, batch: int = 0, slots: int = 0,
     ) -> Iterator[list[list[int]]]:  # fmt: skip
         """Yields new tokens as they come: for each prompt those since the last time.
 
         A row ends after a stop id, which is given out as its last token; after max_new_tokens; or where the context ends.
         row_numbers: of the prompts in the complete input, for `sampling`. The caller may send True at any time for a row that
         need not go on: `generator.send([bool, ...])`.
+
+        prefix: what every prompt begins with, which is not fed again; each prompt is longer. batch, slots: at least this many
+        rows and slots of the cache, so that calls of unequal sizes share what is compiled.
         """
-        batch = padded_batch_size(len(prompts), self.mesh)
-        size = chunk_size(batch, max(len(prompt) for prompt in prompts))
-        tokens, lengths = padded_prompts(prompts, batch, size)
+        batch = padded_batch_size(max(batch, len(prompts)), self.mesh)
+        begin = len(prefix.tokens) if prefix else 0
+        rests = [prompt[begin:] for prompt in prompts]
+        size = chunk_size(batch, max(map(len, rests)))
+        tokens, lengths = padded_prompts(rests, batch, size)
+        lengths += begin
         budget = np.minimum(max_new_tokens, self.config.max_seq_len - lengths)
         budget[len(prompts) :] = 0
         rows = np.zeros(batch, np.int32)
         rows[: len(prompts)] = row_numbers
         lengths, budget, rows = (jax.device_put(a, rows_sharding(self.mesh)) for a in (lengths, budget, rows))
         stop_ids = jnp.asarray(sorted(stop_ids) or [-1], jnp.int32)
-        limits = DecodeLimits(lengths, rows, budget, stop_ids, prefilled=tokens.shape[1])
+        limits = DecodeLimits(lengths, rows, budget, stop_ids, prefilled=begin + tokens.shape[1])
 
-        cache, x_BD = self.prefill(tokens, lengths, size)
+        cache, x_BD = self.prefill(tokens, lengths, size, prefix, slots)
         state = DecodeState(*self._first(self.weights, x_BD, limits), count=0)
         news, ended = [[int(t)] for t in jax.device_get(state.token_B)[: len(prompts)]], np.zeros(batch, bool)
         news = [new if n else [] for new, n in zip(news, jax.device_get(budget))]
@@ -118,17 +95,23 @@ class Generator:
             out, valid = jax.device_get((out_BC, valid_BC))
             news = [[int(t) for t in o[v]] for o, v in zip(out, valid)][: len(prompts)]
 
-    def prefill(self, tokens_BT: np.ndarray, lengths_B: jax.Array, size: int) -> tuple[Cache, jax.Array]:
-        """The prompts' cache, filled in chunks of `size`, and the hidden state of each one's last token [B, D]."""
-        batch = tokens_BT.shape[0]
-        cache = self.decoder.empty_cache(batch, slots_for(size))
+    def prefill(
+        self, tokens_BT: np.ndarray, lengths_B: jax.Array, size: int, prefix: Prefix | None = None, slots: int = 0
+    ) -> tuple[Cache, jax.Array]:
+        """The prompts' cache, filled in chunks of `size`, and the hidden state of each one's last token [B, D].
+
+        tokens_BT: behind the prefix. lengths_B: with it.
+        """
+        batch, begin = tokens_BT.shape[0], len(prefix.tokens) if prefix else 0
+        slots = max(slots, slots_for(begin + size))
+        cache = prefix.repeat(batch, slots) if prefix else self.decoder.empty_cache(batch, slots)
         x_BD = jnp.zeros((batch, self.config.hidden_size), self.decoder.dtype)
         x_BD = jax.device_put(x_BD, rows_sharding(self.mesh))
         for start in range(0, tokens_BT.shape[1], size):
-            if start + size > cache.slots:
-                cache = self.decoder.grow(cache, slots_for(start + size))
+            if begin + start + size > cache.slots:
+                cache = self.decoder.grow(cache, slots_for(begin + start + size))
             chunk = jax.device_put(tokens_BT[:, start : start + size], rows_sharding(self.mesh))
-            x_BD, cache = self._prefill_chunk(self.weights, cache, x_BD, chunk, start, lengths_B)
+            x_BD, cache = self._prefill_chunk(self.weights, cache, x_BD, chunk, begin + start, lengths_B)
         return cache, x_BD
 
     # --- what is compiled ---------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from dots_jax.config import ModelConfig
 from dots_jax.inference.decoder import Decoder
-from dots_jax.inference.generation import chunk_size, padded_batch_size, padded_prompts, slots_for
+from dots_jax.inference.prefix import Prefix, chunk_size, padded_batch_size, padded_prompts, slots_for
 from dots_jax.inference.weights import Weights, rows_sharding
 
 LOGIT_TOKENS = 1024  # whose logits exist at the same time
@@ -21,21 +21,31 @@ class Scorer:
     def __init__(self, config: ModelConfig, dtype: str, mesh: Mesh, weights: Weights):
         self.mesh, self.weights, self.decoder = mesh, weights, Decoder(config, dtype, mesh)
 
-    def logprobs(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
-        """For each row one number a token after the first, in nats."""
-        batch, longest = padded_batch_size(len(rows), self.mesh), max(map(len, rows))
+    def logprobs(
+        self, rows: Sequence[Sequence[int]], *, prefix: Prefix | None = None, batch: int = 0, slots: int = 0
+    ) -> list[list[float]]:
+        """For each row one number a token after the first, in nats.
+
+        prefix: what every row begins with, which is not fed again; the numbers are then those of the tokens behind it but
+        the first. batch, slots: at least this many rows and slots of the cache.
+        """
+        begin = len(prefix.tokens) if prefix else 0
+        rows = [row[begin:] for row in rows]
+        batch, longest = padded_batch_size(max(batch, len(rows)), self.mesh), max(map(len, rows))
         size = chunk_size(batch, longest)
         tokens, lengths = padded_prompts(rows, batch, size)
+        lengths += begin
         targets = np.roll(tokens, -1, axis=1)
         place = functools.partial(jax.device_put, device=rows_sharding(self.mesh))
         lengths = place(lengths)
-        cache, found = self.decoder.empty_cache(batch, slots_for(size)), []
+        slots = max(slots, slots_for(begin + size))
+        cache, found = prefix.repeat(batch, slots) if prefix else self.decoder.empty_cache(batch, slots), []
         for start in range(0, tokens.shape[1], size):
             here = slice(start, start + size)
-            if start + size > cache.slots:
-                cache = self.decoder.grow(cache, slots_for(start + size))
+            if begin + start + size > cache.slots:
+                cache = self.decoder.grow(cache, slots_for(begin + start + size))
             nll_BT, cache = self._chunk(
-                self.weights, cache, place(tokens[:, here]), place(targets[:, here]), start, lengths
+                self.weights, cache, place(tokens[:, here]), place(targets[:, here]), begin + start, lengths
             )
             found.append(jax.device_get(nll_BT))
         nll = np.concatenate(found, axis=1)

@@ -45,7 +45,7 @@ def generate(options: GenerateOptions) -> None:
         raise UserError("--stop needs a tokenizer, to know what text the tokens are: give --tokenizer.")
 
     def start() -> Generator:
-        mesh, dtype = serving.serving_mesh(config), _dtype(options.dtype, opened)
+        mesh, dtype = serving.serving_mesh(config), serving_dtype(options.dtype, opened)
         weights = serving.load_weights(opened, serving.define(config, dtype), mesh)
         return Generator(config, dtype, mesh, weights, sampling)
 
@@ -74,7 +74,7 @@ def score(options: ScoreOptions) -> None:
     encode = _prompt_encoder(vocabulary, as_chat=False)
     rows = read_rows(options.input, "text", encode, config, room=0, results=("logprobs",))
     with output_file(options.output) as file:
-        mesh, dtype = serving.serving_mesh(config), _dtype(options.dtype, opened)
+        mesh, dtype = serving.serving_mesh(config), serving_dtype(options.dtype, opened)
         weights = serving.load_weights(opened, serving.define(config, dtype), mesh)
         scorer = Scorer(config, dtype, mesh, weights)
         for batch in _batches(rows, options.batch_size):
@@ -169,7 +169,7 @@ def _check_flags(options: GenerateOptions) -> None:
         raise UserError("--input and --output belong together: rows are read from the one and written to the other.")
 
 
-def _dtype(asked: str | None, opened: Opened) -> str:
+def serving_dtype(asked: str | None, opened: Opened) -> str:
     """As asked for; else as the run computed; else bfloat16, which is what released weights are."""
     dtype = asked or opened.metadata.compute_dtype or "bfloat16"
     if dtype not in ("float32", "bfloat16"):

@@ -23,10 +23,11 @@ from parity import make_golden as golden
 from dots_jax.config import MeshConfig
 from dots_jax.huggingface import names as hf
 from dots_jax.huggingface.config import config_from_hf
-from dots_jax.inference import generation
+from dots_jax.inference import prefix as prefix_module
 from dots_jax.inference.decoder import Decoder
 from dots_jax.inference.experts import block_layout, expert_blocks
 from dots_jax.inference.generation import Generator
+from dots_jax.inference.prefix import Prefix, common_prefix, slots_for
 from dots_jax.inference.sampling import GREEDY, Sampling
 from dots_jax.inference.scoring import Scorer
 from dots_jax.inference.weights import define, serving_mesh, shard_weights
@@ -92,8 +93,8 @@ def test_greedy_tokens_are_those_of_transformers(generator, transformers_said):
 
 
 def test_many_small_chunks_and_a_growing_cache_give_the_same(generator, transformers_said, monkeypatch):
-    monkeypatch.setattr(generation, "PREFILL_TOKENS", 64)
-    monkeypatch.setattr(generation, "FIRST_SLOTS", 16)
+    monkeypatch.setattr(prefix_module, "PREFILL_TOKENS", 64)
+    monkeypatch.setattr(prefix_module, "FIRST_SLOTS", 16)
     new = run(generator, transformers_said["prompts"], 64, tokens_per_call=7)
     assert new == transformers_said["new_tokens"]
 
@@ -150,8 +151,8 @@ def test_cached_logits_are_those_of_the_full_forward_pass():
 
 
 def test_scores_are_those_of_the_full_forward_pass(monkeypatch):
-    monkeypatch.setattr(generation, "PREFILL_TOKENS", 48)  # several chunks
-    monkeypatch.setattr(generation, "FIRST_SLOTS", 16)
+    monkeypatch.setattr(prefix_module, "PREFILL_TOKENS", 48)  # several chunks
+    monkeypatch.setattr(prefix_module, "FIRST_SLOTS", 16)
     case = plain()
     mesh = serving_mesh(case.config, 1)
     texts = [case.documents[0].tolist(), case.documents[1][:9].tolist(), [0, 0], [7]]
@@ -248,6 +249,20 @@ def test_one_new_token(generator, transformers_said):
 
 
 def test_sizes_of_caches():
-    sizes = [generation.slots_for(needed) for needed in range(1, 3000)]
+    sizes = [slots_for(needed) for needed in range(1, 3000)]
     assert all(size >= needed for needed, size in enumerate(sizes, start=1))
     assert sorted(set(sizes)) == [128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072]  # few, so that few are compiled
+
+
+def test_a_prefix_is_fed_once_and_changes_nothing():
+    case = plain()
+    generator = make_generator(case)
+    prompts = [[5, 6, 7, 8, 9], [5, 6, 7, 3], [5, 6, 7, 8, 2, 4, 1]]
+    assert common_prefix(prompts) == 3 and common_prefix([[5, 6], [5, 6]]) == 1
+    prefix = Prefix(generator.decoder, generator.weights, generator.mesh, prompts[0][:3], slots=256)
+    alone = run(generator, prompts, 6)
+    assert alone == run(generator, prompts, 6, prefix=prefix, batch=4, slots=256)
+    scorer = Scorer(case.config, "float32", generator.mesh, generator.weights)
+    for complete, rest in zip(scorer.logprobs(prompts), scorer.logprobs(prompts, prefix=prefix, batch=4, slots=256)):
+        assert len(rest) == len(complete) - 3
+        np.testing.assert_allclose(rest, complete[3:], atol=1e-5)

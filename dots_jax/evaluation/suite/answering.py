@@ -1,0 +1,125 @@
+"""The model's answers to requests, a window of requests at a time: what their prompts begin with is fed once."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from dots_jax.checkpoint.open import Opened
+from dots_jax.evaluation.suite.requests import RANKING, Request
+from dots_jax.inference import weights as serving
+from dots_jax.inference.generation import Generator
+from dots_jax.inference.prefix import Prefix, chunk_size, common_prefix, padded_batch_size
+from dots_jax.inference.scoring import Scorer
+from dots_jax.inference.text import RowText, Vocabulary, stop_ids
+
+SLOTS = (256, 1024, 4096, 16_384, 65_536)  # sizes of the cache: few, since each is compiled
+SHORTEST = 32  # tokens of a prefix that is worth its copy
+
+
+@dataclasses.dataclass
+class Counts:
+    """fed: tokens that the model took as prompts, prefixes once. asked: tokens of the prompts. generated: new tokens."""
+
+    fed: int = 0
+    asked: int = 0
+    generated: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """Of a generation: the text before its stop string, its tokens, and what ended it ("stop" or "length").
+    Of a ranked item: the log-probability of each choice, in nats."""
+
+    text: str = ""
+    new_tokens: int = 0
+    ended: str = ""
+    logprobs: tuple[float, ...] = ()
+
+
+class Answerer:
+    """One model. Compiled for one batch size and a few sizes of cache."""
+
+    def __init__(self, opened: Opened, dtype: str, vocabulary: Vocabulary, batch_size: int):
+        mesh = serving.serving_mesh(opened.model)
+        weights = serving.load_weights(opened, serving.define(opened.model, dtype), mesh)
+        self._generator = Generator(opened.model, dtype, mesh, weights)
+        self._scorer = Scorer(opened.model, dtype, mesh, weights)
+        self._vocabulary, self._batch_size, self._stop_ids = vocabulary, batch_size, stop_ids(vocabulary)
+        self._prefix: Prefix | None = None
+        self._prefix_slots = 0
+        self.counts = Counts()
+
+    def answers(self, window: Sequence[Request]) -> Iterator[list[tuple[Request, Answer]]]:
+        """Batch after batch, in their order. All of a window have one mode and one task."""
+        if not window:
+            return
+        ranking = window[0].mode == RANKING
+        prompts = [
+            tokens for each in window for tokens in ([row for row, _ in each.rows] if ranking else [each.tokens])
+        ]
+        shared = common_prefix(prompts)
+        if ranking:
+            shared = min(shared, min(begin for each in window for _, begin in each.rows) - 1)
+        step, batch_rows = self._batch_size, self._batch_size
+        if ranking:
+            choices = max(len(each.rows) for each in window)
+            step = max(1, self._batch_size // choices)
+            batch_rows = max(batch_rows, choices)
+        shared = shared if shared >= SHORTEST else 0
+        slots = self._slots(max(map(len, prompts)) - shared, shared + window[0].max_new_tokens, batch_rows)
+        prefix = self._prefix_of(prompts[0][:shared], slots) if shared else None
+        for first in range(0, len(window), step):
+            batch = list(window[first : first + step])
+            found = self._rank(batch, prefix, slots) if ranking else self._generate(batch, prefix, slots)
+            yield list(zip(batch, found))
+
+    def _prefix_of(self, tokens: list[int], slots: int) -> Prefix:
+        if self._prefix is None or self._prefix.tokens != tuple(tokens) or self._prefix_slots != slots:
+            generator = self._generator
+            self._prefix = Prefix(generator.decoder, generator.weights, generator.mesh, tokens, slots)
+            self._prefix_slots = slots
+            self.counts.fed += len(tokens)
+        return self._prefix
+
+    def _generate(self, batch: list[Request], prefix: Prefix | None, slots: int) -> list[Answer]:
+        texts = [RowText(self._vocabulary.pieces, request.stop) for request in batch]
+        tokens: list[list[int]] = [[] for _ in batch]
+        parts = self._generator.generate(
+            [request.tokens for request in batch], range(len(batch)), batch[0].max_new_tokens, sorted(self._stop_ids),
+            prefix=prefix, batch=self._batch_size, slots=slots,
+        )  # fmt: skip
+        ended = None
+        with contextlib.suppress(StopIteration):
+            while True:
+                for row, text, part in zip(tokens, texts, parts.send(ended)):
+                    row += part
+                    text.add(part)
+                ended = [text.stopped for text in texts]
+        self._count([request.tokens for request in batch], prefix)
+        found = []
+        for row, text in zip(tokens, texts):
+            text.end()
+            row = row[: text.kept]
+            self.counts.generated += len(row)
+            by_id = bool(row) and row[-1] in self._stop_ids
+            found.append(Answer(text.text, len(row), "stop" if text.stopped or by_id else "length"))
+        return found
+
+    def _rank(self, batch: list[Request], prefix: Prefix | None, slots: int) -> list[Answer]:
+        rows = [row for request in batch for row, _ in request.rows]
+        scored = iter(self._scorer.logprobs(rows, prefix=prefix, batch=self._batch_size, slots=slots))
+        self._count(rows, prefix)
+        skipped = len(prefix.tokens) if prefix else 0
+        sums = lambda request: tuple(sum(next(scored)[begin - 1 - skipped :]) for _, begin in request.rows)
+        return [Answer(logprobs=sums(request)) for request in batch]
+
+    def _count(self, prompts: list[list[int]], prefix: Prefix | None) -> None:
+        asked = sum(map(len, prompts))
+        self.counts.asked += asked
+        self.counts.fed += asked - (len(prefix.tokens) * len(prompts) if prefix else 0)
+
+    def _slots(self, rest: int, others: int, batch_size: int) -> int:
+        """Of a cache for `rest` tokens behind a prefix, which are padded to a multiple of a call's, and `others`."""
+        size = chunk_size(padded_batch_size(batch_size, self._generator.mesh), rest)
+        needed = others + -(-rest // size) * size
+        return next((slots for slots in SLOTS if slots >= needed), needed)

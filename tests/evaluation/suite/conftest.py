@@ -1,0 +1,43 @@
+"""A byte model of random weights, and files of a few rows in the published forms."""
+
+import json
+
+import pytest
+from synthetic_checkpoint import small_state
+
+from dots_jax.checkpoint.metadata import CheckpointMetadata
+from dots_jax.checkpoint.store import Checkpoints
+from dots_jax.config import ComputeConfig, tiny
+from dots_jax.model.model_def import ModelDef
+from dots_jax.training.state import to_items
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> str:
+    """Of steps 1 and 2, which have other weights."""
+    workdir, config = tmp_path_factory.mktemp("run"), tiny()
+    checkpoints = Checkpoints(str(workdir), is_milestone=lambda step: False)
+    stack_axes = ModelDef(config, ComputeConfig(), None, 1.0).stack_axes()
+    for step in (1, 2):
+        metadata = CheckpointMetadata(
+            step=step, model=config, config={"data": {"tokenizer": ""}, "compute": {"dtype": "float32"}}
+        )
+        checkpoints.save(step, to_items(small_state(config, step)), metadata, stack_axes)
+    checkpoints.wait()
+    checkpoints.close()
+    return str(workdir)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("data")
+    files = {
+        "mmlu/test/art_test.csv": "".join(f"Which is {n}?,{n},5,6,7,A\n" for n in range(5)),
+        "mmlu/dev/art_dev.csv": "Is it?,yes,no,both,none,B\n",
+        "gsm8k/test.jsonl": "".join(json.dumps({"question": f"{n} + 1?", "answer": f"#### {n + 1}"}) + "\n" for n in range(3)),
+        "gsm8k/train.jsonl": json.dumps({"question": "1 + 1?", "answer": "One and one. #### 2"}) + "\n",
+    }  # fmt: skip
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return str(folder)
