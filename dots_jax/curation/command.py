@@ -80,7 +80,7 @@ def _run(config: CurateConfig, options: CurateOptions, pieces: list[Piece], for_
     if was_complete:
         print(f"{output}: already complete, nothing done")
     elif not output.endswith(SCRATCH):
-        print(f"{output}: documents/ removed/ places/ report.json")
+        print(f"{output}: documents/ removed/ places/ report.json report.html")
 
 
 def _into_one_file(config: CurateConfig, options: CurateOptions, pieces: list[Piece], for_each: ForEach) -> int:
