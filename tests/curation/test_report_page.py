@@ -21,12 +21,14 @@ def curate(*words: str) -> int:
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
-    """20 articles with a shared first line, a copy, a hostile text, Chinese, and a page without text."""
+    """20 articles with a shared first line, a copy, a near-duplicate, an address, a hostile text, Chinese, and a page without text."""
     folder = tmp_path_factory.mktemp("report")
     shared = "<p>Welcome to the reading room, which is open on every day of the year.</p>"
     records = [response(n, page(n).replace("<article>", f"<article>{shared}")) for n in range(20)]
     records += [record("copy", http(page(3).replace("<article>", f"<article>{shared}").encode()))]
     records += [record("near", http(page(5).replace("</article>", "<p>It was copied here.</p></article>").encode()))]
+    mail = page(41).replace("</article>", "<p>Write to a reader at reader@library.example.org for more.</p></article>")
+    records += [record("mail", http(mail.encode()))]
     evil = page(40, paragraphs=1).replace("<p>", f"<p>{text(EVIL)} ", 1)
     records += [record("evil", http(evil.encode()), url="http://evil.example/<b>?q='\"><script>")]
     records += [record("zh", http(f"<html><body><article><p>{CHINESE * 3}</p></article></body></html>".encode()))]
@@ -83,6 +85,7 @@ def test_it_shows_the_numbers_of_the_run(output):
     report, said = json.loads((output / "report.json").read_text()), " ".join(read(output).said)
     books = report["books"]
     assert f"{books['records_read']} records read" in said and f"{books['documents_written']} documents kept" in said
+    assert books["ledger_rows_of_parts"] == 1  # an address that became a constant: a row that takes no record with it
     for title in ("Funnel of each language", "Lengths", "Scores and thresholds", "Near-duplicates", "Sites"):
         assert title in said
     assert "gopher words: at least 100" in said and "min_score 0.65" in said and "Welcome to the reading room" in said
