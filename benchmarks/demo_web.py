@@ -14,6 +14,7 @@ import hashlib
 import html
 import importlib
 import inspect
+import itertools
 import json
 import pydoc
 import sys
@@ -53,7 +54,7 @@ class Planted(NamedTuple):
 def write_web(folder: Path, modules: int | None = None, texts: int | None = None) -> tuple[list[Planted], list[str]]:
     """Writes the archives, of at most this many modules and docstrings; returns what is planted, and the repeated pages."""
     folder.mkdir(parents=True, exist_ok=True)
-    library = list(_library())[:modules]
+    library = list(itertools.islice(_library(), modules))
     documented = [(f"http://docs.demo/{name}.html", _page(name, content)) for name, content in _module_pages(library)]
     read = [(f"http://reader.demo/{name}.html", _reading_page(name, content)) for name, content in _texts(library)][
         :texts
@@ -68,8 +69,8 @@ def write_web(folder: Path, modules: int | None = None, texts: int | None = None
     half = len(records) // 2
     _write(folder / "a.warc.gz", records[:half])
     _write(folder / "b.warc.gz", records[half:])
-    cut = gzip.compress(_record("cut", "http://planted.demo/cut", _http(b"<p>" + b"never complete " * 4000)))
-    (folder / "truncated.warc.gz").write_bytes(cut[: len(cut) // 2])
+    cut = gzip.compress(_record("cut", "http://planted.demo/cut", _http(b"<p>" + b"never complete " * 4000)), mtime=0)
+    _write_bytes(folder / "truncated.warc.gz", cut[: len(cut) // 2])
     (folder.parent / "blocked.txt").write_text("# domains that the demo blocks\nblocked.demo\n")
     return planted, [url for url, _ in (*same, *near)]
 
@@ -194,7 +195,13 @@ def _record(name: str, url: str, block: bytes) -> bytes:
 
 
 def _write(path: Path, records: list[bytes]) -> None:
-    path.write_bytes(b"".join(map(functools.partial(gzip.compress, mtime=0), records)))
+    _write_bytes(path, b"".join(map(functools.partial(gzip.compress, mtime=0), records)))
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    """Leaves a file as it is that holds this already, so that a demo that was stopped goes on."""
+    if not path.exists() or path.read_bytes() != data:
+        path.write_bytes(data)
 
 
 # --- what became of it ------------------------------------------------------------------------------------------------
@@ -205,11 +212,13 @@ def check(output: Path, planted: list[Planted], repeated: list[str], seed: int =
     from dots_jax.curation.survey import groups
 
     wanted = {record_id(one.name): one for one in planted}
-    found, copies, lines = {}, {"same": [0, 0], "near": [0, 0]}, 0
+    found, lines = {}, 0
     for documents, rows in groups(str(output), seed):
         for document in documents:
             if one := wanted.get(document.id):
                 found[one.name] = f"kept: {document.encoding if one.name == 'chinese' else document.extractor}"
+            else:
+                found[document.id] = "kept"
         for row in rows:
             one = wanted.get(row.id)
             if row.kind in ("page", "document", "file"):
@@ -217,14 +226,13 @@ def check(output: Path, planted: list[Planted], repeated: list[str], seed: int =
             lines += row.reason == "frequent line" and row.text in (GREETING, FAREWELL)
     rows = [(one.name, f"{one.step}: {one.reason}", found.get(one.name, "not found")) for one in planted]
     rows.append(("truncated.warc.gz", "read: truncated file", found.get("truncated.warc.gz", "not found")))
-    for url in repeated:
-        kind, name = url.split("/")[3:]
-        ids = record_id(url), record_id(f"http://reader.demo/{name}")
-        reason = "identity: duplicate" if kind == "same" else "minhash: near duplicate"
-        copies[kind][0] += 1
-        copies[kind][1] += reason in (found.get(ids[0]), found.get(ids[1]))
-    for kind, (number, removed) in copies.items():
-        rows.append((f"{number} {kind} pages", f"one of {number} pairs removed", f"one of {removed} pairs removed"))
+    for kind, reason in (("same", "identity: duplicate"), ("near", "minhash: near duplicate")):
+        urls = [url for url in repeated if f"/{kind}/" in url]
+        pairs = [[found.get(record_id(each)) for each in (url, f"http://reader.demo/{_tail(url)}")] for url in urls]
+        stay = sum(pair == ["kept", "kept"] for pair in pairs)
+        by = f"no pair stays, {reason}"  # of a pair that an earlier step removed, neither does
+        ok = stay == 0 and any(reason in pair for pair in pairs)
+        rows.append((f"{len(pairs)} {kind} pages", by, by if ok else f"{stay} pairs stay"))
     rows.append(("shared lines", "removed", "removed" if lines else "none removed"))
     return rows
 
