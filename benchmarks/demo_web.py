@@ -8,7 +8,6 @@ all its pages share; mirror.demo repeats pages; planted.demo and blocked.demo ho
 """
 
 import argparse
-import functools
 import gzip
 import hashlib
 import html
@@ -42,7 +41,7 @@ LONG = 220  # spaces of a page whose text is long enough to be repeated
 
 
 class Planted(NamedTuple):
-    """A page with a fault: where it must be in the ledger, or `kept` with the encoding that it must have."""
+    """A page with a fault: where it must be in the ledger, or `kept` with the encoding or extractor that it must have."""
 
     name: str
     step: str
@@ -51,8 +50,19 @@ class Planted(NamedTuple):
     url: str
 
 
-def write_web(folder: Path, modules: int | None = None, texts: int | None = None) -> tuple[list[Planted], list[str]]:
-    """Writes the archives, of at most this many modules and docstrings; returns what is planted, and the repeated pages."""
+class Web(NamedTuple):
+    """What is planted: (name, step, reason) of each page with a fault, and the addresses of repeated pages."""
+
+    planted: list[list[str]]
+    repeated: list[str]
+
+
+def write_web(folder: Path, modules: int | None = None, texts: int | None = None) -> Web:
+    """Writes the archives, of at most this many modules and docstrings. A web that is there stays as it is, since pydoc does not
+    write the same bytes twice, and a demo that was stopped is to go on."""
+    about = folder.parent / "web.json"
+    if about.exists():
+        return Web(**json.loads(about.read_text()))
     folder.mkdir(parents=True, exist_ok=True)
     library = list(itertools.islice(_library(), modules))
     documented = [(f"http://docs.demo/{name}.html", _page(name, content)) for name, content in _module_pages(library)]
@@ -69,10 +79,12 @@ def write_web(folder: Path, modules: int | None = None, texts: int | None = None
     half = len(records) // 2
     _write(folder / "a.warc.gz", records[:half])
     _write(folder / "b.warc.gz", records[half:])
-    cut = gzip.compress(_record("cut", "http://planted.demo/cut", _http(b"<p>" + b"never complete " * 4000)), mtime=0)
-    _write_bytes(folder / "truncated.warc.gz", cut[: len(cut) // 2])
+    cut = gzip.compress(_record("cut", "http://planted.demo/cut", _http(b"<p>" + b"never complete " * 4000)))
+    (folder / "truncated.warc.gz").write_bytes(cut[: len(cut) // 2])
     (folder.parent / "blocked.txt").write_text("# domains that the demo blocks\nblocked.demo\n")
-    return planted, [url for url, _ in (*same, *near)]
+    web = Web([[one.name, one.step, one.reason] for one in planted], [url for url, _ in (*same, *near)])
+    about.write_text(json.dumps(web._asdict()) + "\n")
+    return web
 
 
 def _library() -> Iterator[tuple[str, object]]:
@@ -195,39 +207,32 @@ def _record(name: str, url: str, block: bytes) -> bytes:
 
 
 def _write(path: Path, records: list[bytes]) -> None:
-    _write_bytes(path, b"".join(map(functools.partial(gzip.compress, mtime=0), records)))
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    """Leaves a file as it is that holds this already, so that a demo that was stopped goes on."""
-    if not path.exists() or path.read_bytes() != data:
-        path.write_bytes(data)
+    path.write_bytes(b"".join(map(gzip.compress, records)))
 
 
 # --- what became of it ------------------------------------------------------------------------------------------------
 
 
-def check(output: Path, planted: list[Planted], repeated: list[str], seed: int = 0) -> list[tuple[str, str, str]]:
+def check(output: Path, web: Web, seed: int = 0) -> list[tuple[str, str, str]]:
     """(name, expected, found) of every planted thing, from the ledger and the corpus."""
     from dots_jax.curation.survey import groups
 
-    wanted = {record_id(one.name): one for one in planted}
+    wanted = {record_id(name): name for name, _, _ in web.planted}
     found, lines = {}, 0
     for documents, rows in groups(str(output), seed):
         for document in documents:
-            if one := wanted.get(document.id):
-                found[one.name] = f"kept: {document.encoding if one.name == 'chinese' else document.extractor}"
+            if name := wanted.get(document.id):
+                found[name] = f"kept: {document.encoding if name == 'chinese' else document.extractor}"
             else:
                 found[document.id] = "kept"
         for row in rows:
-            one = wanted.get(row.id)
             if row.kind in ("page", "document", "file"):
-                found[one.name if one else row.id] = f"{row.step}: {row.reason}"
+                found[wanted.get(row.id, row.id)] = f"{row.step}: {row.reason}"
             lines += row.reason == "frequent line" and row.text in (GREETING, FAREWELL)
-    rows = [(one.name, f"{one.step}: {one.reason}", found.get(one.name, "not found")) for one in planted]
+    rows = [(name, f"{step}: {reason}", found.get(name, "not found")) for name, step, reason in web.planted]
     rows.append(("truncated.warc.gz", "read: truncated file", found.get("truncated.warc.gz", "not found")))
     for kind, reason in (("same", "identity: duplicate"), ("near", "minhash: near duplicate")):
-        urls = [url for url in repeated if f"/{kind}/" in url]
+        urls = [url for url in web.repeated if f"/{kind}/" in url]
         pairs = [[found.get(record_id(each)) for each in (url, f"http://reader.demo/{_tail(url)}")] for url in urls]
         stay = sum(pair == ["kept", "kept"] for pair in pairs)
         by = f"no pair stays, {reason}"  # of a pair that an earlier step removed, neither does
@@ -248,7 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
     from dots_jax.cli.main import main as dots
 
     started, folder = time.monotonic(), Path(options.output)
-    planted, repeated = write_web(folder / "web", options.modules, options.texts)
+    web = write_web(folder / "web", options.modules, options.texts)
     print(f"{folder}/web: made in {time.monotonic() - started:.0f} s")
     bindings = [f"LineConfig.keep = {options.keep}", f"UrlConfig.domains = ({str(folder / 'blocked.txt')!r},)"]
     bindings += [f"CurateConfig.beam = {options.beam}"] if options.beam else []
@@ -257,7 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
         ["curate", "--gin_file=gin/curate.gin", *(f"--gin_bindings={line}" for line in bindings), *words]
     ):
         return status
-    rows = check(folder / "corpus", planted, repeated)
+    rows = check(folder / "corpus", web)
     for name, expected, found in rows:
         print(
             f"{'ok' if expected == found else 'WRONG':<6}{name:<20}{found}"

@@ -9,6 +9,8 @@ import zstandard
 from dots_jax.cli.options import CurateOptions
 from dots_jax.config import CurateConfig, UserError
 from dots_jax.curation import decontaminate, language, state, url
+from dots_jax.curation.compare import compare
+from dots_jax.curation.explain import explain
 from dots_jax.curation.inputs import Piece, find_pieces
 from dots_jax.curation.plan import Run
 from dots_jax.curation.protocol import GlobalStep
@@ -27,9 +29,12 @@ PAGE_BYTES, PAGES_PER_SECOND = 20_000, 25  # of a compressed page and a core, fo
 
 def curate(config: CurateConfig, options: CurateOptions) -> int:
     """Returns the exit status. Raises UserError for what the user can fix, before anything is written."""
+    if options.compare:
+        print(compare(options.compare))
+        return 0
     if not options.input:
         raise UserError("Missing --input: say what to curate, as in --input='crawl/*.warc.gz'.")
-    if not options.output and not options.dry_run:
+    if not options.output and not options.dry_run and not options.explain:
         raise UserError("Missing --output: say where the corpus goes, as in --output=runs/corpus.")
     output = options.output or ""
     if in_bucket(output):
@@ -51,6 +56,9 @@ def curate(config: CurateConfig, options: CurateOptions) -> int:
         decontaminate.read_ngrams(config)
     for_each = _runner(config)
     pieces = find_pieces(options.input)
+    if options.explain:
+        print(explain(options.explain, pieces, config, options.output))
+        return 0
     if options.dry_run:
         print(plan_table(config, options, pieces))
         return 0

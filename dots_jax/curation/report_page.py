@@ -26,7 +26,7 @@ from dots_jax.curation.rules.step import rule, thresholds
 from dots_jax.curation.survey import BINS_PER_DECADE, MEASURED, Frequent, Survey
 
 LANGUAGES, PICTURES, SITES, LINES = 6, 12, 15, 20  # of which the page shows at most this many
-BINS = 24  # of a histogram of scores
+BINS = range(20, 41)  # of a histogram of scores
 
 _STYLE = """
 :root{--ink:#1d2733;--dim:#5d6b7a;--paper:#f6f7f9;--card:#fff;--line:#dde2e8;--kept:#2f7d5b;--lost:#c8553d;--before:#b9c4d0;
@@ -74,7 +74,7 @@ def report_page(report: dict, found: Survey, config: CurateConfig) -> str:
     """The page, from report.json and the survey of the same corpus."""
     title = f"Corpus {report['crawl']}".strip()
     sections = (
-        _summary(report, title), _funnel(report), _languages(report, found), _lengths(found), _scores(found, config),
+        _summary(report, title), _funnel(report, found), _languages(report, found), _lengths(found), _scores(found, config),
         _jaccard(found, config), _sites(found), _lines(found), _kept(found), _dropped(found),
     )  # fmt: skip
     head = f"{_HEAD}<title>{text(title)}</title><style>{_STYLE}</style></head>"
@@ -115,15 +115,16 @@ def _summary(report: dict, title: str) -> str:
     return f'<h1>{text(title)}</h1><div class="tiles">{found}</div>{only}{said}'
 
 
-def _funnel(report: dict) -> str:
+def _funnel(report: dict, found: Survey) -> str:
     rows, table = [], []
     for step in report["funnel"]:
         came, kept, went = (step[side].get("records", 0) for side in ("in", "kept", "removed"))
         rows.append(Bar(step["step"], (("kept", kept), ("lost", went)), f"{number(kept)} · {_share(kept, came)}"))
         for reason, count in step["reasons"].items():
-            cells = f'<td>{text(step["step"])}</td><td class="left">{text(reason)}</td><td>{count:,}</td>'
-            table.append(f"<tr>{cells}<td>{_share(count, came)}</td></tr>")
-    head = '<tr><th>step</th><th class="left">reason</th><th>rows</th><th>of what came in</th></tr>'
+            records = found.records[step["step"], reason]
+            cells = f'<td>{text(step["step"])}</td><td class="left">{text(reason)}</td><td>{count:,}</td><td>{records:,}</td>'
+            table.append(f"<tr>{cells}<td>{_share(records, came)}</td></tr>")
+    head = '<tr><th>step</th><th class="left">reason</th><th>rows</th><th>records</th><th>of what came in</th></tr>'
     return _section(
         "Funnel", "What came to each step, and the share of it that stayed. A row can be a record, a line or a part of a text.",
         _legend(("kept", "kept"), ("lost", "removed"))
@@ -179,8 +180,9 @@ def _scores(found: Survey, config: CurateConfig) -> str:
     removed = sum((counts for (step, _, _), counts in found.scores.items() if step == "language"), Counter())
     if found.language_scores or removed:
         kept = Counter({value / 100: count for value, count in found.language_scores.items()})
-        series = [Series("kept", bins(kept, 0, 1, BINS)), Series("lost", bins(removed, 0, 1, BINS))]
         least = config.language.min_score
+        size = _bins(least, 1)
+        series = [Series("kept", bins(kept, 0, 1, size)), Series("lost", bins(removed, 0, 1, size))]
         picture = histogram(
             series, even_ticks(0, 1), 0, 1, [Mark(least, f"min_score {least:g}")], title="language score"
         )
@@ -197,7 +199,12 @@ def _scores(found: Survey, config: CurateConfig) -> str:
             [Mark(config.pii.max_found, f"max_found {config.pii.max_found}")] if config.pii.max_found <= high else []
         )
         picture = histogram(
-            [Series("lost", bins(counts, 0, high, BINS))], even_ticks(0, high), 0, high, limit, title=reason
+            [Series("lost", bins(counts, 0, high, _bins(config.pii.max_found, high)))],
+            even_ticks(0, high),
+            0,
+            high,
+            limit,
+            title=reason,
         )
         cards.append(
             card(
@@ -239,12 +246,18 @@ def _limits(reason: str, limits: RuleThresholds) -> list[str]:
     return [f"{side} {getattr(limits, field):g}" for side, field in fields if getattr(limits, field) is not None]
 
 
+def _bins(place: float, high: float) -> int:
+    """The number of bins from 0 to high of which one ends nearest to the threshold, so that no bar stands across it."""
+    return min(BINS, key=lambda number: abs(place / high * number - round(place / high * number)))
+
+
 def _rule_picture(removed: Counter, kept: Counter, reason: str, limit: str) -> str:
     """Numbers above 20 times the threshold are shown in the last bin."""
     place = float(limit.rpartition(" ")[2]) if limit.startswith("at ") else 0.0
     values = sorted({*removed, *kept})
     high = nice_top(min(max(values[-1], place), max(20 * place, 1e-9) if place else values[-1]))
-    series = [Series("kept", bins(kept, 0, high, BINS)), Series("lost", bins(removed, 0, high, BINS))]
+    size = _bins(place, high)
+    series = [Series("kept", bins(kept, 0, high, size)), Series("lost", bins(removed, 0, high, size))]
     return histogram(series, even_ticks(0, high), 0, high, [Mark(place, limit)], title=reason)
 
 

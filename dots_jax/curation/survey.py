@@ -6,7 +6,7 @@ number of names and says how wrong its counts can be.
 """
 
 import heapq
-import json
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -129,16 +129,16 @@ def survey(output: str, seed: int) -> Survey:
 
 def groups(output: str, seed: int) -> Iterator[tuple[list[Document], list[Removal]]]:
     """(documents, rows of the ledger) of each id, in the order of the keys."""
-    both = heapq.merge(_documents(output, seed), _removed(output, seed), key=lambda item: item[0])
-    now, documents, rows = None, [], []
-    for key, item in both:
-        if key != now and now is not None:
-            yield documents, rows
-            documents, rows = [], []
-        now = key
-        (documents if isinstance(item, Document) else rows).append(item)
-    if now is not None:
+    for _, items in itertools.groupby(in_order(output, seed), key=lambda item: item[0]):
+        documents, rows = [], []
+        for _, item in items:
+            (documents if isinstance(item, Document) else rows).append(item)
         yield documents, rows
+
+
+def in_order(output: str, seed: int) -> Iterator[tuple[tuple[int, str], Document | Removal]]:
+    """((key, id), document or row), by key."""
+    return heapq.merge(_documents(output, seed), _removed(output, seed), key=lambda item: item[0])
 
 
 def _documents(output: str, seed: int) -> Iterator[tuple[tuple[int, str], Document]]:
@@ -158,16 +158,12 @@ def _removed(output: str, seed: int) -> Iterator[tuple[tuple[int, str], Removal]
         yield (key_of(seed, row.id), row.id), row
 
 
-def lines_of(output: str, name: str) -> Iterator[bytes]:
-    """Lines of JSON of all files of `documents` or `removed`, in the order of the keys."""
-    for path in sorted((Path(output) / name).glob("*.jsonl.zst")):
+def lines_of(output: str, name: str, part: int | None = None) -> Iterator[bytes]:
+    """Lines of JSON of all files of `documents` or `removed`, or of one of them, in the order of the keys."""
+    files = "*" if part is None else f"{part:05d}-of-*"
+    for path in sorted((Path(output) / name).glob(f"{files}.jsonl.zst")):
         with open(path, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:
             rest = b""
             while block := reader.read(1 << 20):
                 *found, rest = (rest + block).split(b"\n")
                 yield from found
-
-
-def seed_of(output: str) -> int:
-    """The seed of a complete run."""
-    return json.loads((Path(output) / "state" / "run.json").read_text())["config"]["seed"]
