@@ -152,6 +152,9 @@ class CurateOptions(GinOptions):
     )
     only: str | None = flag("run this step alone, after what turns pages into text")
     dry_run: bool = flag("check everything, print inputs and steps, and stop", False)
+    takedown: str | None = flag(
+        "file of addresses and hosts: removes their documents from a complete --output", path=True
+    )
     explain: str | None = flag("URL or id: print this page's way through all steps with every number")
     compare: tuple[str, ...] = flag(
         "two outputs: print which documents only one of them has, and why", (), path=True, pair=True

@@ -1,5 +1,6 @@
 """`dots curate`: checks everything, prints the plan or the funnel."""
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -17,7 +18,9 @@ from dots_jax.curation.protocol import GlobalStep
 from dots_jax.curation.report import table
 from dots_jax.curation.rules import sites
 from dots_jax.curation.run import ForEach, in_this_process, is_complete, run_all
+from dots_jax.curation.state import read_about
 from dots_jax.curation.steps import chosen
+from dots_jax.curation.takedown import take_down
 from dots_jax.human import human_bytes, human_time
 from dots_jax.locks import owned
 from dots_jax.storage import atomic_write, folder, in_bucket
@@ -31,6 +34,15 @@ def curate(config: CurateConfig, options: CurateOptions) -> int:
     """Returns the exit status. Raises UserError for what the user can fix, before anything is written."""
     if options.compare:
         print(compare(options.compare))
+        return 0
+    if options.takedown:
+        if not options.output:
+            raise UserError(
+                f"--takedown={options.takedown} needs --output: the folder of the corpus to take documents from."
+            )
+        read_about(options.output, "--output")
+        with owned(folder(options.output), "the corpus"):
+            print(take_down(options.output, options.takedown, config))
         return 0
     if not options.input:
         raise UserError("Missing --input: say what to curate, as in --input='crawl/*.warc.gz'.")
@@ -93,6 +105,7 @@ def _run(config: CurateConfig, options: CurateOptions, pieces: list[Piece], for_
 
 def _into_one_file(config: CurateConfig, options: CurateOptions, pieces: list[Piece], for_each: ForEach) -> int:
     """For scripts: the documents in one file, and next to it the ledger."""
+    config = dataclasses.replace(config, output_format="jsonl")
     target = Path(options.output)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.with_name(f".{target.name}{SCRATCH}")  # stays after a kill, so that the next start goes on

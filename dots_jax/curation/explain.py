@@ -12,17 +12,17 @@ import numpy as np
 
 from dots_jax.config import CurateConfig, UserError
 from dots_jax.curation import decode, identity, lines, minhash, pii, sandbox, state
+from dots_jax.curation.corpus_files import read_documents, read_lines
 from dots_jax.curation.extract import ENGINES
 from dots_jax.curation.ids import IdTable
 from dots_jax.curation.inputs import Piece, read_piece
 from dots_jax.curation.protocol import GlobalStep
-from dots_jax.curation.record import Document, Page, Record, Removal, document_of, key_of, removal_of
+from dots_jax.curation.record import Document, Page, Record, Removal, key_of, removal_of
 from dots_jax.curation.rules import sites
 from dots_jax.curation.rules.step import rule, thresholds
 from dots_jax.curation.state import read_about
 from dots_jax.curation.steps import chosen
 from dots_jax.curation.streams import partition_of
-from dots_jax.curation.survey import lines_of
 from dots_jax.curation.url import host_of, without_credentials
 
 SHOWN = 200  # characters of a text
@@ -54,9 +54,8 @@ class Corpus:
     def rows_of(self, id: str) -> tuple[list[Removal], Document | None]:
         """What the ledger and the corpus have of a document."""
         part = partition_of(key_of(self.config["seed"], id), self.parts)
-        rows = [removal_of(line) for line in lines_of(self.output, "removed", part) if json.loads(line)["id"] == id]
-        texts = (document_of(line) for line in lines_of(self.output, "documents", part) if json.loads(line)["id"] == id)
-        return rows, next(texts, None)
+        rows = [row for row in map(removal_of, read_lines(self.output, "removed", part)) if row.id == id]
+        return rows, next((document for document in read_documents(self.output, part) if document.id == id), None)
 
 
 def explain(address: str, pieces: Sequence[Piece], config: CurateConfig, output: str | None) -> str:

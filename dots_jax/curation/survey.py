@@ -10,11 +10,9 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
-import zstandard
-
-from dots_jax.curation.record import Document, Removal, document_of, key_of, removal_of
+from dots_jax.curation.corpus_files import read_documents, read_lines
+from dots_jax.curation.record import Document, Removal, key_of, removal_of
 from dots_jax.curation.url import host_of
 
 NAMES = 20_000  # sites, and lines, in memory
@@ -143,8 +141,7 @@ def in_order(output: str, seed: int) -> Iterator[tuple[tuple[int, str], Document
 
 def _documents(output: str, seed: int) -> Iterator[tuple[tuple[int, str], Document]]:
     last = (-1, "")
-    for line in lines_of(output, "documents"):
-        document = document_of(line)
+    for document in read_documents(output):
         # The second document of an id stands behind the first, under its key, with a number behind the id.
         numbered = re.fullmatch(r"(.*)~\d+", document.id, re.DOTALL)
         if not (numbered and numbered[1] == last[1]):
@@ -153,17 +150,6 @@ def _documents(output: str, seed: int) -> Iterator[tuple[tuple[int, str], Docume
 
 
 def _removed(output: str, seed: int) -> Iterator[tuple[tuple[int, str], Removal]]:
-    for line in lines_of(output, "removed"):
+    for line in read_lines(output, "removed"):
         row = removal_of(line)
         yield (key_of(seed, row.id), row.id), row
-
-
-def lines_of(output: str, name: str, part: int | None = None) -> Iterator[bytes]:
-    """Lines of JSON of all files of `documents` or `removed`, or of one of them, in the order of the keys."""
-    files = "*" if part is None else f"{part:05d}-of-*"
-    for path in sorted((Path(output) / name).glob(f"{files}.jsonl.zst")):
-        with open(path, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:
-            rest = b""
-            while block := reader.read(1 << 20):
-                *found, rest = (rest + block).split(b"\n")
-                yield from found
