@@ -4,6 +4,7 @@ The page is read from --input and goes through the local steps again. What compa
 the ledger of --output, if a complete run is there: occurrences of its lines, the document with its text, bands that it shares.
 """
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -67,9 +68,18 @@ def explain(address: str, pieces: Sequence[Piece], config: CurateConfig, output:
     said = [f"{len(found)} records have this address; each is explained."] if len(found) > 1 else []
     if corpus is None:
         said.append("No complete run in --output: what compares documents is not known.")
+    elif changed := _changed(corpus.config, config):
+        said.append(
+            f"--output was made with other {', '.join(changed)}; local steps are explained with the settings of now."
+        )
     for record, place in found:
         said += ["", place, *_way(record, config, corpus)]
     return "\n".join(said).strip()
+
+
+def _changed(was: dict, config: CurateConfig) -> list[str]:
+    now = json.loads(json.dumps(dataclasses.asdict(config)))
+    return [f"CurateConfig.{name}" for name in now if name != "beam" and was.get(name) != now[name]]
 
 
 def _records(address: str, pieces: Sequence[Piece], config: CurateConfig) -> Iterator[tuple[Record | Removal, str]]:

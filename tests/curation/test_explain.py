@@ -7,6 +7,7 @@ from web_pages import http, page, record, response, rows, write_warc
 
 from dots_jax.cli.main import main
 
+# Of the first output; the second has another min_words.
 LOOSE = [f"--gin_bindings=EnglishRules.{kind}_ngrams = ()" for kind in ("top", "duplicate")]
 
 
@@ -52,6 +53,7 @@ def test_a_page_that_stays_has_a_number_of_every_step(corpus, capsys):
         "loses a line: frequent line", "gopher words: ", "shingles of 5 words", "0 found, at most 20",
     ):  # fmt: skip
         assert fact in said
+    assert "was made with" not in said
     kept = {row["id"] for row in rows(output, "documents")}
     assert ("as in the corpus" in said) == (lost["id"] in kept)
 
@@ -59,6 +61,8 @@ def test_a_page_that_stays_has_a_number_of_every_step(corpus, capsys):
 def test_a_page_that_goes_names_the_step_and_the_winner(corpus, capsys):
     archive, _, output, other = corpus
     twins = [row for row in rows(output, "removed") if row["reason"] == "duplicate"]
+    said = explain(capsys, archive, other, twins[0]["id"])
+    assert "--output was made with other CurateConfig.rules" in said
     said = explain(capsys, archive, output, twins[0]["id"])
     assert f"REMOVED: duplicate (score 1; instead stays {twins[0]['other']})" in said and said.strip().endswith(
         "by identity"

@@ -21,7 +21,7 @@ def curate(*words: str) -> int:
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
-    """20 articles with a shared first line, a copy, a near-duplicate, an address, a hostile text, Chinese, and a page without text."""
+    """20 articles with a shared first line, a copy, a near-duplicate, an address, a hostile text, Chinese, and no text."""
     folder = tmp_path_factory.mktemp("report")
     shared = "<p>Welcome to the reading room, which is open on every day of the year.</p>"
     records = [response(n, page(n).replace("<article>", f"<article>{shared}")) for n in range(20)]

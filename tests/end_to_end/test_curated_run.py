@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 from web_pages import http, page, record, rows, write_warc
 
 from dots_jax.cli.main import main
@@ -17,33 +16,26 @@ TINY = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("form", ["jsonl", "parquet"])
-def test_a_curated_corpus_trains(tmp_path, form, capfd):
+def test_a_curated_corpus_trains(tmp_path):
     """Claim: the output of `dots curate` is a source: its tokens are cached and a step is trained on them."""
     records = [record(str(n), http(page(n).encode()), url=f"http://site{n % 3}.example/{n}") for n in range(12)]
     archive, corpus = write_warc(tmp_path / "a.warc.gz", records), tmp_path / "corpus"
     steps = "('decoding', 'extraction', 'language', 'identity')"
-    settings = (
-        f"CurateConfig.steps = {steps}",
-        f"CurateConfig.output_format = '{form}'",
-        "CurateConfig.partitions = 2",
-    )
+    settings = (f"CurateConfig.steps = {steps}", "CurateConfig.partitions = 2")
     bindings = [f"--gin_bindings={one}" for one in settings]
     assert main(["curate", "--gin_file=gin/curate.gin", f"--input={archive}", f"--output={corpus}", *bindings]) == 0
 
-    ending = "parquet" if form == "parquet" else "jsonl.zst"
-    files = f"(('train', '{corpus}/documents/*.{ending}'), ('validation', '{corpus}/documents/00000-*'))"
+    files = f"(('train', '{corpus}/documents/*.jsonl.zst'), ('validation', '{corpus}/documents/00000-*'))"
     source = (
         "DataConfig.sources = (@Source(),)", "Source.name = 'curated'", f"Source.files = {files}",
         f"DataConfig.cache_dir = '{tmp_path / 'cache'}'",
     )  # fmt: skip
     bindings = [f"--gin_bindings={one}" for one in (*TINY, *source)]
-    capfd.readouterr()
     assert main(["train", "--gin_file=gin/tiny.gin", f"--workdir={tmp_path / 'run'}", "--max_steps=1", *bindings]) == 0
     row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert row["step"] == 1 and 4 < row["loss"] < 7 and row["source_tokens"]["curated"] > 400
     # Every byte of the corpus is in the cache, with the id that ends a document.
-    about = json.loads(next((tmp_path / "cache").rglob("stats.train.json")).read_text()) if form == "jsonl" else None
-    if about:
-        texts = [line["text"] for line in rows(corpus, "documents")]
-        assert about["examples"] == len(texts) == 12
+    manifest = json.loads(next((tmp_path / "cache").rglob("train/manifest.json")).read_text())
+    texts = [line["text"].encode() for line in rows(corpus, "documents")]
+    assert manifest["documents"] == len(texts) == 12 and manifest["malformed"] == manifest["left_out"] == {}
+    assert manifest["bytes"] == sum(map(len, texts)) and manifest["tokens"] == manifest["bytes"] + 12
