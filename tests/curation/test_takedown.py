@@ -10,7 +10,6 @@ from dots_jax.cli.main import main
 from dots_jax.curation import takedown
 from dots_jax.curation.corpus_files import read_documents
 from dots_jax.curation.record import Document
-from dots_jax.data.sources.file_source import FileSource
 
 STEPS = "--gin_bindings=CurateConfig.steps = ('url', 'decoding', 'extraction', 'language', 'identity', 'lines')"
 
@@ -92,9 +91,6 @@ def test_parquet_holds_the_same_documents(archive, tmp_path):
     assert (
         row["crawl"] == "c" and row["language"] == "en" and row["language_score"] > 0.65 and row["url"] and row["date"]
     )
-    source = FileSource({"train": str(columns / "documents" / "*.parquet")})  # as training reads it
-    texts = sorted(text.decode() for file in source.files("train") for text in source.texts(file))
-    assert texts == sorted(row["text"] for row in rows(lines, "documents"))
     listed = tmp_path / "list.txt"
     listed.write_text("site0.example\n")
     assert curate(f"--output={columns}", f"--takedown={listed}") == 0

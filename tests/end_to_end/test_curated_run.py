@@ -5,6 +5,8 @@ import json
 from web_pages import http, page, record, rows, write_warc
 
 from dots_jax.cli.main import main
+from dots_jax.curation.corpus_files import read_documents, write_documents
+from dots_jax.data.sources.record_files import read_texts
 
 # gin/tiny.gin with its smallest shapes: what is tested is the way of the texts.
 TINY = (
@@ -39,3 +41,8 @@ def test_a_curated_corpus_trains(tmp_path):
     texts = [line["text"].encode() for line in rows(corpus, "documents")]
     assert manifest["documents"] == len(texts) == 12 and manifest["malformed"] == manifest["left_out"] == {}
     assert manifest["bytes"] == sum(map(len, texts)) and manifest["tokens"] == manifest["bytes"] + 12
+    # Parquet gives training the same texts.
+    with write_documents(tmp_path / "a.parquet") as write:
+        for document in read_documents(str(corpus)):
+            write(document)
+    assert list(read_texts(tmp_path / "a.parquet", "text")) == texts
