@@ -1,4 +1,4 @@
-# make demo | test | test-slow | lint | docs | clean | help        (make help says what each does)
+# make demo | demo-curate | test | test-slow | lint | docs | clean | help        (make help says what each does)
 #
 # Everything runs from .venv, which the first target makes; after that nothing needs the network.
 # Another Python: make demo PYTHON=python3.12
@@ -9,6 +9,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 WORKDIR ?= runs/tiny
+CURATED ?= runs/demo-curate
 
 # An existing .venv keeps its Python unless the caller names another one.
 ifeq ($(origin PYTHON),file)
@@ -29,10 +30,11 @@ BIN := $(VENV)/bin/python
 INSTALL := PYTHONUNBUFFERED=1 $(BIN) -m pip install --disable-pip-version-check --progress-bar off
 DOTS := awk '/^(Collecting|Requirement)/ {printf "."; fflush()} END {print ""}'
 
-.PHONY: help demo evaluate-demo test test-slow lint docs clean python
+.PHONY: help demo demo-curate evaluate-demo test test-slow lint docs clean python
 
 help:
 	@echo 'make demo       train gin/tiny.gin on 2 CPU cores and evaluate it, in $(WORKDIR)'
+	@echo 'make demo-curate  curate a small web that is made on the spot, with faults planted; report in $(CURATED)/corpus/report.html'
 	@echo 'make evaluate-demo  answer a few rows of each benchmark with the demo checkpoint: $(WORKDIR)/evaluation/report.html'
 	@echo 'make test       the tests; offline after installation'
 	@echo 'make test-slow  the slow tests; installs torch and transformers as well'
@@ -49,6 +51,9 @@ evaluate-demo: $(STAMP_EVALUATION)
 	@[ -d $(WORKDIR)/checkpoints ] || $(BIN) -m dots_jax.train --gin_file=gin/tiny.gin --workdir=$(WORKDIR)
 	$(BIN) -m dots_jax.evaluate --suite=table2 --checkpoint=$(WORKDIR) --data=benchmarks/evaluation_demo \
 	  --output=$(WORKDIR)/evaluation --dtype=float32 --ranking
+
+demo-curate: $(STAMP_CURATION)
+	$(BIN) -m benchmarks.demo_web --output=$(CURATED)
 
 test: $(STAMP_CURATION)
 	$(BIN) -m pytest -m "not slow" -n 2 --dist loadfile --durations=20

@@ -72,10 +72,11 @@ def rows(output: Path, name: str) -> list[dict]:
 
 
 def output_bytes(output: Path) -> dict[str, bytes]:
-    """What must be the same however a run went: the corpus, the ledger and the report."""
-    paths = [*(output / "documents").iterdir(), *(output / "removed").iterdir(), output / "report.json"]
+    """What must be the same however a run went: the corpus, the ledger and both reports."""
+    paths = [*(output / "documents").iterdir(), *(output / "removed").iterdir(), *output.glob("report.*")]
     return {
-        path.name if path.suffix == ".json" else f"{path.parent.name}/{path.name}": path.read_bytes() for path in paths
+        path.name if path.suffix in (".json", ".html") else f"{path.parent.name}/{path.name}": path.read_bytes()
+        for path in paths
     }
 
 

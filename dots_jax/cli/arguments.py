@@ -26,6 +26,7 @@ def parse(options_class: type, about: str, words: Sequence[str]):
     flags = [field for field in fields if "word" not in field.metadata]
     for field in flags:
         _add_flag(parser, field)
+    parser.pairs = frozenset(f"--{field.name}" for field in flags if field.metadata.get("pair"))
     values, rest = parser.parse_known_args(parser.join_values(words))
     values = vars(values)
     if values.pop("help"):
@@ -46,6 +47,8 @@ def parse(options_class: type, about: str, words: Sequence[str]):
 
 
 class _Parser(argparse.ArgumentParser):
+    pairs: frozenset[str] = frozenset()  # flags that two values follow
+
     def join_values(self, words: Sequence[str]) -> list[str]:
         """`--flag value` as `--flag=value`, so that a value may begin with a dash.
 
@@ -68,6 +71,8 @@ class _Parser(argparse.ArgumentParser):
                     )
                 word = f"{word}={value}"
             joined.append(word)
+            if name in self.pairs and (second := next(words, None)) is not None:
+                joined.append(f"{name}={second}")
         return joined
 
     def error(self, message: str) -> typing.NoReturn:

@@ -7,9 +7,9 @@ a tuple may be repeated. Standard library only, so that any room may name these 
 import dataclasses
 
 
-def flag(help: str, default=None, *, minimum: int | None = None, path: bool = False):
-    """minimum: of an integer. path: `~` is the home folder."""
-    return dataclasses.field(default=default, metadata={"help": help, "minimum": minimum, "path": path})
+def flag(help: str, default=None, *, minimum: int | None = None, path: bool = False, pair: bool = False):
+    """minimum: of an integer. path: `~` is the home folder. pair: of a tuple, two values follow the flag."""
+    return dataclasses.field(default=default, metadata={"help": help, "minimum": minimum, "path": path, "pair": pair})
 
 
 def word(help: str, *, path: bool = False):
@@ -201,6 +201,13 @@ class CurateOptions(GinOptions):
     )
     only: str | None = flag("run this step alone, after what turns pages into text")
     dry_run: bool = flag("check everything, print inputs and steps, and stop", False)
+    takedown: str | None = flag(
+        "file of addresses and hosts: removes their documents from a complete --output", path=True
+    )
+    explain: str | None = flag("URL or id: print this page's way through all steps with every number")
+    compare: tuple[str, ...] = flag(
+        "two outputs: print which documents only one of them has, and why", (), path=True, pair=True
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

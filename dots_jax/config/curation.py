@@ -121,6 +121,7 @@ class CurateConfig:
     seed: int = 0  # of the order in which documents are kept and written; our choice
     partitions: int = 8  # files of the corpus, and parts in which documents are compared; memory is 1 / partitions
     beam: tuple[str, ...] = ()  # flags for Apache Beam: ('--runner=FnApiRunner',); empty: this process, without Beam
+    output_format: str = "jsonl"  # of documents: `jsonl` (zstd) or `parquet`
     input: InputConfig = InputConfig()
     url: UrlConfig = UrlConfig()
     decoding: DecodingConfig = DecodingConfig()
@@ -134,6 +135,7 @@ class CurateConfig:
 
     def __post_init__(self):
         check_types(self)
+        require_one_of(self, "output_format", ("jsonl", "parquet"))
         require_positive(self, "partitions")
         require_not_negative(self, "seed")
         require(self.partitions <= 65536, f"CurateConfig.partitions must be at most 65536, but is {self.partitions}.")

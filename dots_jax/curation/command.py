@@ -1,5 +1,6 @@
 """`dots curate`: checks everything, prints the plan or the funnel."""
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -9,13 +10,17 @@ import zstandard
 from dots_jax.cli.options import CurateOptions
 from dots_jax.config import CurateConfig, UserError
 from dots_jax.curation import decontaminate, language, state, url
+from dots_jax.curation.compare import compare
+from dots_jax.curation.explain import explain
 from dots_jax.curation.inputs import Piece, find_pieces
 from dots_jax.curation.plan import Run
 from dots_jax.curation.protocol import GlobalStep
 from dots_jax.curation.report import table
 from dots_jax.curation.rules import sites
 from dots_jax.curation.run import ForEach, in_this_process, is_complete, run_all
+from dots_jax.curation.state import read_about
 from dots_jax.curation.steps import chosen
+from dots_jax.curation.takedown import take_down
 from dots_jax.human import human_bytes, human_time
 from dots_jax.locks import owned
 from dots_jax.storage import atomic_write, folder, in_bucket
@@ -27,9 +32,21 @@ PAGE_BYTES, PAGES_PER_SECOND = 20_000, 25  # of a compressed page and a core, fo
 
 def curate(config: CurateConfig, options: CurateOptions) -> int:
     """Returns the exit status. Raises UserError for what the user can fix, before anything is written."""
+    if options.compare:
+        print(compare(options.compare))
+        return 0
+    if options.takedown:
+        if not options.output:
+            raise UserError(
+                f"--takedown={options.takedown} needs --output: the folder of the corpus to take documents from."
+            )
+        read_about(options.output, "--output")
+        with owned(folder(options.output), "the corpus"):
+            print(take_down(options.output, options.takedown, config))
+        return 0
     if not options.input:
         raise UserError("Missing --input: say what to curate, as in --input='crawl/*.warc.gz'.")
-    if not options.output and not options.dry_run:
+    if not options.output and not options.dry_run and not options.explain:
         raise UserError("Missing --output: say where the corpus goes, as in --output=runs/corpus.")
     output = options.output or ""
     if in_bucket(output):
@@ -51,6 +68,9 @@ def curate(config: CurateConfig, options: CurateOptions) -> int:
         decontaminate.read_ngrams(config)
     for_each = _runner(config)
     pieces = find_pieces(options.input)
+    if options.explain:
+        print(explain(options.explain, pieces, config, options.output))
+        return 0
     if options.dry_run:
         print(plan_table(config, options, pieces))
         return 0
@@ -80,11 +100,12 @@ def _run(config: CurateConfig, options: CurateOptions, pieces: list[Piece], for_
     if was_complete:
         print(f"{output}: already complete, nothing done")
     elif not output.endswith(SCRATCH):
-        print(f"{output}: documents/ removed/ places/ report.json")
+        print(f"{output}: documents/ removed/ places/ report.json report.html")
 
 
 def _into_one_file(config: CurateConfig, options: CurateOptions, pieces: list[Piece], for_each: ForEach) -> int:
     """For scripts: the documents in one file, and next to it the ledger."""
+    config = dataclasses.replace(config, output_format="jsonl")
     target = Path(options.output)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.with_name(f".{target.name}{SCRATCH}")  # stays after a kill, so that the next start goes on

@@ -61,7 +61,7 @@ def decode(body: bytes, content_type: str = "") -> tuple[str, str, int]:
             return _replace(body[len(mark) :], codec)
     if wide := _wide(body):
         return _replace(body, wide)
-    declared = _declared(body, content_type)
+    declared = declared_codecs(body, content_type)
     if _is_utf8(body):
         seven_bit = [codec for codec in declared if codec.startswith(("iso2022", "hz"))]
         return _replace(body, seven_bit[0] if seven_bit and re.search(rb"\x1b|~\{", body) else "utf-8")
@@ -75,7 +75,7 @@ def decode(body: bytes, content_type: str = "") -> tuple[str, str, int]:
     return tried[-1] if _explains(*tried[-1]) else min(tried, key=lambda one: one[2])
 
 
-def _declared(body: bytes, content_type: str) -> list[str]:
+def declared_codecs(body: bytes, content_type: str) -> list[str]:
     """The codecs that header and meta name. An ASCII letter of a meta that can be read is no UTF-16."""
     header, meta = _HEADER.search(content_type), _META.search(body[:_META_BYTES])
     labels = ([header[1]] if header else []) + ([meta[1].decode("ascii", "replace")] if meta else [])

@@ -66,6 +66,7 @@ class Removal(NamedTuple):
     characters: int = 0
     text: str = ""
     detail: str = ""  # what a library or the reader said
+    language: str = ""  # of a document, once it is known
 
     def short(self) -> "Removal":
         """With no more text than a sample."""
@@ -90,7 +91,9 @@ def removal(record: Record, step: str, reason: str, *, score: float | None = Non
     if isinstance(record, Page):
         return Removal("page", step, reason, record.id, record.url, score, other, detail=detail).short()
     text, lines = record.text, count_lines(record.text)
-    row = Removal("document", step, reason, record.id, record.url, score, other, lines, len(text), text, detail)
+    row = Removal(
+        "document", step, reason, record.id, record.url, score, other, lines, len(text), text, detail, record.language
+    )
     return row.short()
 
 

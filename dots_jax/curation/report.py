@@ -60,7 +60,7 @@ def _balance(books: Books, order: list[str], written: Counter, rows: Counter) ->
     last = books.steps[order[-1]]["kept"] if order else Counter()
     units = UNITS if order[-1:] not in (["read"], ["url"], ["decoding"]) else ("records",)
     _equal(f"{order[-1] if order else 'read'} kept", last, "the corpus holds", written, units)
-    taken = sum(number for name, number in rows.items() if not name.startswith(("file/", "line/")))
+    taken = sum(number for name, number in rows.items() if not name.startswith(("file/", "line/", "part/")))
     came_in = books.steps["read"]["in"]["records"] if "read" in books.steps else 0
     if came_in != written["records"] + taken:
         raise RuntimeError(
@@ -71,6 +71,7 @@ def _balance(books: Books, order: list[str], written: Counter, rows: Counter) ->
         "documents_written": written["records"],
         "ledger_rows_of_records": taken,
         "ledger_rows_of_lines": sum(number for name, number in rows.items() if name.startswith("line/")),
+        "ledger_rows_of_parts": sum(number for name, number in rows.items() if name.startswith("part/")),
         "ledger_rows_of_files": sum(number for name, number in rows.items() if name.startswith("file/")),
         "lines_written": written["lines"],
         "characters_written": written["characters"],

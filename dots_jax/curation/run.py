@@ -12,6 +12,8 @@ from dots_jax.config import UserError
 from dots_jax.curation.inputs import Piece
 from dots_jax.curation.plan import Run, Stage, identity_of, read_pieces, write_pieces
 from dots_jax.curation.report import make_report
+from dots_jax.curation.report_page import report_page
+from dots_jax.curation.survey import survey
 from dots_jax.curation.unit import run_unit
 from dots_jax.storage import write_text
 
@@ -38,6 +40,8 @@ def run_all(run: Run, pieces: list[Piece], for_each: ForEach) -> dict:
             for_each(run, stage, units)
     report = make_report(run)
     write_text(Path(run.output) / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    page = report_page(report, survey(run.output, run.config.seed), run.config)
+    write_text(Path(run.output) / "report.html", page)
     path.parent.mkdir(exist_ok=True)
     write_text(path, json.dumps(identity | {"state": _state(run)}) + "\n")
     shutil.rmtree(run.work)

@@ -31,15 +31,13 @@ def crawl_number(previous: str) -> int:
     return read_about(previous)["crawl_number"] + 1 if previous else 0
 
 
-def read_about(previous: str) -> dict:
+def read_about(previous: str, flag: str = "--previous") -> dict:
     """Raises UserError for a folder that holds no complete run."""
     path = folder_of(previous) / "run.json"
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(
-            f"--previous={previous}: {path} is missing; name the output folder of a complete run."
-        ) from None
+        raise UserError(f"{flag}={previous}: {path} is missing; name the output folder of a complete run.") from None
 
 
 def check(previous: str, config: CurateConfig, steps: list[str]) -> None:

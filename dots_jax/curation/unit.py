@@ -12,14 +12,13 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from pathlib import Path
 
 import numpy as np
-import zstandard
 
 from dots_jax.config import InputConfig
 from dots_jax.curation import exchange, state, streams
 from dots_jax.curation.books import Books
+from dots_jax.curation.corpus_files import file_of, write_documents, write_lines
 from dots_jax.curation.ids import IdTable, write_ids
 from dots_jax.curation.inputs import Piece, read_piece
 from dots_jax.curation.plan import Run, Stage, read_pieces
@@ -34,7 +33,6 @@ from dots_jax.curation.record import (
     removal,
     to_line,
 )
-from dots_jax.storage import atomic_write
 
 BATCH_RECORDS, BATCH_BYTES = 64, 8 << 20  # of records that steps see at a time; no result depends on it
 ROW_BYTES = 64 << 20  # of rows in memory before they become a file
@@ -240,38 +238,29 @@ def _write(run: Run, stage: Stage, unit: int, tick: Tick) -> None:
     records = [each for each in run.stages() if each.kind == "records"]
     counts = {"documents": Counter(), "rows": Counter(), "languages": Counter(), "renumbered": 0}
     last, copies = None, 0
-    with _output(run, "documents", unit) as file:
+    parts = run.config.partitions
+    with write_documents(file_of(run.output, "documents", unit, parts, run.config.output_format)) as write:
         for _, line in _merged(run, records[-1], unit, "docs"):
             document = document_of(line)
             copies = copies + 1 if document.id == last else 1
             last = document.id
             if copies > 1:  # two records of one id: both stay, and the later one by content gets a number
                 document = document._replace(id=f"{document.id}~{copies}")
-                line = to_line(document)
                 counts["renumbered"] += 1
-            file.write(line + b"\n")
+            write(document)
             counts["documents"].update(records=1, lines=document.text.count("\n") + 1, characters=len(document.text))
             counts["languages"][document.language or "unknown"] += 1
             tick(1, 0)
-    with _output(run, "removed", unit) as file:
+    with write_lines(file_of(run.output, "removed", unit, parts)) as write:
         for line in _in_order(run, records, unit, "removed"):
-            file.write(line + b"\n")
+            write(line)
             row = json.loads(line)
             counts["rows"][f"{row['kind']}/{row['step']}/{row['reason']}"] += 1
-    with _output(run, "places", unit) as file:
+    with write_lines(file_of(run.output, "places", unit, parts)) as write:
         for line in _in_order(run, records[:1], unit, "places"):
-            file.write(line + b"\n")
+            write(line)
     run.finish("write", unit, counts)
 
 
 def _in_order(run: Run, stages: Sequence[Stage], unit: int, stream: str) -> Iterator[bytes]:
     return (line for _, line in heapq.merge(*(_merged(run, stage, unit, stream) for stage in stages)))
-
-
-@contextlib.contextmanager
-def _output(run: Run, name: str, unit: int) -> Iterator:
-    """`<output>/documents/00003-of-00008.jsonl.zst`: one frame, so that every reader of zstd reads all of it."""
-    path = Path(run.output) / name / f"{unit:05d}-of-{run.config.partitions:05d}.jsonl.zst"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path, "wb") as file, zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False) as out:
-        yield out
