@@ -55,11 +55,11 @@ def declared_rates(
     """The shares of each mixture that a gin file declares, and of each source that a stage names directly: what a plan
     knows without seqio. A run takes them from the registry (data/corpus.py). stages: of the run, for caps (groups.py).
     sizes: for mixtures with repeats, which are left out where a size is not known."""
-    data = resolved(data, stages)
+    data, sizes = resolved(data, stages), sizes or {}
     rates = {source.name: {source.name: Fraction(1)} for source in data.sources}
     rates |= {mixture.name: exact_shares(dict(mixture.rates)) for mixture in data.mixtures if mixture.rates}
     for name, repeats_of in declared_repeats(data).items():
-        if name not in rates and all(source in (sizes or {}) for source in repeats_of):
+        if name not in rates and all(source in sizes for source in repeats_of):
             rates[name] = exact_shares({source: n * sizes[source].tokens for source, n in repeats_of.items()})
     return rates
 
