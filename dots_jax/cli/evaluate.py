@@ -1,6 +1,6 @@
 """Answer the benchmarks of the report with a checkpoint, or judge answers that are there.
 
-    dots evaluate --suite=table2 --checkpoint=DIR --data=DIR --output=DIR --rows=gsm8k,mmlu --limit=100
+    dots evaluate --suite=table2 --checkpoint=DIR --data=DIR --output=DIR --rows=gsm8k,mmlu
     dots evaluate --row=gsm8k --verdicts=IN.jsonl --output=OUT.jsonl
     dots evaluate --list
 

@@ -85,7 +85,7 @@ class EvaluateOptions(Options):
     row: str | None = flag("the benchmark of --verdicts, as --list names it")
     verdicts: str | None = flag("a .jsonl of predictions to judge, without a model", path=True)
     output: str | None = flag("the folder of a --suite, or the .jsonl of --verdicts", path=True)
-    list: bool = flag("print all rows: metric, reference, files, licence; with --data which are present", False)
+    list: bool = flag("print all rows: metric, reference, licence; with --data which are there", False)
     unsafe_code: bool = flag("run programs without a sandbox where the machine has none", False)
 
 
