@@ -3,7 +3,8 @@
     dots curate --gin_file=gin/curate.gin --input='crawl/*.warc.gz' --output=runs/corpus --dry_run
 
 Steps: url, decoding, extraction, language, identity, lines, rules, minhash, decontamination, pii.
-Started again, it continues. On a complete corpus: --takedown=LIST, --explain=URL with --input, --compare OUT1 OUT2.
+Started again, it continues. On a complete corpus: --takedown=LIST, --explain=URL with --input,
+--compare OUT1 OUT2.
 """
 
 import dataclasses

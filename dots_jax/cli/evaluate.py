@@ -4,7 +4,7 @@
     dots evaluate --row=gsm8k --verdicts=IN.jsonl --output=OUT.jsonl
     dots evaluate --list
 
-A suite that was stopped goes on where it was. IN.jsonl holds {"id", "prediction", "gold"}, OUT.jsonl
+A suite that was stopped goes on where it was. IN.jsonl holds {"id", "prediction", "gold"}, OUT
 the same rows with "extracted", "correct" and "score". Programs run in a sandbox.
 """
 
