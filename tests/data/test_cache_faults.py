@@ -150,7 +150,7 @@ def test_the_list_of_files_is_cut_on_the_screen_only():
         return {"name": f"f{i:03d}", "size": 10, "documents": 5, "tokens": 9, "malformed": {}, **more}
 
     class Made:
-        sources, left_out = [row(i) for i in range(100)], {}
+        sources, left_out, noted = [row(i) for i in range(100)], {}, {}
 
     Made.sources[70] |= {"damaged": "it breaks off", "lost_bytes": 4}
     Made.sources[71] |= {"malformed": {"not JSON": 2}}
