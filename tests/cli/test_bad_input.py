@@ -75,7 +75,7 @@ def odd_tasks():
         # shapes
         (["long/Stage.seq_len = 128"], "seq_len 128 is longer than ModelConfig.max_seq_len 64"),
         (["stable/Stage.batch_tokens = ((0, 100),)"], "a batch of 100 tokens is not a multiple of seq_len (32)."),
-        (["stable/Stage.tokens = 0"], "must be above 0, but is 0."),
+        (["stable/Stage.tokens = 0"], "tokens or epochs must be above 0, to say how long the stage is."),
         (["stable/Stage.warmup_steps = 2000.5"], "must be an integer, but is 2000.5"),
         (["ModelConfig.num_layers = 'three'"], "must be an integer, but is 'three'"),
         (["TrainConfig.stages = ()"], "must hold at least one Stage."),
