@@ -10,7 +10,7 @@ import signal
 import socket
 import tempfile
 
-from session import MemoryWatch, compiler_flags, forget_compiled, forget_if_large, interrupts, largest_processes
+from session import MemoryWatch, compiler_flags, forget_compiled, interrupts, largest_processes
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = compiler_flags(8)
@@ -45,7 +45,6 @@ def pytest_configure(config):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     result = yield
-    forget_if_large()
     if number := interrupts.came():
         pytest.exit(f"{signal.Signals(number).name} during {item.nodeid}", returncode=128 + number)
     return result

@@ -27,8 +27,6 @@ def compiler_flags(devices: int) -> str:
     return " ".join([f"--xla_force_host_platform_device_count={devices}", *quick])
 
 
-LARGE_MIB = 1_000
-
 # --- memory -------------------------------------------------------------------------------------------------------------
 
 
@@ -40,12 +38,6 @@ def forget_compiled() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what is freed for itself otherwise
-
-
-def forget_if_large() -> None:
-    """Drops compiled programs also within a file once they are many: two processes of tests fit 3 GB together."""
-    if "jax" in sys.modules and _private_mib(os.getpid()) > LARGE_MIB:
-        forget_compiled()
 
 
 def largest_processes() -> tuple[int, int]:
