@@ -54,7 +54,9 @@ JSON_LINES = {
 
 
 def found_in(path, field="text"):
-    return [one.reason if isinstance(one, Malformed) else one.decode() for one in read_texts(path, field, messages=False)]
+    return [
+        one.reason if isinstance(one, Malformed) else one.decode() for one in read_texts(path, field, messages=False)
+    ]
 
 
 @pytest.mark.parametrize("case", JSON_LINES)
