@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import seqio
 import tensorflow as tf
+from registered import gone_afterwards
 
 from dots_jax.cli.main import main
 from dots_jax.data.cache import build as cache_build
@@ -42,10 +43,8 @@ def write_jsonl(folder, texts, bad=()):
 
 @pytest.fixture(autouse=True)
 def tasks():
-    before = set(seqio.TaskRegistry.names())
-    yield
-    for name in set(seqio.TaskRegistry.names()) - before:
-        seqio.TaskRegistry.remove(name)
+    with gone_afterwards():
+        yield
 
 
 def add_task(pattern, name=TASK, field="text", **settings):

@@ -14,6 +14,7 @@ import seqio
 import tensorflow as tf
 import zstandard
 from golden import make_chat
+from registered import gone_afterwards
 from test_cache_command import TASK, add_task, arguments, command, directory_of, sentence, texts_of
 
 from dots_jax.config import CacheConfig, DataConfig, Source, UserError
@@ -28,10 +29,8 @@ DOCUMENTS = [f"record {i:04d}: the key is hunter2" for i in range(100)]
 
 @pytest.fixture(autouse=True)
 def tasks():
-    before = set(seqio.TaskRegistry.names())
-    yield
-    for name in set(seqio.TaskRegistry.names()) - before:
-        seqio.TaskRegistry.remove(name)
+    with gone_afterwards():
+        yield
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-import seqio
 from golden import make_chat
+from registered import gone_afterwards
 from test_cache_command import add_task, command, sentence
 
 from dots_jax.data.cache.token_cache import open_stream
@@ -12,10 +12,8 @@ from dots_jax.data.cache.token_cache import open_stream
 
 @pytest.fixture(autouse=True)
 def tasks():
-    before = set(seqio.TaskRegistry.names())
-    yield
-    for name in set(seqio.TaskRegistry.names()) - before:
-        seqio.TaskRegistry.remove(name)
+    with gone_afterwards():
+        yield
 
 
 def test_one_bad_conversation(tmp_path, capsys):

@@ -10,6 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import seqio
+from registered import gone_afterwards
 
 from dots_jax.config import UserError
 from dots_jax.data.cache import build as cache_build
@@ -28,10 +29,8 @@ TEXTS = [f"document {i} " + "word " * (7 * i % 50) + "你好" * (i % 3) for i in
 @pytest.fixture(autouse=True)
 def tasks(monkeypatch):
     monkeypatch.setattr(parts, "PART_BYTES", 5000)
-    before = set(seqio.TaskRegistry.names())
-    yield
-    for name in set(seqio.TaskRegistry.names()) - before:
-        seqio.TaskRegistry.remove(name)
+    with gone_afterwards():
+        yield
 
 
 def write(folder, kind):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import seqio
 from golden import make_chat
+from registered import gone_afterwards
 from stage_config import stage
 
 from dots_jax.config import DataConfig, Mixture, Source, UserError
@@ -37,7 +38,6 @@ def data(tmp_path_factory):
             for i in range(number)
         )
         (folder / f"{name}.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
-    before = set(seqio.TaskRegistry.names())
     data = DataConfig(
         cache_dir=str(folder / "cache"),
         tokenizer=str(folder / "tokenizer.json"),
@@ -49,12 +49,9 @@ def data(tmp_path_factory):
             Mixture(name="by_rate", rates=(("maths", 1.0), ("talk", 1.0))),
         ),
     )
-    register(data)
-    yield data
-    for name in set(seqio.TaskRegistry.names()) - before:
-        seqio.TaskRegistry.remove(name)
-    for name in ("phase_one", "by_rate"):
-        seqio.MixtureRegistry.remove(name)
+    with gone_afterwards():
+        register(data)
+        yield data
 
 
 def opened(data, **changes):
@@ -68,7 +65,7 @@ def opened(data, **changes):
 
 
 def answers(sequences, steps, vocabulary):
-    """How often each answer is learned in so many steps."""
+    """How often each answer is learned in the first steps."""
     counts = Counter()
     for row in range(steps * BATCH):
         batch = sequences.rows([row])

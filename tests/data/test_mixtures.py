@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import seqio
+from registered import gone_afterwards
 
 from dots_jax.cli import gin_config
 from dots_jax.config import DataConfig, Mixture, Source, TrainConfig, UserError
 from dots_jax.curriculum.mixture_use import declared_rates, known_sizes, repeats, uses
 from dots_jax.curriculum.stages import Schedule
-from dots_jax.data import mixtures
 from dots_jax.data.cache.token_cache import cache_directory, source_identity
 from dots_jax.data.mixtures import register
-from dots_jax.data.registry import get_rates, import_tasks
+from dots_jax.data.registry import get_rates
 from dots_jax.data.sequences.mixture_sequences import MixtureSequences
 from dots_jax.data.sequences.order import MixtureOrder
 
@@ -27,15 +27,8 @@ BOTH = Mixture(name="both", rates=(("library", 0.7), ("tested", 0.3)))
 @pytest.fixture(autouse=True)
 def registries():
     """What a test registers is gone after it."""
-    import_tasks(DataConfig().tasks_modules)
-    before = [(registry, set(registry.names())) for registry in (seqio.TaskRegistry, seqio.MixtureRegistry)]
-    ours = dict(mixtures._OURS)
-    yield
-    for registry, names in before:
-        for name in set(registry.names()) - names:
-            registry.remove(name)
-    mixtures._OURS.clear()
-    mixtures._OURS.update(ours)
+    with gone_afterwards():
+        yield
 
 
 def config(*sources, mixtures=(), **more):
