@@ -21,19 +21,11 @@ OTHER = ("warcinfo", "request", "metadata")  # records that are no pages
 
 def read_warc(path: str, feed: Feed, config: InputConfig, others: Counter) -> Iterator[Read]:
     """others: gets the number of records that are no pages, by type."""
-    while True:
-        start = feed.offset()
-        if (damage := feed.damage()) is not None:
-            yield _lost(path, damage)
+    for head in _heads(path, feed):
+        if isinstance(head, Read):
+            yield head
             continue
-        line = feed.line()
-        if not line:
-            if (damage := feed.damage()) is None:
-                return
-            yield _lost(path, damage)
-            continue
-        if not line.strip():
-            continue
+        start, line = head
         if not line.startswith(_WARC):
             yield _bad(path, start, f"a record begins with {line[:40]!r}")
             feed.seek((_WARC,))
@@ -64,6 +56,22 @@ def read_warc(path: str, feed: Feed, config: InputConfig, others: Counter) -> It
         record = _record(headers, block, int(length) > limit, config, others)
         if record is not None:
             yield Read(record, path, start)
+
+
+def _heads(path: str, feed: Feed) -> Iterator[tuple[int, bytes] | Read]:
+    """(offset, first line) of every record, and the row of what a damage took. The caller reads the rest of a record before it
+    asks for the next one."""
+    while True:
+        start = feed.offset()
+        damage = feed.damage()
+        line = b"" if damage else feed.line()
+        if line.strip():
+            yield start, line
+        elif not line:
+            damage = damage or feed.damage()
+            if damage is None:
+                return
+            yield _lost(path, damage)
 
 
 def _ends_here(feed: Feed) -> bool:
@@ -133,19 +141,11 @@ def page_of(id: str, url: str, date: str, block: bytes, config: InputConfig) -> 
 
 def read_arc(path: str, feed: Feed, config: InputConfig, others: Counter) -> Iterator[Read]:
     """ARC 1 and 2: `URL IP date type length`, a line, and that many bytes."""
-    while True:
-        start = feed.offset()
-        if (damage := feed.damage()) is not None:
-            yield _lost(path, damage)
+    for head in _heads(path, feed):
+        if isinstance(head, Read):
+            yield head
             continue
-        line = feed.line()
-        if not line:
-            if (damage := feed.damage()) is None:
-                return
-            yield _lost(path, damage)
-            continue
-        if not line.strip():
-            continue
+        start, line = head
         found = _ARC_LINE.match(line)
         if not found:
             yield _bad(path, start, f"a record begins with {line[:40]!r}")

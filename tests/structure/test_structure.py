@@ -24,7 +24,7 @@ ALL_PYTHON = SOURCES + sorted(path for name in ("tests", "benchmarks") for path 
 # room may import; the longest name that fits a module decides. ANYTHING leaves them open, except those in ONLY_IN.
 
 FLOORS = (
-    ("config", "cli.options", "gin_files", "human", "locks", "moved", "storage", "sandbox"),
+    ("config", "beam", "cli.options", "gin_files", "human", "locks", "moved", "storage", "sandbox"),
     ("parallel", "curriculum", "hlo", "data", "curation"),
     ("kernels",),
     ("model", "checkpoint"),
@@ -35,6 +35,7 @@ FLOORS = (
     ("cli",),
 )
 ALSO = {
+    "beam": {"config"},
     "storage": {"config", "human"},
     "locks": {"config", "storage"},
     "sandbox": {"config"},
@@ -58,6 +59,7 @@ ANYTHING = None
 MATH = {"jax", "numpy"}
 LIBRARIES = {
     "config": set(),
+    "beam": {"apache_beam", "tqdm"},
     "cli": {"gin", "absl", "jax"},
     "cli.options": set(),  # any room may name the options of a command
     "gin_files": set(),
@@ -94,7 +96,7 @@ COMMANDS |= {"curate", "evaluate", "fetch_source", "inspect_source"}
 ONLY_IN = {
     "gin": {"cli.gin_config"},
     "absl.flags": set(),
-    "apache_beam": {"data.cache.job", "curation.job"},  # importing it takes seconds, and training needs none of it
+    "apache_beam": {"beam"},  # importing it takes seconds, and training needs none of it
     "pyarrow": {"data.sources.parquet_rows", "data.sources.parts", "data.sources.inspect", "curation", "storage"},
     "zstandard": {"data.sources.json_lines", "curation"},
     "trafilatura": {"curation.extract"},

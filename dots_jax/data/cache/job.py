@@ -5,24 +5,18 @@ workers (a disk, NFS, or a mounted bucket), so an interrupted job goes on from t
 for gs:// is made in a folder of this machine, and so by its own workers.
 """
 
-import contextlib
+import functools
 import io
-import re
-import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import apache_beam as beam
 import numpy as np
 import seqio
-import tqdm
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.runner import create_runner
 
+from dots_jax import beam
 from dots_jax.cli.options import CacheOptions
 from dots_jax.config import CacheConfig, DataConfig, UserError
 from dots_jax.data import mixtures
@@ -36,12 +30,7 @@ from dots_jax.data.cache.token_format import Manifest
 from dots_jax.data.registry import check_split, get_task, task_vocabulary
 from dots_jax.storage import in_bucket, open_file
 
-RUNNER = "--runner=FnApiRunner"  # Beam's own default would download a binary first
-_LOCAL_RUNNERS = ("FnApiRunner", "DirectRunner", "BundleBasedDirectRunner", "PrismRunner")
-_POLL_SECONDS = 0.5
 _FILES_OF_A_DRY_RUN = 1000  # of which it looks at the beginning; a job looks at all
-# Around a sentence for the user, since a runner hands on the text of a worker's error, and not the error.
-_SENTENCE = "\N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}dots_jax: %s\N{RIGHT-POINTING DOUBLE ANGLE QUOTATION MARK}"
 
 
 class Row(NamedTuple):
@@ -116,117 +105,40 @@ def splits_of(config: CacheConfig) -> list[tuple[seqio.Task, str]]:
 
 def on_beam(flags: Sequence[str], data: DataConfig) -> token_cache.ForEach:
     """Runs steps as Beam pipelines with these flags. Raises UserError for flags that Beam does not know."""
-    if not any(flag.startswith("--runner") for flag in flags):
-        flags = (RUNNER, *flags)
-    options = _beam_options(flags)
-    if in_bucket(data.cache_dir) and options.get_all_options()["runner"] not in _LOCAL_RUNNERS:
+    options = beam.pipeline_options(flags, "CacheConfig.beam")
+    if in_bucket(data.cache_dir) and options.get_all_options()["runner"] not in beam.LOCAL_RUNNERS:
         raise UserError(
             f"DataConfig.cache_dir is {data.cache_dir}: a cache in a bucket is made on this machine first, and its workers "
             "must be here too. Leave the runner out of CacheConfig.beam, or name a folder that all workers have mounted."
         )
+    register = functools.partial(mixtures.register, data)  # a worker is a new process
 
     def for_each(step: Callable[[Path, int], None], building: Path, numbers: Sequence[int]) -> None:
-        if not numbers:
-            return
-        with _progress(building, *_kind(step)), _sentences(), beam.Pipeline(options=options) as pipeline:
-            (
-                pipeline
-                | beam.Create(list(numbers))
-                | beam.Reshuffle()  # else a runner may fuse all into one worker
-                | beam.ParDo(_Step(step, str(building), data))
-            )
+        if numbers:
+            beam.run(options, numbers, functools.partial(_do, step, str(building)), _bar(step, building), register)
 
     return for_each
 
 
-def _kind(step: Callable) -> tuple[str, str, Callable[[cache_plan.Plan], int]]:
-    """(folder of its marks, what it does, how many there are) of a step."""
-    if step is cache_build.write_shard:
-        return "shards", "writing", lambda plan: plan.shards
+def _do(step: Callable[[Path, int], None], building: str, number: int) -> None:
+    with token_cache.write_errors(building):
+        step(Path(building), number)
+
+
+def _bar(step: Callable, building: Path) -> beam.Bar:
+    plan = cache_plan.Plan.read(building)
     level = getattr(step, "keywords", {}).get("level")
-    if level is None:
-        return "pieces", "tokenising", lambda plan: len(plan.pieces)
-    return f"merged-{level}", "merging", lambda plan: cache_merge.steps(len(plan.pieces), level)
-
-
-class _Step(beam.DoFn):
-    def __init__(self, step, building: str, data: DataConfig):
-        self._step, self._building, self._data = step, building, data
-
-    def setup(self):
-        mixtures.register(self._data)  # a worker is a new process
-
-    def process(self, number: int):
-        try:
-            with token_cache.write_errors(self._building):
-                self._step(Path(self._building), number)
-        except UserError as error:
-            raise RuntimeError(_SENTENCE % error) from error
-
-
-@contextlib.contextmanager
-def _sentences() -> Iterator[None]:
-    """Makes a UserError in a worker one here."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        if "KeyboardInterrupt" in str(error):
-            raise KeyboardInterrupt from None
-        found = re.search(_SENTENCE % "(.*?)", str(error), re.DOTALL)
-        if found:
-            raise UserError(found[1]) from error
-        raise
-
-
-def _beam_options(flags: Sequence[str]) -> PipelineOptions:
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):  # argparse prints before it exits
-            options = PipelineOptions(list(flags))
-            known, given = options.get_all_options(), options.get_all_options(retain_unknown_options=True)
-    except SystemExit:
-        reason = said.getvalue().strip().split("error: ")[-1]
-        raise UserError(f"CacheConfig.beam holds a flag that Beam does not take: {reason}.") from None
-    unknown = sorted(given.keys() - known.keys())
-    if unknown and known["runner"] in _LOCAL_RUNNERS:  # others have flags that only their servers know
-        raise UserError(f"CacheConfig.beam holds --{unknown[0]}, which is no flag of Beam's {known['runner']}.")
-    try:
-        create_runner(known["runner"])
-    except (ValueError, ImportError, AttributeError) as error:
-        raise UserError(
-            f"CacheConfig.beam: there is no runner {known['runner']!r} here ({' '.join(str(error).split())[:200]})."
-        ) from None
-    return options
+    if step is cache_build.write_shard:
+        kind, doing, total = "shards", "writing", plan.shards
+    elif level is None:
+        kind, doing, total = "pieces", "tokenising", len(plan.pieces)
+    else:
+        kind, doing, total = f"merged-{level}", "merging", cache_merge.steps(len(plan.pieces), level)
+    done = lambda: total - len(cache_plan.unfinished(building, kind, total))
+    return beam.Bar(f"{doing} {plan.task} {plan.split}", kind, total, done)
 
 
 # --- what the user sees ---------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _progress(building: Path, kind: str, doing: str, number_of: Callable[[cache_plan.Plan], int]) -> Iterator[None]:
-    """A bar of finished steps, from the files themselves: the same for every runner."""
-    plan = cache_plan.Plan.read(building)
-    number = number_of(plan)
-    pause = 0.1 if sys.stderr.isatty() else 30  # seconds between lines of a log
-    stop = threading.Event()
-
-    def watch(bar: tqdm.tqdm) -> None:
-        while True:
-            stopped = stop.wait(_POLL_SECONDS)
-            bar.update(number - len(cache_plan.unfinished(building, kind, number)) - bar.n)
-            if stopped:
-                return
-
-    with tqdm.tqdm(desc=f"{doing} {plan.task} {plan.split}", total=number, unit=f" {kind}", mininterval=pause) as bar:
-        thread = threading.Thread(target=watch, args=[bar])
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
 
 
 def _plan_table(config: CacheConfig, todo: list[tuple[seqio.Task, str]], there: dict[Path, Manifest]) -> str:
