@@ -239,8 +239,8 @@ def test_a_change_while_the_work_lay_still(corpus, tmp_path, monkeypatch):
 def test_a_file_that_changes_while_it_is_read(corpus, tmp_path, monkeypatch):
     numbered_texts = documents.numbered_texts
 
-    def meanwhile(path, *arguments):
-        for one in numbered_texts(path, *arguments):
+    def meanwhile(path, *arguments, **settings):
+        for one in numbered_texts(path, *arguments, **settings):
             os.utime(corpus / "part-1.jsonl")
             yield one
 

@@ -77,11 +77,15 @@ def test_lines_belong_to_the_part_in_which_they_begin(tmp_path):
     rows = ['{"text": "a"}', "", '{"text": "' + "long " * 40 + '"}', "{", '{"text": "你"}', '{"text": "last"}']
     path.write_text("\n".join(rows), encoding="utf-8")
     size = path.stat().st_size
-    complete = [text for _, text in numbered_texts(path, "text")]
+    complete = [text for _, text in numbered_texts(path, "text", conversations=False)]
     for seed in range(200):
         cuts = sorted(random.Random(seed).sample(range(1, size), seed % 6))
         spans, digest = list(zip([0, *cuts], [*cuts, size])), hashlib.sha256()
-        found = [text for span in spans for _, text in numbered_texts(path, "text", digest=digest, span=span)]
+        found = [
+            text
+            for span in spans
+            for _, text in numbered_texts(path, "text", digest=digest, span=span, conversations=False)
+        ]
         plain = lambda texts: [t._replace(number=0) if isinstance(t, Malformed) else t for t in texts]
         assert plain(found) == plain(complete), cuts
         assert digest.hexdigest() == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -113,7 +117,7 @@ def test_bytes_are_read_once(tmp_path, kind, monkeypatch):
     plan = [piece.span for piece in documents_pieces()]
     monkeypatch.setattr("dots_jax.data.sources.json_lines.open_joined", counted)
     for span in plan:
-        list(numbered_texts(path, "text", digest=hashlib.sha256(), span=span))
+        list(numbered_texts(path, "text", digest=hashlib.sha256(), span=span, conversations=False))
     # The first bytes behind a cut complete a line that began before it.
     assert set(read) == set(range(path.stat().st_size))
     many = sum(1 for times in read.values() if times > 1)

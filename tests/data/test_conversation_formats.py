@@ -28,7 +28,7 @@ EXPLICIT = {
 def lines(path, rule):
     """Of each record a line: what is learned (+) or given, or why it is left out; and what is noted of it."""
     shown = []
-    for number, text in numbered_texts(path, rule):
+    for number, text in numbered_texts(path, rule, conversations=True):
         if isinstance(text, Malformed):
             shown.append(json.dumps([number, "left out", text.reason], ensure_ascii=False))
             continue
@@ -59,7 +59,7 @@ def test_auto_names_what_it_took(tmp_path):
     assert format_of(GOLDEN / "role_content_conversations.jsonl") == ("messages", "conversations")
     (tmp_path / "a.jsonl").write_text('{"title": "x", "body": "y"}\n')
     with pytest.raises(UserError, match="fields are title, body: set it to one of messages, sharegpt.*field_map"):
-        list(numbered_texts(tmp_path / "a.jsonl", RecordRule(format="auto")))
+        list(numbered_texts(tmp_path / "a.jsonl", RecordRule(format="auto"), conversations=True))
 
 
 def test_a_map_of_fields(tmp_path):
@@ -92,7 +92,7 @@ def test_a_key_that_stands_twice(tmp_path, ending):
     records = [good, twice, good]
     path = tmp_path / f"a.{ending}"
     path.write_text("[" + ",\n".join(records) + "]" if ending == "json" else "\n".join(records) + "\n")
-    found = list(numbered_texts(path, RecordRule(format="messages")))
+    found = list(numbered_texts(path, RecordRule(format="messages"), conversations=True))
     assert [number for number, one in found if isinstance(one, Malformed)] == [2]
     assert found[1][1].reason == "a key stands twice in an object" and "'content'" in found[1][1].shown
 

@@ -92,7 +92,7 @@ def test_what_breaks_off_is_refused_by_name(tmp_path, ending):
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10 - 3])
     found, digest = [], hashlib.sha256()
     with pytest.raises(DamagedFile, match=f"a.{ending} cannot be read to its end") as error:
-        found += (text.decode() for text in read_texts(path, "content", digest=digest))
+        found += (text.decode() for text in read_texts(path, "content", digest=digest, conversations=False))
     assert found == (TEXTS * 50)[: len(found)]
     assert len(found) >= 20 or ending in ("parquet", "array_record")  # these have their index at the end
     assert error.value.size == path.stat().st_size >= error.value.lost_bytes and "\n" not in str(error.value)
@@ -119,14 +119,14 @@ def test_a_damaged_block_is_refused_by_name(tmp_path, ending, place):
     path.write_bytes(data)
     found = []
     with pytest.raises(DamagedFile) as error:
-        found += (text.decode() for text in read_texts(path, "content"))
+        found += (text.decode() for text in read_texts(path, "content", conversations=False))
     assert found == texts[: len(found)] and 0 < error.value.lost_bytes <= len(data)
 
 
 def test_the_checksum_is_taken_while_reading(tmp_path, ending):
     path, digest = tmp_path / f"a.{ending}", hashlib.sha256()
     FORMATS[ending](path, TEXTS)
-    assert len(list(read_texts(path, "content", digest=digest))) == 40
+    assert len(list(read_texts(path, "content", digest=digest, conversations=False))) == 40
     assert digest.hexdigest() == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -140,7 +140,7 @@ POINTERS = {
 def test_pointers_of_git(tmp_path, ending, command):
     path = tmp_path / f"a.{ending}"
     path.write_bytes(POINTERS[command])
-    for read in (lambda: list(read_texts(path, "content")), lambda: check_beginning(path)):
+    for read in (lambda: list(read_texts(path, "content", conversations=False)), lambda: check_beginning(path)):
         with pytest.raises(DamagedFile, match=f"a.{ending} .* run `{command}`") as error:
             read()
         assert error.value.lost_bytes == 130516 or command != "git lfs pull"
@@ -150,10 +150,10 @@ def test_an_empty_file(tmp_path, ending):
     path = tmp_path / f"a.{ending}"
     path.write_bytes(b"")
     if ending in ("jsonl", "tfrecord"):  # no records are no bytes
-        assert list(read_texts(path, "content")) == []
+        assert list(read_texts(path, "content", conversations=False)) == []
         check_beginning(path)
         return
-    for read in (lambda: list(read_texts(path, "content")), lambda: check_beginning(path)):
+    for read in (lambda: list(read_texts(path, "content", conversations=False)), lambda: check_beginning(path)):
         with pytest.raises(DamagedFile, match="empty"):
             read()
 
@@ -198,11 +198,15 @@ def test_the_number_of_a_malformed_record(tmp_path):
     assert texts_of(FileSource({"train": str(tmp_path / "*.parquet")}, "content"))[1].number == 2
 
 
-def test_objects_are_messages_and_no_text(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"content": [{"path": "x.py"}]}\n')
-    (text,) = read_texts(tmp_path / "a.jsonl", "content", messages=False)
+def test_texts_and_conversations_have_rules_of_their_own(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"content": [{"path": "x.py"}]}\n')
+    (text,) = read_texts(path, "content", conversations=False)
     assert text.reason == "field 'content' is a list of objects and no text"
-    assert list(read_texts(tmp_path / "a.jsonl", "content")) == [b'[{"path": "x.py"}]']
+    path.write_text('{"content": [{"path": "x.py"}]}\n{"content": "a", "id": 1, "id": 2}\n')
+    assert [getattr(text, "reason", text) for text in read_texts(path, "content", conversations=False)][1:] == [b"a"]
+    found = [getattr(text, "reason", text) for text in read_texts(path, "content", conversations=True)]
+    assert found == [b'[{"path": "x.py"}]', "a key stands twice in an object"]
 
 
 def test_seqio_shares_the_files(tmp_path):

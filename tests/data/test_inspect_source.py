@@ -6,8 +6,11 @@ import json
 import pyarrow
 import pyarrow.parquet
 import pytest
+import tensorflow as tf
+from array_record.python import array_record_module
 
 from dots_jax.cli.main import main
+from dots_jax.data.sources import json_lines
 from dots_jax.data.sources.inspect import language
 
 TEXTS = [("word " * (i % 97 + 1) if i % 4 else "你好世界" * (i % 31 + 1)) for i in range(4000)]
@@ -46,6 +49,54 @@ def test_malformed_records_are_counted(tmp_path, capsys):
     assert main(["inspect_source", f"--files={tmp_path}/a.jsonl"]) == 0
     out = capsys.readouterr().out
     assert "60 records of 1 places, 40 malformed" in out and "20 times not JSON" in out
+
+
+def write_records(path, texts):
+    if path.suffix == ".array_record":
+        writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+        for text in texts:
+            writer.write(example(text))
+        writer.close()
+    elif path.suffix == ".tfrecord":
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for text in texts:
+                writer.write(example(text))
+    else:
+        rows = [json.dumps({"text": text}) for text in texts]
+        array = path.suffix == ".json"
+        path.write_text("[" + ",\n".join(rows) + "]" if array else "".join(f"{row}\n" for row in rows))
+
+
+def example(text):
+    value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()]))
+    return tf.train.Example(features=tf.train.Features(feature={"text": value})).SerializeToString()
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.part", "json", "tfrecord", "array_record"])
+def test_a_sample_stands_for_all_of_a_file(tmp_path, ending, monkeypatch):
+    monkeypatch.setattr(json_lines, "_BLOCK", 4096)
+    texts = ["word " * (20 + i % 7) for i in range(3000)]
+    for f in range(2):
+        path = tmp_path / f"{f}.{ending.removesuffix('.part')}"
+        write_records(path, texts)
+        if ending.endswith("part"):
+            data = path.read_bytes()
+            path.with_name(f"{path.name}.part0").write_bytes(data[:70_001])
+            path.with_name(f"{path.name}.part1").write_bytes(data[70_001:])
+            path.unlink()
+    report = tmp_path / "figures"
+    assert main(["inspect_source", f"--files={tmp_path}/*.{ending}*", "--documents=100", f"--json={report}"]) == 0
+    found = json.loads(report.read_text())
+    assert found["sampled"] == 100 and abs(found["rows"] - 6000) < 300
+    assert abs(found["tokens"] - 2 * sum(map(len, texts))) < 0.05 * found["tokens"]
+
+
+def test_no_error_is_known_of_one_place(tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n')
+    report = tmp_path / "figures.json"
+    assert main(["inspect_source", f"--files={tmp_path}/a.jsonl", f"--json={report}"]) == 0
+    assert json.loads(report.read_text(), parse_constant=pytest.fail)["tokens_error"] is None
+    assert "no error known" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flags, message", [((), "Missing --files"), (("--field=body",), "None of the first records")])

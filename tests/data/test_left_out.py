@@ -38,7 +38,7 @@ def source(corpus, **settings):
 def found_in(one, split="train"):
     (file,) = one.files(split)
     rule = one.file_set(split, file.name).rule
-    texts = [text for _, text in numbered_texts(file.path, rule)]
+    texts = [text for _, text in numbered_texts(file.path, rule, conversations=False)]
     left_out = [text.reason for text in texts if isinstance(text, (LeftOut, Malformed))]
     return [text.decode() for text in texts if isinstance(text, bytes)], left_out
 

@@ -55,7 +55,8 @@ JSON_LINES = {
 
 def found_in(path, field="text"):
     return [
-        one.reason if isinstance(one, Malformed) else one.decode() for one in read_texts(path, field, messages=False)
+        one.reason if isinstance(one, Malformed) else one.decode()
+        for one in read_texts(path, field, conversations=False)
     ]
 
 
@@ -104,7 +105,7 @@ def test_junk_behind_is_said_after_all_that_stands_before_it(tmp_path, data):
     path.write_bytes(data)
     found = []
     with pytest.raises(DamagedFile):
-        found += read_texts(path, "text")
+        found += read_texts(path, "text", conversations=False)
     assert found == [b"a", b"b"]
 
 
@@ -113,7 +114,7 @@ def test_a_last_line_that_is_cut(tmp_path, last):
     path, found = tmp_path / "a.jsonl", []
     path.write_bytes(A + b"\n" + last)
     with pytest.raises(DamagedFile, match="its last line, 2, breaks off") as error:
-        found += read_texts(path, "text")
+        found += read_texts(path, "text", conversations=False)
     assert (found, error.value.lost_bytes) == ([b"a"], len(last))
 
 
@@ -160,7 +161,7 @@ def test_random_bytes(tmp_path, ending, size):
     path = tmp_path / f"a.{ending}"
     path.write_bytes(random.Random(size).randbytes(size))
     with pytest.raises(DamagedFile, match=r"a\."):
-        list(read_texts(path, "text"))
+        list(read_texts(path, "text", conversations=False))
 
 
 def test_rows_for_others(tmp_path):

@@ -127,7 +127,7 @@ def test_every_corpus_is_read_in_its_own_shape(name, tmp_path):
     for source in build(name, f"CORPORA = '{tmp_path}'").data.sources:
         files = FileSource(source.file_sets(), source.field)
         for file in files.files("train"):
-            for _, text in numbered_texts(file.path, files.file_set("train", file.name).rule, messages=False):
+            for _, text in numbered_texts(file.path, files.file_set("train", file.name).rule, conversations=False):
                 assert not isinstance(text, Malformed), (source.name, text)
                 if isinstance(text, LeftOut):
                     left_out[source.name] = left_out.get(source.name, 0) + text.records

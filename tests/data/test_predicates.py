@@ -65,7 +65,7 @@ CASES = {
 @pytest.mark.parametrize("predicate", CASES)
 def test_what_a_predicate_takes(tmp_path, predicate, ending):
     write(tmp_path / f"a.{ending}", ROWS)
-    found = list(numbered_texts(tmp_path / f"a.{ending}", rule(predicate)))
+    found = list(numbered_texts(tmp_path / f"a.{ending}", rule(predicate), conversations=False))
     taken = [row["text"] for row in ROWS if CASES[predicate](row)]
     assert [text.decode() for _, text in found if isinstance(text, bytes)] == taken
     assert [number for number, text in found if isinstance(text, bytes)] == [
@@ -77,8 +77,8 @@ def test_what_a_predicate_takes(tmp_path, predicate, ending):
 
 def test_predicates_on_examples(tmp_path):
     write(tmp_path / "a.tfrecord", ROWS)
-    assert len(list(read_texts(tmp_path / "a.tfrecord", rule("score >= 3")))) == 30
-    (first, *_) = read_texts(tmp_path / "a.tfrecord", rule("other >= 3"))
+    assert len(list(read_texts(tmp_path / "a.tfrecord", rule("score >= 3"), conversations=False))) == 30
+    (first, *_) = read_texts(tmp_path / "a.tfrecord", rule("other >= 3"), conversations=False)
     assert first.reason == "no field 'other'"
 
 
@@ -91,7 +91,7 @@ def test_row_groups_that_the_statistics_exclude_are_not_read(tmp_path, monkeypat
         return original(file, *arguments, row_groups=row_groups, **more)
 
     monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", noted)
-    taken = list(numbered_texts(tmp_path / "a.parquet", rule("score >= 4.5")))
+    taken = list(numbered_texts(tmp_path / "a.parquet", rule("score >= 4.5"), conversations=False))
     assert groups == [4, 5] and len([text for _, text in taken if isinstance(text, bytes)]) == 15
     assert [(number, one.records) for number, one in taken if isinstance(one, LeftOut)][:5] == [
         (1, 10), (11, 10), (21, 10), (31, 10), (41, 1)
@@ -100,7 +100,7 @@ def test_row_groups_that_the_statistics_exclude_are_not_read(tmp_path, monkeypat
 
 def test_a_record_counts_for_the_first_predicate_that_refuses_it(tmp_path):
     write(tmp_path / "a.jsonl", ROWS)
-    found = list(numbered_texts(tmp_path / "a.jsonl", rule("score >= 3", "quality.level >= 2")))
+    found = list(numbered_texts(tmp_path / "a.jsonl", rule("score >= 3", "quality.level >= 2"), conversations=False))
     counts = [one.reason for _, one in found if isinstance(one, LeftOut)]
     assert (counts.count("score >= 3"), counts.count("quality.level >= 2")) == (30, 12)
 
@@ -109,7 +109,10 @@ def test_a_record_counts_for_the_first_predicate_that_refuses_it(tmp_path):
 def test_characters_are_counted_and_not_bytes(tmp_path, ending):
     write(tmp_path / f"a.{ending}", [{"text": text} for text in ("你好", "你好世界", "你好世界你好世界", "")])
     limits = rule(min_characters=2, max_characters=4)
-    found = [getattr(text, "reason", text) for _, text in numbered_texts(tmp_path / f"a.{ending}", limits)]
+    found = [
+        getattr(text, "reason", text)
+        for _, text in numbered_texts(tmp_path / f"a.{ending}", limits, conversations=False)
+    ]
     assert found == ["你好".encode(), "你好世界".encode(), "characters <= 4", "characters >= 2"]
 
 
@@ -121,13 +124,15 @@ def test_predicates_on_the_objects_of_a_list_take_objects(tmp_path, ending):
     ]
     write(tmp_path / f"a.{ending}", rows)
     one = rule("files.licence in ('a', 'c')", each="files", template="{path}", join=" ")
-    found = [getattr(text, "reason", text) for _, text in numbered_texts(tmp_path / f"a.{ending}", one)]
+    found = [
+        getattr(text, "reason", text) for _, text in numbered_texts(tmp_path / f"a.{ending}", one, conversations=False)
+    ]
     assert found == [b"a1", "files.licence in ('a', 'c')", b"a2 a3"]
 
 
 def test_what_a_record_cannot_be_compared_by_is_malformed(tmp_path):
     write(tmp_path / "a.jsonl", [{"text": "a", "score": "3"}, {"text": "b"}, {"text": "c", "score": None}])
-    found = [text for _, text in numbered_texts(tmp_path / "a.jsonl", rule("score >= 3"))]
+    found = [text for _, text in numbered_texts(tmp_path / "a.jsonl", rule("score >= 3"), conversations=False)]
     assert [type(one) for one in found] == [Malformed, Malformed, LeftOut]
     assert [one.reason for one in found] == ["field 'score' is no number", "no field 'score'", "score >= 3"]
 
@@ -141,7 +146,7 @@ def test_what_a_record_cannot_be_compared_by_is_malformed(tmp_path):
 def test_a_parquet_file_says_at_once_what_cannot_be_compared(tmp_path, predicate, message):
     write(tmp_path / "a.parquet", ROWS)
     with pytest.raises(UserError, match=message):
-        next(read_texts(tmp_path / "a.parquet", rule(predicate)))
+        next(read_texts(tmp_path / "a.parquet", rule(predicate), conversations=False))
 
 
 @pytest.mark.parametrize("predicate, message", [

@@ -128,11 +128,12 @@ def test_an_array_is_read_piece_by_piece(tmp_path):
     path = tmp_path / "a.json"
     rows = [{"text": "x" * (1 if i % 100 else 700_000)} for i in range(500)]
     path.write_text(json.dumps(rows))
-    assert [len(text) for text in read_texts(path, "text")] == [len(row["text"]) for row in rows]
+    assert [len(text) for text in read_texts(path, "text", conversations=False)] == [len(row["text"]) for row in rows]
     path.write_text("[]")
-    assert list(read_texts(path, "text")) == []
+    assert list(read_texts(path, "text", conversations=False)) == []
     path.write_text('["a", 7, {"text": "b"}]')
-    assert [getattr(text, "reason", text) for text in read_texts(path, "text")] == ["no JSON object"] * 2 + [b"b"]
+    found = [getattr(text, "reason", text) for text in read_texts(path, "text", conversations=False)]
+    assert found == ["no JSON object"] * 2 + [b"b"]
 
 
 @pytest.mark.parametrize("data, message", [
@@ -144,7 +145,7 @@ def test_an_array_is_read_piece_by_piece(tmp_path):
 def test_an_array_that_breaks_off(tmp_path, data, message):
     (tmp_path / "a.json").write_bytes(data)
     with pytest.raises(DamagedFile, match=message):
-        list(read_texts(tmp_path / "a.json", "text"))
+        list(read_texts(tmp_path / "a.json", "text", conversations=False))
 
 
 # --- records ----------------------------------------------------------------------------------------------------------
@@ -206,7 +207,7 @@ def test_only_the_columns_that_are_needed_are_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(parquet_rows.pyarrow.parquet.ParquetFile, "iter_batches", noted)
     rule = RecordRule(each="files", template="{content}", join="")
-    assert list(read_texts(tmp_path / "a.parquet", rule)) == [b"x = 1y = {}"]
+    assert list(read_texts(tmp_path / "a.parquet", rule, conversations=False)) == [b"x = 1y = {}"]
     assert len(asked) == 1 and [column.split(".")[-1] for column in asked[0]] == ["content"]
 
 

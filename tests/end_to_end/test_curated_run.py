@@ -45,4 +45,4 @@ def test_a_curated_corpus_trains(tmp_path):
     with write_documents(tmp_path / "a.parquet") as write:
         for document in read_documents(str(corpus)):
             write(document)
-    assert list(read_texts(tmp_path / "a.parquet", "text")) == texts
+    assert list(read_texts(tmp_path / "a.parquet", "text", conversations=False)) == texts

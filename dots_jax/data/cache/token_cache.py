@@ -257,7 +257,7 @@ def look_first(
             _say(
                 f"{what}: {file.name} has conversations of format {kind!r} in the field {field!r}, as its first records say."
             )
-        texts = numbered_texts(file.path, rule, is_weighted(task))
+        texts = numbered_texts(file.path, rule, conversations=is_weighted(task))
         with contextlib.suppress(DamagedFile):
             for _, text in itertools.islice(texts, records):
                 if not isinstance(text, Malformed):

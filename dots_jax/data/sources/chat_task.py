@@ -49,7 +49,7 @@ def add_chat_task(name: str, source: seqio.DataSource, vocabulary: seqio.Vocabul
     for token in chat.CHAT_TOKENS:
         vocabulary.special_id(token)
     if isinstance(source, FileSource):
-        source.messages = True
+        source.conversations = True
     task = ChatTask(
         name,
         source=source,

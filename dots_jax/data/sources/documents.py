@@ -162,7 +162,8 @@ def _file_texts(
     try:
         files = task.source.file_set(split, piece.name)
         reading.language = files.language
-        for number, text in numbered_texts(before.path, files.rule, is_weighted(task), digest, piece.span):
+        texts = numbered_texts(before.path, files.rule, conversations=is_weighted(task), digest=digest, span=piece.span)
+        for number, text in texts:
             if isinstance(text, LeftOut):
                 reading.left_out[text.reason] += text.records
             elif not plain and isinstance(text, Malformed):  # tf.data has no place for it

@@ -39,11 +39,11 @@ class FileSource(seqio.DataSource):
     field: of a record, where its text is, for patterns alone.
     Nothing is looked for before it is needed, so a token cache works where the files themselves are not.
 
-    Attributes: file_sets: split -> FileSets. messages: whether a list of objects is a text, as its JSON: a chat task's.
+    Attributes: file_sets: split -> FileSets. conversations: whether records are conversations, which add_chat_task sets.
     """
 
     def __init__(self, splits: Mapping[str, str | Sequence[FileSet]], field: str = "text"):
-        self.field, self.messages = field, False
+        self.field, self.conversations = field, False
         plain = RecordRule(field=field)
         self.file_sets = {
             split: (FileSet(sets, plain),) if isinstance(sets, str) else tuple(sets) for split, sets in splits.items()
@@ -133,7 +133,8 @@ class FileSource(seqio.DataSource):
 
     def texts(self, file: SourceFile, split: str = "train") -> Iterator[bytes | Malformed]:
         """Every record of one file that its rule takes."""
-        return read_texts(file.path, self.file_set(split, file.name).rule, self.messages)
+        rule = self.file_set(split, file.name).rule
+        return read_texts(file.path, rule, conversations=self.conversations)
 
     def dataset(self, files: Iterable[Iterable[bytes | Malformed]]) -> tf.data.Dataset:
         """Examples {"text"} of the texts of these files. What is malformed is left out: stock seqio has no place for it."""

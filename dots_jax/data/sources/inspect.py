@@ -15,12 +15,13 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow.parquet
 import seqio
+from array_record.python import array_record_module
 
 from dots_jax.cli.options import InspectOptions
 from dots_jax.config import UserError
 from dots_jax.data.sources.file_source import FileSource
-from dots_jax.data.sources.json_lines import ENDINGS, ByteStream, Malformed
-from dots_jax.data.sources.record_files import numbered_texts
+from dots_jax.data.sources.json_lines import Malformed
+from dots_jax.data.sources.record_files import INDEXED, numbered_texts
 from dots_jax.data.sources.text_task import BYTES
 from dots_jax.data.tokenizers import tokenizer
 from dots_jax.data.tokenizers import vocabulary as vocabularies
@@ -89,7 +90,8 @@ def measure(files: Sequence, field: str, vocabulary: seqio.Vocabulary, documents
     return {
         "files": len(files), "bytes": size, "rows": rows, "rows_exact": exact, "column_bytes": column_bytes,
         "sampled": len(found) + malformed.total(), "places": len(places), "malformed": dict(malformed),
-        "bytes_per_token": text_bytes / max(1, sum(lengths)), "tokens": tokens, "tokens_error": error,
+        "bytes_per_token": text_bytes / max(1, sum(lengths)), "tokens": tokens,
+        "tokens_error": error if math.isfinite(error) else None,
         "tokens_per_document": {f"p{p}": lengths[min(len(lengths) - 1, len(lengths) * p // 100)] for p in (5, 50, 95, 99)},
         "languages": {name: n / len(found) for name, n in languages.most_common()},
     }  # fmt: skip
@@ -133,35 +135,46 @@ def _metadata(path: str) -> pyarrow.parquet.FileMetaData:
 def _places(files: Sequence, documents: int, field: str) -> list[Sampled]:
     chosen = _spread(files, min(_PLACES, documents))
     each = -(-documents // len(chosen))
-    return [
-        _lines_place(file.path, field, each) if file.path.endswith(ENDINGS) else _place(file, field, each)
-        for file in chosen
-    ]
+    return [_place(file, field, each) for file in chosen]
+
+
+class _Counted:
+    """In place of a checksum: how many bytes of the file were read."""
+
+    bytes = 0
+
+    def update(self, data: bytes) -> None:
+        self.bytes += len(data)
 
 
 def _place(file, field: str, number: int) -> Sampled:
-    place, seen = Sampled([], Counter()), 0
-    for _, text in itertools.islice(numbered_texts(file.path, field), number):
-        _add(place, text)
-        seen += 1
-    place.bytes_per_record = file.size / max(1, seen)
+    """The first records of a file, and the bytes of it that a record takes, compressed as it is."""
+    place, read = Sampled([], Counter()), None if file.path.endswith(INDEXED) else _Counted()
+    seen = behind = 0
+    for _, text in numbered_texts(file.path, field, conversations=False, digest=read):
+        # At the first block behind the sample, the blocks before it held all records so far.
+        if seen >= number and (read is None or read.bytes > behind):
+            break
+        if seen < number:
+            _add(place, text)
+        seen, behind = seen + 1, read.bytes if read else 0
+    else:
+        behind = file.size
+    if read is None:
+        seen, behind = _num_records(file.path), file.size
+    place.bytes_per_record = behind / max(1, seen)
     return place
 
 
-def _lines_place(path: str, field: str, number: int) -> Sampled:
-    """Of JSON lines also the bytes of file that a record takes, compressed as it is."""
-    place = Sampled([], Counter())
-    for _, text in itertools.islice(numbered_texts(path, field), number):
-        _add(place, text)
-    records = text_bytes = 0
-    with ByteStream(path) as stream:
-        for block in stream.blocks():
-            records += block.count(b"\n")
-            text_bytes += len(block)
-            if records >= number and text_bytes > 1 << 20:
-                break
-        place.bytes_per_record = stream.position / max(1, records)
-    return place
+def _num_records(path: str) -> int:
+    """Of a file with an index, which says it."""
+    if path.endswith(".parquet"):
+        return _metadata(path).num_rows
+    reader = array_record_module.ArrayRecordReader(path)
+    try:
+        return reader.num_records()
+    finally:
+        reader.close()
 
 
 def _add(place: Sampled, text: bytes | Malformed) -> None:
@@ -198,7 +211,7 @@ def _lines(figures: dict, what: str) -> Iterator[str]:
         yield f"                     {count:,} times {reason}"
     yield f"bytes a token        {figures['bytes_per_token']:.3f} ({what})"
     error = figures["tokens_error"]
-    spread = f"+- {human(error).strip()}" if math.isfinite(error) else "(one place: no error known)"
+    spread = "(one place: no error known)" if error is None else f"+- {human(error).strip()}"
     yield f"tokens               {human(figures['tokens']).strip()} {spread}"
     yield f"Source.tokens        {figures['tokens']:.0f}"
     yield "tokens a document    " + ", ".join(f"{n} {v:,}" for n, v in figures["tokens_per_document"].items())

@@ -32,6 +32,7 @@ from dots_jax.data.sources.record_text import LeftOut, Record, RecordText
 from dots_jax.data.sources.split_files import plain_name
 from dots_jax.storage import S3
 
+INDEXED = (".parquet", ".array_record", ".arrayrecord")  # read by an index at the end of the file
 _BATCH = 1024  # records read at once
 _LOOKED_AT = 100  # records that tell the format of a file
 _SHOWN = 200  # characters of a malformed record that are kept
@@ -48,20 +49,22 @@ def check_format(path: str | Path) -> None:
 
 
 def read_texts(
-    path: str | Path, rule: RecordRule | str, messages: bool = True, digest=None
+    path: str | Path, rule: RecordRule | str, *, conversations: bool, digest=None
 ) -> Iterator[bytes | Malformed]:
     """The text of every record of a file that the rule takes, as UTF-8, in the order of the file, in memory that does not grow.
 
-    rule: or the name of the field alone. messages: whether a list of objects is a text too, as its JSON. digest: of hashlib;
-    it gets all bytes of the file, read to the end or damaged.
+    rule: or the name of the field alone. conversations: whether records are conversations: then a list of objects is a text, as
+    its JSON, and a key that stands twice makes a record malformed. digest: of hashlib; it gets all bytes of the file, read to the
+    end or damaged.
 
     Raises UserError for a file that cannot be opened, DamagedFile for one that cannot be read to its end.
     """
-    return (text for _, text in numbered_texts(path, rule, messages, digest) if not isinstance(text, LeftOut))
+    numbered = numbered_texts(path, rule, conversations=conversations, digest=digest)
+    return (text for _, text in numbered if not isinstance(text, LeftOut))
 
 
 def numbered_texts(
-    path: str | Path, rule: RecordRule | str, messages: bool = True, digest=None, span: parts.Span | None = None
+    path: str | Path, rule: RecordRule | str, *, conversations: bool, digest=None, span: parts.Span | None = None
 ) -> Iterator[tuple[int, bytes | Malformed | LeftOut]]:
     """`read_texts`, each with its number from 1: of its line, or of the record in a file without lines; and what the rule
     leaves out. span: one part of the file, of those that parts.py makes; its lines are numbered from the first of them."""
@@ -72,7 +75,7 @@ def numbered_texts(
         found = format_of(path)
         rule = dataclasses.replace(rule, format=found.format, field=found.field)
         noted = (f"format {found.format} in field {found.field!r}, as format = 'auto' took it",)
-    make = RecordText(rule, messages, noted)
+    make = RecordText(rule, conversations=conversations, noted=noted)
     filtered = reader is _parquet
     for number, record in reader(path, make, digest, span) if span else reader(path, make, digest):
         found = record if not isinstance(record, Record) else (None if filtered else make.refused(record))
@@ -92,20 +95,20 @@ def format_of(path: str | Path) -> Taken:
     """The format of conversations that the first records of a file have. Raises UserError if it is none."""
     path = str(path)
     reader = next(read for ending, read in _READERS.items() if plain_name(path).endswith(ending))
-    first = itertools.islice(reader(path, RecordText(RecordRule(format="auto"), messages=True), None), _LOOKED_AT)
+    first = itertools.islice(reader(path, RecordText(RecordRule(format="auto"), conversations=True), None), _LOOKED_AT)
     return taken([record.values for _, record in first if isinstance(record, Record)], path)
 
 
 def check_beginning(path: str | Path) -> None:
     """Raises DamagedFile for what the first and the last bytes of a file tell: a pointer of git, an empty or cut off file."""
     path = str(path)
-    size = look_at(path).size
-    with ByteStream(path) as stream:
-        next(stream.blocks(), None)
-    if path.endswith((".parquet", ".array_record", ".arrayrecord")):
-        if size == 0:
-            raise DamagedFile(path, "it is empty", 0, 0)
-        next(read_texts(path, "-"), None)
+    if not path.endswith(INDEXED):
+        with ByteStream(path) as stream:
+            next(stream.blocks(), None)
+    elif look_at(path).size == 0:
+        raise DamagedFile(path, "it is empty", 0, 0)
+    else:  # their reader looks for a pointer itself
+        next(read_texts(path, "-", conversations=False), None)
 
 
 # --- the formats ------------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ class _Bad(Exception):
     """A field that cannot be used, as the reason that is counted."""
 
 
-def field_text(value: object, field: str, messages: bool, join: str | None = None) -> bytes:
+def field_text(value: object, field: str, conversations: bool, join: str | None = None) -> bytes:
     """Of a field that holds a text, a list of texts, or the messages of a conversation. Raises _Bad."""
     if isinstance(value, str):
         try:
@@ -55,20 +55,20 @@ def field_text(value: object, field: str, messages: bool, join: str | None = Non
             raise _Bad("not UTF-8") from None
         return value
     if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
-        if messages:
-            return field_text(json.dumps(value, ensure_ascii=False), field, messages)
+        if conversations:
+            return field_text(json.dumps(value, ensure_ascii=False), field, conversations)
         raise _Bad(f"field {field!r} is a list of objects and no text")
     if isinstance(value, list) and join is not None and all(isinstance(one, (str, bytes)) for one in value):
-        return join.encode().join(field_text(one, field, messages) for one in value)
+        return join.encode().join(field_text(one, field, conversations) for one in value)
     raise _Bad(f"no field {field!r}" if value is None else f"field {field!r} is no text")
 
 
-def text_of(value: object, field: str, messages: bool = True, shown: object = None) -> bytes | Malformed:
+def text_of(value: object, field: str) -> bytes | Malformed:
     """The text of a field as UTF-8. value: what the field holds, None if it is not there."""
     try:
-        return field_text(value, field, messages)
+        return field_text(value, field, conversations=False)
     except _Bad as bad:
-        return _malformed(bad, value, value if shown is None else shown)
+        return _malformed(bad, value, value)
 
 
 def _malformed(bad: _Bad, value: object, shown: object) -> Malformed:
@@ -81,12 +81,13 @@ class RecordText:
     """A RecordRule, ready to be used on many records.
 
     Attributes: paths: of all fields that it looks at; empty: it may look at any, as a format of conversations. compared: of
-    those that `refused` looks at. conversations: whether records are conversations, in which a key must not stand twice.
+    those that `refused` looks at. conversations: whether records are conversations, in which a key must not stand twice; then a
+    list of objects is a text, as its JSON.
     """
 
-    def __init__(self, rule: RecordRule, messages: bool = False, noted: tuple[str, ...] = ()):
-        """messages: whether a list of objects is a text, as its JSON. noted: of every conversation."""
-        self.rule, self.conversations, self._noted = rule, messages, noted
+    def __init__(self, rule: RecordRule, *, conversations: bool, noted: tuple[str, ...] = ()):
+        """noted: of every conversation."""
+        self.rule, self.conversations, self._noted = rule, conversations, noted
         inside = f"{rule.each}." if rule.each else None
         self._of_items = tuple(
             dataclasses.replace(one, path=one.path.removeprefix(inside))

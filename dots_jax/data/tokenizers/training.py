@@ -118,7 +118,7 @@ def file_texts(paths: Sequence[str], left_out: LeftOut, field: str = "text") -> 
         if not is_record_file(path):
             yield from _plain_text(path)
             continue
-        for text in read_texts(path, field, messages=False):
+        for text in read_texts(path, field, conversations=False):
             if isinstance(text, Malformed):
                 left_out.add(text, path)
             else:
