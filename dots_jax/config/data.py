@@ -70,10 +70,10 @@ class Source:
     overflow: str = ""  # the source or group that gets what is above max_epochs
     synthetic: bool = False  # whether a model wrote the text
     licence: str = ""  # as the publisher states it, for reports
-    hub: str = ""  # where the files are from, as 'HuggingFaceFW/fineweb-2'; nothing is downloaded
+    hub: str = ""  # where the files are from, as 'HuggingFaceFW/fineweb-2'; a note: no command reads it
     revision: str = ""  # of `hub`: a token cache that was made of another one is refused
-    published_tokens: int = 0  # as the publisher counts them, for reports; 0: unknown
-    published_tokenizer: str = ""  # what published_tokens were counted with
+    published_tokens: int = 0  # as the publisher counts them; a note: no command reads it; 0: unknown
+    published_tokenizer: str = ""  # what published_tokens were counted with; a note as well
 
     def __post_init__(self):
         check_types(self)

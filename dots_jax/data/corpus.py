@@ -75,7 +75,7 @@ class Corpus:
         for data, opened in zip(self.stages, sequences):
             _say_left_out(data.stage, opened)
         for task in self.validation:
-            open_stream(task, VALIDATION_SPLIT, self.cache_dir)
+            open_validation(task, self.stages[0].stage.seq_len, self.cache_dir)
         sizes = {task: Size(tokens) for stage in sequences for task, tokens in stage.tokens.items()}
         return dataclasses.replace(self, sizes=sizes, sequences=sequences)
 
@@ -117,6 +117,19 @@ def _say_left_out(stage: Stage, sequences: MixtureSequences) -> None:
                 f"{sequences.window:,} tokens: {what} (Stage.too_long = {stage.too_long!r}).",
                 file=sys.stderr,
             )
+
+
+def open_validation(task: str, seq_len: int, cache_dir: str) -> None:
+    """Makes the token cache of a validation split, and says which of its conversations no sequence of that length has.
+
+    Raises UserError as `open_stream` does, and if none fits."""
+    stream = open_stream(task, VALIDATION_SPLIT, cache_dir)
+    for what, count in stream.layout(seq_len).left_out.items() if stream.weighted else ():
+        print(
+            f"Task {task!r}: of the {stream.num_documents:,} conversations of split {VALIDATION_SPLIT!r}, {count:,} are not "
+            f"scored: {what} of {seq_len:,} tokens.",
+            file=sys.stderr,
+        )
 
 
 def resolve(config: TrainConfig) -> Corpus:

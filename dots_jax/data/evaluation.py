@@ -30,12 +30,13 @@ def evaluate_task(
       score_fn: called with batches of exactly batch_size rows, the last one filled up with rows of weight 0.
       max_sequences: of the split at most, from its beginning; 0 means all.
 
-    Returns: what the Task's metric functions return; by default those of `language_model_metrics`.
+    Returns: what the Task's metric functions return; by default those of `language_model_metrics`. Of a task of conversations also
+      `too_long`: how many of the split are longer than a sequence, so that they are not scored.
     """
     text_task = get_task(task)
     check_split(text_task, split)
     source = TokenSource(task, seq_len, cache_dir)
-    source.stream(split)  # made, or refused, before anything else
+    stream = source.stream(split)  # made, or refused, before anything else
     with _registered(_packed_task(text_task, source)) as name:
         evaluator = seqio.Evaluator(
             name, _PackedFeatures(), split, num_examples=max_sequences or None, use_memory_cache=False,
@@ -44,7 +45,8 @@ def evaluate_task(
         metrics, _ = evaluator.evaluate(
             compute_metrics=True, score_fn=lambda dataset: _score(dataset, batch_size, score_fn)
         )
-        return dict(metrics.result()[name])
+        too_long = {"too_long": sum(stream.layout(seq_len).left_out.values())} if stream.weighted else {}
+        return dict(metrics.result()[name]) | too_long
 
 
 def byte_baselines(

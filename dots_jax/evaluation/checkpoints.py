@@ -24,7 +24,7 @@ def evaluate(config: EvalConfig, workdir: str) -> int:
     config = config.for_devices(model, jax.device_count())
     register(config.data)
     for task in config.tasks:
-        check_task(task, model, config.data.cache_dir)
+        check_task(task, model, config.seq_len, config.data.cache_dir)
 
     # Score.
     definition = ModelDef(model, config.compute, make_mesh(config.mesh))

@@ -6,8 +6,7 @@ import jax
 import numpy as np
 
 from dots_jax.config import ComputeConfig, ModelConfig
-from dots_jax.data.cache.token_cache import open_stream
-from dots_jax.data.corpus import VALIDATION_SPLIT, check_vocabulary
+from dots_jax.data.corpus import VALIDATION_SPLIT, check_vocabulary, open_validation
 from dots_jax.data.evaluation import byte_baselines, evaluate_task
 from dots_jax.data.registry import get_task, task_vocabulary
 from dots_jax.evaluation.score_step import jit_score_step
@@ -40,10 +39,10 @@ class Scorer:
         return metrics | self._baselines(task, VALIDATION_SPLIT, seq_len, cache_dir, max_sequences)
 
 
-def check_task(task: str, model: ModelConfig, cache_dir: str) -> None:
-    """Refuses a task that `Scorer.evaluate` cannot score, and makes its token cache."""
+def check_task(task: str, model: ModelConfig, seq_len: int, cache_dir: str) -> None:
+    """Refuses a task that `Scorer.evaluate` cannot score, makes its token cache, and says what of it is too long."""
     check_vocabulary("EvalConfig.tasks", task, task_vocabulary(get_task(task)), model)
-    open_stream(task, VALIDATION_SPLIT, cache_dir)
+    open_validation(task, seq_len, cache_dir)
 
 
 def table(results: dict[str, dict[str, float]]) -> str:

@@ -19,6 +19,7 @@ from dots_jax.data.cache.build import write_file
 from dots_jax.data.cache.token_cache import open_stream
 from dots_jax.data.cache.token_format import FORMAT, Manifest
 from dots_jax.data.cache.token_stream import TokenStream
+from dots_jax.data.corpus import open_validation
 from dots_jax.data.sequences import packing
 from dots_jax.data.sequences.mixture_sequences import MixtureSequences
 from dots_jax.data.sources.chat_task import ChatTask, add_chat_task
@@ -245,8 +246,23 @@ def test_only_what_is_learned_is_scored(add_task, vocab, tmp_path):
 
     got = evaluation.evaluate_task(TASK, "validation", 16, 4, tmp_path, score)
     assert (got["tokens"], got["bytes"], got["loss"]) == (6, 3, 2.0)  # "b" and its end token, three times
+    assert got["too_long"] == 0
     baselines = evaluation.byte_baselines(TASK, "validation", 16, tmp_path)
     assert baselines["unigram"] == 0  # every learned byte is "b"
+
+
+def test_what_is_too_long_to_be_scored_is_counted(add_task, vocab, tmp_path, capsys):
+    add_task([GOOD, [*GOOD[:-1], GOOD[-1] | {"content": "b" * 20}], GOOD])
+    open_validation(TASK, 16, tmp_path)
+    said = "of the 3 conversations of split 'validation', 1 are not scored: longer than a sequence of 16 tokens."
+    assert said in capsys.readouterr().err
+    score = lambda batch: (batch["weights"].sum(-1), batch["weights"].sum(-1))  # noqa: E731
+    got = evaluation.evaluate_task(TASK, "validation", 16, 4, tmp_path, score)
+    assert (got["tokens"], got["too_long"]) == (4, 1)
+    open_validation(TASK, 64, tmp_path)
+    assert "not scored" not in capsys.readouterr().err
+    with pytest.raises(UserError, match="all 3 conversations of split 'validation' are longer than a sequence of 4"):
+        open_validation(TASK, 4, tmp_path)
 
 
 def test_a_task_that_turned_into_one_of_conversations_does_not_take_the_old_cache(add_task, vocab, tmp_path):

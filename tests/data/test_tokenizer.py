@@ -18,9 +18,10 @@ import tensorflow as tf
 import zstandard
 
 from dots_jax.cli.main import main
-from dots_jax.config import UserError
+from dots_jax.config import Source, UserError
 from dots_jax.data.cache.token_cache import open_stream
 from dots_jax.data.sources import json_lines, text_task
+from dots_jax.data.sources.file_source import FileSource
 from dots_jax.data.tokenizers import training as tokenizer_training
 from dots_jax.data.tokenizers import vocabulary
 from dots_jax.data.tokenizers.tokenizer import SPECIAL_TOKENS, TokenizerVocabulary
@@ -314,3 +315,15 @@ def test_what_the_command_refuses(tmp_path, capfd, flags, message):
     assert run(*flags) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("error: ") and message in line
+
+
+def test_records_that_settings_leave_out_are_counted(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "short"}\n{"text": "long enough"}\n{"text": 7}\n')
+    one = Source(name="tokenizer_limits_test", files=(("train", f"{tmp_path}/a.jsonl"),), min_characters=6)
+    text_task.add_text_task(one.name, FileSource(one.file_sets()))
+    left_out = LeftOut()
+    try:
+        assert list(tokenizer_training.task_texts(one.name, "train", str(tmp_path), left_out)) == ["long enough"]
+    finally:
+        seqio.TaskRegistry.remove(one.name)
+    assert left_out.by_settings == {"characters >= 6": 1} and left_out.counts.total() == 1

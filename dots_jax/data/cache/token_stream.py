@@ -118,7 +118,7 @@ class TokenStream:
                     raise UserError(
                         f"Task {self.manifest.task!r}: all {self.num_documents:,} conversations of split {self.manifest.split!r} "
                         f"are longer than a sequence of {seq_len:,} tokens (Stage.too_long = {rule.too_long!r}): raise "
-                        "Stage.seq_len."
+                        "seq_len."
                     )
                 self._layouts[seq_len, rule] = found
             return self._layouts[seq_len, rule]

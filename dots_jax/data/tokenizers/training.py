@@ -68,6 +68,7 @@ class LeftOut:
 
     def __init__(self):
         self.taken, self.counts, self._places = 0, collections.Counter(), {}
+        self.by_settings = collections.Counter()  # setting of the task's source -> records
 
     def add(self, record: Malformed, path: str) -> None:
         self.counts[record.reason] += 1
@@ -97,6 +98,7 @@ def task_texts(task_name: str, split: str, cache_dir: str, left_out: LeftOut) ->
         for document in documents_of(task, split, index, pieces, reading):
             left_out.taken += 1
             yield b"".join(bytes_of[i] for i in document.tokens.tolist()).decode("utf-8", "replace")
+        left_out.by_settings.update(reading.left_out)
         if reading.damage:
             raise reading.damage
 
@@ -183,6 +185,8 @@ def train_to_file(
     print(f"vocabulary  {vocabulary.vocab_size:,} ids: ModelConfig.vocab_size must be no smaller")
     if left_out.counts:
         print(f"left out    {left_out.counts.total():,} malformed records: {commonest(left_out.counts)}")
+    for setting, count in sorted(left_out.by_settings.items()):
+        print(f"left out    {count:,} records by {setting}")
     print(f"text        {_bytes_per_token(vocabulary, sample):.2f} bytes a token, on the first {len(sample)} documents")
 
 
