@@ -203,7 +203,6 @@ ENTRY %main (p: f32[]) -> f32[] {{
         main = parse(text).computations["main"]
         table = KernelTable(V6E, 1e18, rows)
         found.append(table.seconds(main.operations["gmm.1"], main, Expectation(), 0.0) * V6E.clock)
-        assert not table.unknown
     assert found == [pytest.approx(2 * 5 * 1000), pytest.approx(2 * 5 * 4 * 900)]
     empty = KernelTable(V6E, 1e18, ())
-    assert empty.seconds(main.operations["gmm.1"], main, Expectation(), 0.0) is None and empty.unknown == {"gmm"}
+    assert empty.seconds(main.operations["gmm.1"], main, Expectation(), 0.0) is None
