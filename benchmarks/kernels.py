@@ -94,7 +94,15 @@ def norm_rows(shrink: int, interpret: bool, options: dict) -> list[dict]:
     call = lambda x, scale, table: norm_rope._norm_rope(x, scale, table, table, 1e-5, interpret)  # noqa: E731
     taken = seconds_of(call, x, scale, table, options=options)
     moved = 2 * 2 * x.size + 4 * scale.size + 2 * 4 * table.size
-    return [{"kernel": "forward_norm_rope", "tiles": [norm_rope.TOKENS, M], "shape": [B, T, M], "bytes": moved, "seconds": taken}]
+    return [
+        {
+            "kernel": "forward_norm_rope",
+            "tiles": [norm_rope.TOKENS, M],
+            "shape": [B, T, M],
+            "bytes": moved,
+            "seconds": taken,
+        }
+    ]
 
 
 def rates(shrink: int, options: dict) -> dict:

@@ -21,7 +21,7 @@ def plan_pod(config: TrainConfig, options: PodOptions) -> int:
       UserError: what is asked for does not exist or cannot be written, or the TPU compiler ended without a result.
     """
     for name in ("json", "hlo", "picture"):
-        _check_writable(name, getattr(options, name))
+        check_writable(name, getattr(options, name))
         if options.search and name != "json" and getattr(options, name):
             raise UserError(
                 f"--search writes no --{name}: it compiles many modules. Plan the best of them alone for that."
@@ -100,7 +100,7 @@ def _earlier(options, job) -> tuple[str, dict]:
         return file.read().decode("utf-8"), found
 
 
-def _check_writable(flag: str, path: str | None) -> None:
+def check_writable(flag: str, path: str | None) -> None:
     """Before minutes of compiling, not after."""
     if path and Path(path).is_dir():
         raise UserError(f"--{flag}={path} cannot be written: it is a folder.")

@@ -108,9 +108,7 @@ class Forecast:
     def assumptions(self) -> list[tuple[str, str]]:
         """(what, kind: measured elsewhere, compiled, assumed, measured on this chip)."""
         timeline = self.timeline
-        return timeline.shares.assumptions(
-            self.job.chip, timeline.kernels_made_with, list(timeline.unknown_kernels)
-        )
+        return timeline.shares.assumptions(self.job.chip, timeline.kernels_made_with, list(timeline.unknown_kernels))
 
     @property
     def warnings(self) -> list[str]:
