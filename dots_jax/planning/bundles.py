@@ -16,8 +16,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import tqdm
-
 from dots_jax.config import UserError
 from dots_jax.hlo.bundles import DUMP_FLAGS, Block, read_bundles
 from dots_jax.parallel.topology import CHIPS
@@ -109,6 +107,8 @@ def bundle_table(chip: str, path: str | None) -> dict:
       UserError: there is no such chip, `path` cannot be written, libtpu is not installed, or a schedule is not of the expected
         form.
     """
+    import tqdm
+
     if chip not in SMALLEST:
         raise UserError(f"--chip={chip}: known are {', '.join(SMALLEST)}.")
     check_writable("json", path)
