@@ -1,4 +1,4 @@
-# make demo | demo-curate | test | test-slow | lint | docs | clean | help        (make help says what each does)
+# make demo | demo-curate | evaluate-demo | test | test-slow | lint | docs | clean | help        (make help says what each does)
 #
 # Everything runs from .venv, which the first target makes; after that nothing needs the network.
 # Another Python: make demo PYTHON=python3.12
@@ -21,7 +21,6 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 # One stamp for each version and list: another Python, or a changed requirements file, installs again.
 STAMP := $(VENV)/.installed-$(VERSION)
 STAMP_CURATION := $(VENV)/.installed-curation-$(VERSION)
-STAMP_EVALUATION := $(VENV)/.installed-evaluation-$(VERSION)
 STAMP_LINT := $(VENV)/.installed-lint-$(VERSION)
 STAMP_DEV := $(VENV)/.installed-dev-$(VERSION)
 VENV_DOCS := .venv-docs
@@ -33,21 +32,21 @@ DOTS := awk '/^(Collecting|Requirement)/ {printf "."; fflush()} END {print ""}'
 .PHONY: help demo demo-curate evaluate-demo test test-slow lint docs clean python
 
 help:
-	@echo 'make demo       train gin/tiny.gin on 2 CPU cores and evaluate it, in $(WORKDIR)'
-	@echo 'make demo-curate  curate a small web that is made on the spot, with faults planted; report in $(CURATED)/corpus/report.html'
-	@echo 'make evaluate-demo  answer a few rows of each benchmark with the demo checkpoint: $(WORKDIR)/evaluation/report.html'
-	@echo 'make test       the tests; offline after installation'
-	@echo 'make test-slow  the slow tests; installs torch and transformers as well'
-	@echo 'make lint       ruff, shellcheck, and types on the lower floors (basedpyright)'
-	@echo 'make docs       the documentation, in site/; offline after installation'
-	@echo 'make clean      remove .venv, caches and $(WORKDIR)'
+	@echo 'make demo           train gin/tiny.gin on 2 CPU cores and evaluate it, in $(WORKDIR)'
+	@echo 'make demo-curate    curate a small web with faults planted: $(CURATED)/corpus/report.html'
+	@echo 'make evaluate-demo  answer a few benchmark rows with the demo: $(WORKDIR)/evaluation/report.html'
+	@echo 'make test           the tests; offline after installation'
+	@echo 'make test-slow      the slow tests; installs torch and transformers as well'
+	@echo 'make lint           ruff, shellcheck, and types on the lower floors (basedpyright)'
+	@echo 'make docs           the documentation, in site/; offline after installation'
+	@echo 'make clean          remove .venv, caches, $(WORKDIR) and $(CURATED)'
 	@echo 'Python 3.11 or 3.12; choose with PYTHON=python3.12. The first of these targets installs into .venv.'
 
 demo: $(STAMP)
 	$(BIN) -m dots_jax.train --gin_file=gin/tiny.gin --workdir=$(WORKDIR)
 	$(BIN) -m dots_jax.eval --gin_file=gin/eval_tiny.gin --workdir=$(WORKDIR)
 
-evaluate-demo: $(STAMP_EVALUATION)
+evaluate-demo: $(STAMP)
 	@[ -d $(WORKDIR)/checkpoints ] || $(BIN) -m dots_jax.train --gin_file=gin/tiny.gin --workdir=$(WORKDIR)
 	$(BIN) -m dots_jax.evaluate --suite=table2 --checkpoint=$(WORKDIR) --data=benchmarks/evaluation_demo \
 	  --output=$(WORKDIR)/evaluation --dtype=float32 --ranking
@@ -71,7 +70,7 @@ docs: $(STAMP_DOCS)
 	NO_MKDOCS_2_WARNING=1 $(VENV_DOCS)/bin/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) $(VENV_DOCS) site .cache .pytest_cache .ruff_cache $(WORKDIR)
+	rm -rf $(VENV) $(VENV_DOCS) site .cache .pytest_cache .ruff_cache $(WORKDIR) $(CURATED)
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 python:
@@ -94,11 +93,6 @@ $(STAMP): requirements.txt | python
 $(STAMP_CURATION): requirements-curation.txt $(STAMP)
 	@echo 'Installing requirements-curation.txt into $(VENV), once (30 MB)'
 	@$(INSTALL) -r requirements-curation.txt | $(DOTS)
-	@touch $@
-
-$(STAMP_EVALUATION): requirements-evaluation.txt $(STAMP)
-	@echo 'Installing requirements-evaluation.txt into $(VENV), once (60 MB)'
-	@$(INSTALL) -r requirements-evaluation.txt | $(DOTS)
 	@touch $@
 
 $(STAMP_LINT): requirements-lint.txt $(STAMP)

@@ -1,11 +1,11 @@
-"""Times the TPU kernels of the 142B run files on one chip, and what surrounds them: three minutes that replace the planner's table.
+"""Times the TPU kernels of the 142B run files on one chip, and what surrounds them: it replaces rows of the planner's table.
 
     python -m benchmarks.kernels --out=kernels.json
     python -m dots_jax.plan --gin_file=gin/dots142b.gin --topology=v5p:4x4x8 --calibrate=kernels.json
 
 Attention forward and backward at 8K and 32K, grouped matmuls and their weights' gradients with balanced and with random sizes, norm
 and rotation, a dense product, a copy in HBM, and the gather of dispatch. A figure is the median over bursts of calls that the
-device always has waiting. On a CPU it stops: the file is about a TPU; --tiny runs everything small there, to test this program.
+device always has waiting. It has not run on a TPU yet. On a CPU it stops; --tiny runs everything small there, to test this program.
 """
 
 import argparse
@@ -94,7 +94,15 @@ def norm_rows(shrink: int, interpret: bool, options: dict) -> list[dict]:
     call = lambda x, scale, table: norm_rope._norm_rope(x, scale, table, table, 1e-5, interpret)  # noqa: E731
     taken = seconds_of(call, x, scale, table, options=options)
     moved = 2 * 2 * x.size + 4 * scale.size + 2 * 4 * table.size
-    return [{"kernel": "forward_norm_rope", "tiles": [256, M], "shape": [B, T, M], "bytes": moved, "seconds": taken}]
+    return [
+        {
+            "kernel": "forward_norm_rope",
+            "tiles": [norm_rope.TOKENS, M],
+            "shape": [B, T, M],
+            "bytes": moved,
+            "seconds": taken,
+        }
+    ]
 
 
 def rates(shrink: int, options: dict) -> dict:

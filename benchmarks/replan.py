@@ -4,7 +4,7 @@
 
 A row is planned where it was not since the TPU kernels changed; stopped, the next start goes on with the next row. --only: names of
 gin/meshes, in this order. --again: rows that are up to date as well. --list: says which rows are old, and stops. A plan compiles
-the complete step of the 142B model: 20 minutes on two cores, one at a time. Its .json and .hlo stay in --work
+the complete step of the 142B model: some minutes on two free cores, one at a time. Its .json and .hlo stay in --work
 (/tmp/dots_jax_plans); where they are there already for the same kernels, they are read again and nothing is compiled, so that a
 change of the estimate alone takes a minute. At the end: python docs/tables.py
 """

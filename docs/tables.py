@@ -247,7 +247,7 @@ ROOMS = {
     "huggingface": "the released weights: a table of names, conversion both ways",
     "inference": "decoder with a cache, sampling, generation, scoring",
     "sandbox": "runs code that a model wrote, fenced off, and judges it",
-    "evaluation": "perplexity of checkpoints; verdicts on answers to the report's benchmarks",
+    "evaluation": "perplexity of checkpoints; the report's benchmarks, asked and judged",
     "training": "the loop on one screen, its periodic work, resuming; step, state, optimizer",
     "posttraining": "fine-tuning on conversations and preferences",
     "serving": "an HTTP server for generation",
@@ -285,20 +285,23 @@ def calibration_runs() -> str:
         [
             run["run"],
             f"{run['measured_seconds']} s",
+            "{} to {} s".format(*run["peak_seconds"]),
             *[f"{s} s" for s in run["ends_seconds"]],
             f"{run['calibrated_seconds']} s",
+            f"{run['calibrated_seconds'] / run['measured_seconds'] - 1:+.0%}",
         ]
-        + [f"{run['calibrated_seconds'] / run['measured_seconds'] - 1:+.0%}"]
         for run in results("calibration")["compiled"]
     ]
     columns = [
         "published run, compiled and read",
         "measured",
+        "kernels at their peak: floor to compiler",
         "corrected, by bytes",
         "corrected, by cycles",
         "calibrated",
+        "error",
     ]
-    return table([*columns, "error"], rows)
+    return table(columns, rows)
 
 
 def calibration_left() -> str:

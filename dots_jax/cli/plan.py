@@ -21,7 +21,7 @@ def main(options: PlanOptions) -> int:
         return plan_serving.main(options)
     if options.topology:
         return plan_pod.main(options)
-    for name in ("search", "stage", "json", "hlo", "top", "calibrate"):
+    for name in ("search", "stage", "json", "hlo", "read", "top", "calibrate"):
         if getattr(options, name):
             raise UserError(f"--{name} is about a compiled step: it needs --topology, as in --topology=v5p:8x8x8.")
     return plan_curriculum.main(options)

@@ -44,22 +44,18 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class KernelTable:
-    """The rows of one chip. bandwidth: bytes/s of a device's HBM that kernels reach. unknown: kernels without a row, by name."""
+    """The rows of one chip. bandwidth: bytes/s of a device's HBM that kernels reach."""
 
     chip: Chip
     bandwidth: float
     rows: tuple[Row, ...]
     made_with: str = ""
-    unknown: set[str] = dataclasses.field(default_factory=set)
 
     def seconds(self, op: Operation, computation: Computation, expected: Expectation, moved: float) -> float | None:
         """Of one call; None where no row is near. moved: bytes that the call declares."""
         name = next((n for n in _NAMES if n in op.name or n in op.op_name.split("/")[-2:]), "")
         operands = [a for n in op.operands if n in computation.operations for a in computation.operations[n].arrays]
-        found = self._grid(name, op, operands, expected, moved) if name else None
-        if found is None:
-            self.unknown.add(re.sub(r"[.\d]+$", "", op.name))
-        return found
+        return self._grid(name, op, operands, expected, moved) if name else None
 
     def _grid(
         self, name: str, op: Operation, operands: list[Array], expected: Expectation, moved: float

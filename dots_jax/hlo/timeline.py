@@ -67,7 +67,8 @@ class Timeline:
 
     steps: list[Step]
     shares: Shares = dataclasses.field(default_factory=Shares)
-    unknown_kernels: tuple[str, ...] = ()
+    kernels_made_with: str = ""
+    unknown_kernels: tuple[str, ...] = ()  # without a row in the table of kernels, by name
 
     @property
     def flops(self) -> float:
@@ -141,10 +142,11 @@ class ScheduleSimulator:
         self.chip = network.chip
         self.shares = shares or SHARES[self.chip.name]
         self.kernels = kernels or kernel_table(self.chip, self.shares.hbm)
+        self.unknown_kernels: set[str] = set()
 
     def walk(self) -> Timeline:
         steps = self._computation(self.module.entry, 1.0, {name: _Clock() for name in CLOCKS})
-        return Timeline(steps, self.shares, tuple(sorted(self.kernels.unknown)))
+        return Timeline(steps, self.shares, self.kernels.made_with, tuple(sorted(self.unknown_kernels)))
 
     def _computation(self, name: str, trips: float, clocks: dict[str, "_Clock"]) -> list[Step]:
         computation, steps = self.module.computations[name], []
@@ -266,7 +268,8 @@ class ScheduleSimulator:
             compiler = seconds if flops else ELEMENTWISE * seconds
             scheduled = self.kernels.seconds(op, computation, self.expected, moved)
             by_clock = {"compiler": compiler, "floor": seconds}
-            if scheduled is None:  # without a row in the table
+            if scheduled is None:
+                self.unknown_kernels.add(op.name.rstrip(".0123456789"))
                 by_clock |= {BY_CYCLES: compiler / UNKNOWN_KERNEL, BY_BYTES: seconds / UNKNOWN_KERNEL}
             else:
                 by_clock |= {BY_CYCLES: scheduled, BY_BYTES: scheduled}

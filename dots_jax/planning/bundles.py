@@ -20,6 +20,7 @@ from dots_jax.config import UserError
 from dots_jax.hlo.bundles import DUMP_FLAGS, Block, read_bundles
 from dots_jax.parallel.topology import CHIPS
 from dots_jax.planning.child_process import run_in_child
+from dots_jax.planning.command import check_writable
 from dots_jax.planning.pod import prepare_runtime
 from dots_jax.storage import write_text
 
@@ -103,10 +104,14 @@ def bundle_table(chip: str, path: str | None) -> dict:
     """Compiles all cases for a chip, prints a row for each, writes the table to `path`.
 
     Raises:
-      UserError: there is no such chip, libtpu is not installed, or a schedule is not of the expected form.
+      UserError: there is no such chip, `path` cannot be written, libtpu is not installed, or a schedule is not of the expected
+        form.
     """
+    import tqdm
+
     if chip not in SMALLEST:
         raise UserError(f"--chip={chip}: known are {', '.join(SMALLEST)}.")
+    check_writable("json", path)
     prepare_runtime()
     table = {
         "chip": chip,
@@ -117,13 +122,11 @@ def bundle_table(chip: str, path: str | None) -> dict:
         "sources": {source: source_hash(source) for source in SOURCES},
         "rows": [],
     }
-    known, todo = _known(table, path), cases()
-    for number, case in enumerate(todo):
-        print(f"\r{number}/{len(todo)} {case.kernel:<20}", end="", file=sys.stderr, flush=True)
+    known = _known(table, path)
+    for case in tqdm.tqdm(cases(), unit="kernel", file=sys.stderr):
         table["rows"].append(known.get(json.dumps(_key(case))) or _row(case, chip))
         if path:
             _write(table, path)
-    print(f"\r{len(todo)}/{len(todo)} kernels{'':<20}", file=sys.stderr)
     return table
 
 
@@ -131,7 +134,12 @@ def _known(table: dict, path: str | None) -> dict[str, dict]:
     """Rows of an earlier table of the same kernels and compiler, which need not be compiled again."""
     if not path or not Path(path).is_file():
         return {}
-    earlier = json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        earlier = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError:
+        earlier = None
+    if not isinstance(earlier, dict) or "rows" not in earlier:
+        raise UserError(f"--json={path} exists and is no table of kernels: choose another file, or delete it.")
     if any(earlier.get(name) != table[name] for name in ("chip", "jax", "libtpu")):
         return {}
     names = ("kernel", "tiles", "contracted", "columns", "transposed")

@@ -4,11 +4,13 @@ Three kinds of files, told by their content: the metrics.jsonl of a run; the ker
 calibration.json that a plan with a metrics.jsonl has written next to it, for later plans of the same chip.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
 import json
 import statistics
+from collections.abc import Iterator
 
 from dots_jax.config import UserError
 from dots_jax.hlo.calibration import HERE, SHARES, Shares
@@ -50,33 +52,46 @@ def read_measurements(paths: tuple[str, ...], chip: Chip) -> Measurements:
     """Reads the files of --calibrate.
 
     Raises:
-      UserError: a file cannot be read, is of another chip, or has too few steps.
+      UserError: a file cannot be read, is of another chip, lacks what it should have, or has too few steps.
     """
     shares, run, tables = SHARES[chip.name], None, []
     for path in paths:
-        text = _text(path)
-        try:
-            found = json.loads(text)
-        except json.JSONDecodeError:
-            found = None
-        if not isinstance(found, dict) or "step_seconds" in found:
-            run = read_run(path, text)
-        elif "ratio" in found:
-            _check_chip(path, found, chip)
-            note = f"{found['steps']} steps of {found['date']} ({path})"
-            shares = dataclasses.replace(shares, ratio=float(found["ratio"]), ratio_note=note)
-        elif "kernels" in found:
-            _check_chip(path, found, chip)
-            shares = _with_rates(shares, found, chip)
-            tables.append((path, found))
-        else:
-            raise UserError(
-                f"--calibrate={path}: it is neither metrics.jsonl of a run, nor kernels.json, nor calibration.json."
-            )
+        with _one_sentence(path):
+            text = _text(path)
+            try:
+                found = json.loads(text)
+            except json.JSONDecodeError:
+                found = None
+            if not isinstance(found, dict) or "step_seconds" in found:
+                run = read_run(path, text)
+            elif "ratio" in found:
+                _check_chip(path, found, chip)
+                note = f"{found['steps']} steps of {found['date']} ({path})"
+                shares = dataclasses.replace(shares, ratio=float(found["ratio"]), ratio_note=note)
+            elif "kernels" in found:
+                _check_chip(path, found, chip)
+                shares = _with_rates(shares, found, chip)
+                tables.append((path, found))
+            else:
+                raise UserError(
+                    f"--calibrate={path}: it is neither metrics.jsonl of a run, nor kernels.json, nor calibration.json."
+                )
     kernels = kernel_table(chip, shares.hbm)
     for path, found in tables:
-        kernels = with_measured(kernels, found["kernels"], f"{path}, {found.get('date', 'undated')}")
+        with _one_sentence(path):
+            kernels = with_measured(kernels, found["kernels"], f"{path}, {found.get('date', 'undated')}")
     return Measurements(shares, kernels, run)
+
+
+@contextlib.contextmanager
+def _one_sentence(path: str) -> Iterator[None]:
+    """For a file of which a field is missing or of another type."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"--calibrate={path}: a field is missing or no number ({type(error).__name__}: {error})."
+        ) from error
 
 
 def _text(path: str) -> str:

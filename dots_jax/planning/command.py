@@ -1,5 +1,6 @@
 """`python -m dots_jax.plan --topology=...`: compiles, reads, prints, writes files."""
 
+import dataclasses
 import json
 import sys
 import time
@@ -20,11 +21,13 @@ def plan_pod(config: TrainConfig, options: PodOptions) -> int:
       UserError: what is asked for does not exist or cannot be written, or the TPU compiler ended without a result.
     """
     for name in ("json", "hlo", "picture"):
-        _check_writable(name, getattr(options, name))
+        check_writable(name, getattr(options, name))
         if options.search and name != "json" and getattr(options, name):
             raise UserError(
                 f"--search writes no --{name}: it compiles many modules. Plan the best of them alone for that."
             )
+    if options.search and options.read:
+        raise UserError("--search compiles many modules, and --read reads one again: give one of them.")
     if options.picture:
         check_suffix(options.picture)
     prepare_runtime()
@@ -48,7 +51,7 @@ def _plan(config: TrainConfig, options) -> int:
             )
         return search(job, options, measurements)
     if options.read:
-        compiled = compiled_before(job, *_earlier(options))
+        compiled = compiled_before(job, *_earlier(options, job))
     else:
         print(f"compiling for {options.topology}; the full model takes some minutes on two cores ...", file=sys.stderr)
         start = time.monotonic()
@@ -71,25 +74,33 @@ def _plan(config: TrainConfig, options) -> int:
     return 0 if forecast.memory.fits else 1
 
 
-def _earlier(options) -> tuple[str, dict]:
+def _earlier(options, job) -> tuple[str, dict]:
     """The module of --read, and the figures of the compiler in the --json of the same plan.
 
     Raises:
       UserError: --json is missing or another plan's, or a file cannot be read.
     """
-    if not options.json or not Path(options.json).is_file():
+    try:
+        found = json.loads(Path(options.json or "").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or not {"compiler_bytes", "state_bytes"} <= found.keys():
         raise UserError(
             "--read needs --json=FILE as well: the file that the same plan wrote, with the compiler's memory."
         )
-    found = json.loads(Path(options.json).read_text(encoding="utf-8"))
-    wanted = {"topology": options.topology, "slices": options.slices}
-    if "compiler_bytes" not in found or any(found.get(name) != value for name, value in wanted.items()):
-        raise UserError(f"--read: {options.json} is not of a plan for {options.slices} x {options.topology}.")
+    wanted = {
+        "topology": job.topology, "slices": job.slices, "mesh": dataclasses.asdict(job.config.mesh),
+        "stage": job.stage.name, "seq_len": job.stage.seq_len, "step_tokens": job.batch_size * job.stage.seq_len,
+        "microbatches": job.microbatches,
+    }  # fmt: skip
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise UserError(f"--read: {options.json} has {name} {found.get(name)}, and this plan has {value}.")
     with open_file(options.read) as file:
         return file.read().decode("utf-8"), found
 
 
-def _check_writable(flag: str, path: str | None) -> None:
+def check_writable(flag: str, path: str | None) -> None:
     """Before minutes of compiling, not after."""
     if path and Path(path).is_dir():
         raise UserError(f"--{flag}={path} cannot be written: it is a folder.")

@@ -54,11 +54,8 @@ class Forecast:
 
     @functools.cached_property
     def timeline(self) -> Timeline:
-        simulator = ScheduleSimulator(
-            self.module, self.compiled.network, expectation(self.job), self._shares, self._kernels
-        )
-        self.kernels_made_with = simulator.kernels.made_with
-        return simulator.walk()
+        expected = expectation(self.job)
+        return ScheduleSimulator(self.module, self.compiled.network, expected, self._shares, self._kernels).walk()
 
     @functools.cached_property
     def peak(self) -> Peak:
@@ -111,7 +108,7 @@ class Forecast:
     def assumptions(self) -> list[tuple[str, str]]:
         """(what, kind: measured elsewhere, compiled, assumed, measured on this chip)."""
         timeline = self.timeline
-        return timeline.shares.assumptions(self.job.chip, self.kernels_made_with, list(timeline.unknown_kernels))
+        return timeline.shares.assumptions(self.job.chip, timeline.kernels_made_with, list(timeline.unknown_kernels))
 
     @property
     def warnings(self) -> list[str]:

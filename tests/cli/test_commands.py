@@ -152,6 +152,7 @@ MODULES = (
     ".generate",
     ".convert",
     ".cache",
+    ".curate",
     ".plan",
     ".train_tokenizer",
     ".planning",

@@ -197,9 +197,12 @@ def test_a_kernel_without_a_matrix_product_takes_its_bytes_or_three_times_them()
         'metadata={op_name="attention/norm_rope/pallas_call"}, backend_config={"cost_estimate":{"flops":"0",'
         '"transcendentals":"0","bytes_accessed":"2097152"}}',
     )  # fmt: skip
-    (step,) = ScheduleSimulator(module, CUBE).walk().compute
+    walked = ScheduleSimulator(module, CUBE).walk()
+    (step,) = walked.compute
     assert step.seconds["compiler"] == pytest.approx(3 * 2097152 / V5P.hbm)
     assert step.seconds["floor"] == pytest.approx(2097152 / V5P.hbm)
+    # Named where it is, and not in the timeline of another module.
+    assert walked.unknown_kernels == ("k",) and timeline("sparse_cores").unknown_kernels == ()
 
 
 @pytest.mark.parametrize(

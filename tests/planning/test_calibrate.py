@@ -121,6 +121,9 @@ def test_the_benchmark_measures_rows_of_the_table(monkeypatch):
         ('{"other": 1}', "neither metrics.jsonl of a run"),
         ('{"step_seconds": 1}\n{"step_seconds": 1}', "it has 2 steps with step_seconds, and 20 are needed"),
         ('{"step_seconds": 1}\nnot JSON', "line 2 is not JSON"),
+        ('{"step_seconds": null}\n{"step_seconds": 1}', "a field is missing or no number"),
+        ('{"chip": "v5p", "ratio": 1.1}', "a field is missing or no number .KeyError: 'steps'"),
+        ('{"chip": "v5p", "kernels": [{"kernel": "gmm"}]}', "a field is missing or no number .KeyError: 'tiles'"),
     ],
 )
 def test_files_that_do_not_help(tmp_path, text, sentence):

@@ -251,9 +251,15 @@ def plan(*flags: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.subprocess
-@pytest.mark.skipif(HAS_COMPILER, reason="libtpu is installed here")
 def test_without_libtpu_the_command_says_how_to_install_it():
-    done = plan("--gin_file=gin/tiny.gin", "--topology=v5p:2x2x1")
+    code = """
+import importlib.util, runpy
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *package: None if name == "libtpu" else real(name, *package)
+runpy.run_module("dots_jax.plan", run_name="__main__", alter_sys=True)
+"""
+    command = [sys.executable, "-c", code, "--gin_file=gin/tiny.gin", "--topology=v5p:2x2x1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert "pip install -r requirements-tpu.txt" in done.stderr
 
@@ -268,6 +274,8 @@ def test_without_libtpu_the_command_says_how_to_install_it():
         ),
         (["--topology=v5p:2x2x1", "--json=gin"], "--json=gin cannot be written: it is a folder"),
         (["--topology=v5p:2x2x1", "--search", "--hlo=plan.hlo"], "--search writes no --hlo"),
+        (["--topology=v5p:2x2x1", "--search", "--read=plan.hlo"], "--search compiles many modules, and --read"),
+        (["--read=plan.hlo"], "--read is about a compiled step: it needs --topology"),
         (["--stage=long", "--json=plan.json"], "--stage is about a compiled step: it needs --topology"),
     ],
 )

@@ -4,6 +4,7 @@ Claim: every published figure of the planner says when, at which commit and for 
   they are old.
 """
 
+import dataclasses
 import json
 
 import pytest
@@ -68,16 +69,23 @@ def test_changed_kernels_make_every_row_old(results, monkeypatch):
 
 def test_the_files_of_a_plan_give_the_same_forecast_again(tmp_path):
     class Options:
-        topology, slices, json, read = "v5p:4x4x8", 1, str(tmp_path / "plan.json"), str(tmp_path / "plan.hlo")
+        json, read = str(tmp_path / "plan.json"), str(tmp_path / "plan.hlo")
 
-    with pytest.raises(UserError, match="--read needs --json"):
-        _earlier(Options)
+    for text in (None, "{", "[]", "{}"):
+        if text:
+            (tmp_path / "plan.json").write_text(text)
+        with pytest.raises(UserError, match="--read needs --json"):
+            _earlier(Options, job())
     (tmp_path / "plan.json").write_text(json.dumps(FOUND))
     (tmp_path / "plan.hlo").write_text(RECORDED)
-    text, found = _earlier(Options)
+    text, found = _earlier(Options, job())
     before = compiled(job(), 80, RECORDED)
     assert StateBytes(**found["state_bytes"]) == before.state and found["compiler_bytes"] == before.memory
     assert text == before.text
-    Options.topology = "v6e:16x16"
-    with pytest.raises(UserError, match="is not of a plan for 1 x v6e:16x16"):
-        _earlier(Options)
+    for other, sentence in (
+        (dataclasses.replace(job(), topology="v6e:16x16"), "topology v5p:4x4x8, and this plan has v6e:16x16"),
+        (job(fsdp=8, data=2), "has mesh {.*}, and this plan has {'data': 2"),
+        (dataclasses.replace(job(), microbatches=2), "has microbatches 64, and this plan has 2"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            _earlier(Options, other)

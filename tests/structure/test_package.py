@@ -22,9 +22,9 @@ def required(file: str) -> set[str]:
 
 
 def test_the_base_and_dev_are_requirements_txt():
-    """`data`, `evaluation` and `dev` add what `dots cache`, `dots evaluate` and the tests need; together they are the pinned
-    set, no more and no less."""
-    extras = [line for name in ("data", "evaluation", "dev") for line in EXTRAS[name]]
+    """`data`, `hub`, `evaluation` and `dev` add what `dots cache`, `dots fetch_source`, `dots evaluate` and the tests need;
+    together they are the pinned set, no more and no less."""
+    extras = [line for name in ("data", "hub", "evaluation", "dev") for line in EXTRAS[name]]
     assert listed([*PROJECT["dependencies"], *extras]) == required("requirements.txt")
 
 
