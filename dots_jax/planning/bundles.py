@@ -117,8 +117,7 @@ def bundle_table(chip: str, path: str | None) -> dict:
         "chip": chip,
         "kind": "compiled: bundles of the TPU compiler's schedule, one a cycle, without stalls of memory; nothing ran",
         "command": f"dots plan bundles --chip={chip} --json=dots_jax/hlo/kernel_tables/{chip}.json",
-        "jax": importlib.metadata.version("jax"),
-        "libtpu": importlib.metadata.version("libtpu"),
+        **_compiler(),
         "sources": {source: source_hash(source) for source in SOURCES},
         "rows": [],
     }
@@ -128,6 +127,10 @@ def bundle_table(chip: str, path: str | None) -> dict:
         if path:
             _write(table, path)
     return table
+
+
+def _compiler() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
 
 
 def _known(table: dict, path: str | None) -> dict[str, dict]:

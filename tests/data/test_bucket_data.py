@@ -132,9 +132,11 @@ def test_workers_elsewhere_cannot_make_a_cache_for_a_bucket(corpus, task, bucket
     assert "a cache in a bucket is made on this machine first" in capsys.readouterr().err
 
 
-def test_a_tokenizer_is_trained_in_a_bucket_and_read_there(corpus, buckets):
+def test_a_tokenizer_is_trained_in_a_bucket_and_read_there(corpus, buckets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     flags = ("--files=gs://bucket/corpus/**/*.jsonl", "--vocab_size=300", "--output=gs://bucket/t/tokenizer.json")
     assert main(["tokenizer", *flags]) == 0
+    assert not list(tmp_path.glob("gs:*"))  # no folder of that name on this machine
     text = buckets.objects()["t/tokenizer.json"].decode()
     vocabulary = TokenizerVocabulary("gs://bucket/t/tokenizer.json")
     assert vocabulary.encode("document 7") == tokenizers.Tokenizer.from_str(text).encode("document 7").ids

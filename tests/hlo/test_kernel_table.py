@@ -101,7 +101,7 @@ def test_an_unknown_chip(monkeypatch):
 
 
 def test_a_file_that_is_no_table_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(bundles, "prepare_runtime", lambda: None)
+    compiler_of_name(monkeypatch)
     path = tmp_path / "notes.json"
     for text in ("[1, 2]", "not JSON", "{}"):
         path.write_text(text)
@@ -129,9 +129,15 @@ def test_the_compiler_gives_the_rows_of_the_table():
         assert found["bundles"]["all"] == pytest.approx(expected["bundles"]["all"], rel=0.25)
 
 
+def compiler_of_name(monkeypatch):
+    """Where libtpu is not installed; nothing compiles."""
+    monkeypatch.setattr(bundles, "prepare_runtime", lambda: None)
+    monkeypatch.setattr(bundles, "_compiler", lambda: {"jax": "1", "libtpu": "2"})
+
+
 def test_rows_of_the_same_kernels_are_not_compiled_again(tmp_path, monkeypatch):
     """A table that was interrupted, or of which one kernel changed, compiles only what is missing."""
-    monkeypatch.setattr(bundles, "prepare_runtime", lambda: None)
+    compiler_of_name(monkeypatch)
     asked = []
     monkeypatch.setattr(
         bundles, "_row", lambda case, chip: asked.append(case) or bundles._key(case) | {"bundles": {}, "mxu": {}}

@@ -180,15 +180,28 @@ def host():
         assert sorted(os.listdir(folder)) == ["secret", "socket"] and open(folder + "/secret").read() == "secret"
 
 
+def running() -> dict[int, str]:
+    """This process and those below it that still run: id -> state and command. A zombie waits for its parent, and runs nothing."""
+    from dots_jax.sandbox.processes import usage
+
+    found = {}
+    for pid in usage([os.getpid()]).pids:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+            name, _, state = file.read().rpartition(")")
+            if state.split()[0] not in "ZX":
+                found[pid] = f"{state.split()[0]} {name.partition('(')[2]}"
+    return found
+
+
 def judge_all(means: str, repeat: int = 1) -> dict[str, list]:
     """Verdict and seconds of each, all at the same time; nothing of them is alive after."""
     from dots_jax.sandbox.check import ScriptTests, check
     from dots_jax.sandbox.limits import Limits
-    from dots_jax.sandbox.processes import usage
     from dots_jax.sandbox.run import Sandbox
 
     limits = Limits(cpu_seconds=2, wall_seconds=10, memory_bytes=256 << 20, processes=24, file_bytes=32 << 20)
-    sandbox, before = Sandbox(means), usage([os.getpid()]).pids
+    before = running()
+    sandbox = Sandbox(means)
     with host() as words, concurrent.futures.ThreadPoolExecutor(len(HOSTILE)) as pool:
 
         def one(name):
@@ -202,9 +215,11 @@ def judge_all(means: str, repeat: int = 1) -> dict[str, list]:
 
         found = dict(zip(HOSTILE, pool.map(one, HOSTILE)))
     deadline = time.monotonic() + 5  # the kernel takes a moment to bury what was killed
-    while usage([os.getpid()]).pids != before and time.monotonic() < deadline:
+    while (
+        outlived := {pid: text for pid, text in running().items() if pid not in before}
+    ) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert usage([os.getpid()]).pids == before, "a process outlived its verdict"
+    assert not outlived, f"outlived its verdict: {outlived}"
     return found
 
 

@@ -25,7 +25,7 @@ from dots_jax.data.sources.record_files import is_record_file, read_texts
 from dots_jax.data.sources.split_files import with_parts_joined
 from dots_jax.data.tokenizers.tokenizer import SPECIAL_TOKENS, TokenizerVocabulary
 from dots_jax.data.tokenizers.vocabulary import token_bytes
-from dots_jax.storage import write_text
+from dots_jax.storage import in_bucket, write_text
 
 # Of Qwen2's tokenizer.json: contractions, letters with one sign before them, single digits, signs, line ends, spaces.
 WORDS = (
@@ -197,7 +197,8 @@ def _bytes_per_token(vocabulary: TokenizerVocabulary, texts: list[str]) -> float
 def _write(path: str, tokenizer: tokenizers.Tokenizer) -> None:
     """Atomic: a run must not find half a tokenizer."""
     try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        if not in_bucket(path):
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         write_text(path, tokenizer.to_str(pretty=True) + "\n")
     except OSError as error:
         raise UserError(
