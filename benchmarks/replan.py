@@ -6,7 +6,8 @@ A row is planned where it was not since the TPU kernels changed; stopped, the ne
 gin/meshes, in this order. --again: rows that are up to date as well. --list: says which rows are old, and stops. A plan compiles
 the complete step of the 142B model: some minutes on two free cores, one at a time. Its .json and .hlo stay in --work
 (/tmp/dots_jax_plans); where they are there already for the same kernels, they are read again and nothing is compiled, so that a
-change of the estimate alone takes a minute. At the end: python docs/tables.py
+change of the estimate alone takes a minute. A row's commit is that at which its module was compiled.
+At the end: python docs/tables.py
 """
 
 import argparse
@@ -45,7 +46,9 @@ def plan(row: dict, work: Path) -> dict:
     """
     target = work / kernels_hash() / name_of(row)
     target.parent.mkdir(parents=True, exist_ok=True)
-    found, module = target.with_suffix(".json"), target.with_suffix(".hlo")
+    found, module, compiled_at = (target.with_suffix(suffix) for suffix in (".json", ".hlo", ".commit"))
+    if not (found.is_file() and module.is_file()):
+        compiled_at.write_text(commit())
     flags = ["--gin_file=gin/dots142b.gin", f"--gin_file={row['file']}", f"--topology={row['topology']}"]
     flags += [f"--slices={row['slices']}"] if "slices" in row else []
     flags += [f"--stage={row['stage']}"] if "stage" in row else []
@@ -62,7 +65,7 @@ def plan(row: dict, work: Path) -> dict:
         raise SystemExit(
             f"{name_of(row)}: the compiler refuses it, {forecast['hbm_gib_per_chip']:.1f} GiB a chip. The row stays."
         )
-    return forecast
+    return forecast | {"commit": compiled_at.read_text() if compiled_at.is_file() else "unknown"}
 
 
 def fill(row: dict, found: dict) -> None:
@@ -82,7 +85,7 @@ def fill(row: dict, found: dict) -> None:
         "mfu_all_overlapped": round(100 * share["overlapped"], 1), "exposed_seconds": round(exposed, 1),
         "chip_hours_1T": round(hours), "days_1T": round(hours / row["num_chips"] / 24, 1),
         "days_all": round(ALL_TOKENS / 1e12 * hours / row["num_chips"] / 24) if row["seq_len"] == 8192 else None,
-        "planned": {"date": datetime.date.today().isoformat(), "commit": commit(), "kernels": kernels_hash()},
+        "planned": {"date": datetime.date.today().isoformat(), "commit": found["commit"], "kernels": kernels_hash()},
     }  # fmt: skip
     row.pop("note", None)
 

@@ -6,6 +6,7 @@ Claim: every published figure of the planner says when, at which commit and for 
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from test_plan_pod import RECORDED, compiled, job
@@ -16,7 +17,7 @@ from dots_jax.planning.command import _earlier
 from dots_jax.planning.compile import StateBytes
 from dots_jax.planning.forecast import Forecast
 
-FOUND = Forecast(compiled(job(), 80, RECORDED)).as_json()
+FOUND = Forecast(compiled(job(), 80, RECORDED)).as_json() | {"commit": "abc"}
 
 
 @pytest.fixture
@@ -65,6 +66,27 @@ def test_changed_kernels_make_every_row_old(results, monkeypatch):
     assert not replan.is_old(row)
     monkeypatch.setattr(replan, "source_hash", lambda source: "0" * 16)
     assert replan.is_old(row)
+
+
+def test_a_module_that_is_read_again_keeps_its_commit(tmp_path, monkeypatch):
+    commits, read = iter(["first", "second"]), []
+
+    class Done:
+        returncode, stdout = 0, b""
+
+    def dots_plan(command, **_):
+        read.append(any(flag.startswith("--read=") for flag in command))
+        for flag in command:
+            name, _, value = flag.partition("=")
+            if name in ("--json", "--hlo"):
+                Path(value).write_text(json.dumps(FOUND))
+        return Done
+
+    monkeypatch.setattr(replan, "commit", lambda: next(commits))
+    monkeypatch.setattr(replan.subprocess, "run", dots_plan)
+    row = {"file": "gin/meshes/one.gin", "topology": "v5p:4x4x8"}
+    assert [replan.plan(row, tmp_path)["commit"] for _ in range(2)] == ["first", "first"]
+    assert read == [False, True]
 
 
 def test_the_files_of_a_plan_give_the_same_forecast_again(tmp_path):
