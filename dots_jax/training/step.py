@@ -48,9 +48,10 @@ def _gradients(params, router_bias, batch, microbatches: int, loss_fn):
         (_, aux), grads = gradient(params, router_bias, piece, scale)
         return jax.tree.map(jnp.add, total, (aux, grads)), None
 
-    shapes = jax.eval_shape(gradient, params, router_bias, jax.tree.map(lambda a: a[0], pieces), scale)
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.promote_types(s.dtype, jnp.float32)), shapes[1])
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[0][1]), zeros
+    # Written out: jax.eval_shape would trace the model and its gradient once more, half of the time before the compilation.
+    count = jnp.zeros((), jnp.int32)
+    aux = jnp.float32(0), jnp.float32(0), jnp.zeros(router_bias.shape, jnp.int32), (count, count)
+    zeros = aux, jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)
     return jax.lax.scan(add_one, zeros, pieces)[0]
 
 
