@@ -267,6 +267,7 @@ add_text_task("of_a_module", FileSource({{"train": os.environ["CORPUS"]}}), keep
 """
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 def test_a_module_of_tasks_that_was_edited(corpus, tmp_path, process_env):
     env = {**process_env, "CORPUS": f"{corpus}/*.jsonl", "PYTHONPATH": f"{process_env['PYTHONPATH']}:{tmp_path}"}

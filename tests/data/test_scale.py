@@ -140,6 +140,7 @@ def run(code, folder, env) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 def test_opening_at_sequence_1_000_000_000_of_11_trillion_tokens(tmp_path, process_env):
     run(MAKE + WRITE, tmp_path, process_env)

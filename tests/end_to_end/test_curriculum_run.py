@@ -17,6 +17,7 @@ UNTIE = (
 )
 
 
+@pytest.mark.slow
 def test_ledger_warnings_and_a_resumed_knotted_stage(workdir, capfd):
     assert workdir.train(*UNTIE, "DataConfig.max_epochs = 1.5") == 0
     lines = capfd.readouterr().out.splitlines()

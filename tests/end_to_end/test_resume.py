@@ -77,6 +77,7 @@ def asked_to_stop(run, rows):
     return run.train()
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 def test_killed_three_times_and_asked_to_stop_once(workdir, reference, capfd):
     # At a random moment of the first stage.
@@ -131,6 +132,7 @@ def test_finished_run_started_again_changes_nothing(workdir, reference, capfd):
     assert "resuming    after step 6" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_another_mesh_continues(workdir, reference):
     """One device, then 8, then 4: the losses stay, to rounding."""
     assert workdir.train(flags=("--max_steps=25",)) == 0

@@ -173,13 +173,13 @@ def test_dense_is_the_plain_product_with_barriers():
     assert text.count("optimization_barrier") == 4
 
 
-SOME = set(zip(("all_gather", "all_to_all"), MESHES))  # the others take 20 s each: make test-slow
+FAST = ("all_gather", next(iter(MESHES)))  # the others take 20 to 30 s each: make test-slow
 
 
 @pytest.mark.parametrize(
     "exchange, mesh",
     [
-        pytest.param(exchange, mesh, marks=() if (exchange, mesh) in SOME else pytest.mark.slow)
+        pytest.param(exchange, mesh, marks=() if (exchange, mesh) == FAST else pytest.mark.slow)
         for mesh in MESHES
         for exchange in ("all_gather", "all_to_all", "gather_weights")
     ],

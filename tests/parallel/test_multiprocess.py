@@ -29,6 +29,7 @@ def start_two(workdir, *bindings, flags=()):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 def test_two_processes_train_as_one(workdir):
     one = workdir.another("one")

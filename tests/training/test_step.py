@@ -43,6 +43,7 @@ CASES = [
     ("expert 2 x context 4", "all_gather", 4),
     ("fsdp 2 x expert 2 x context 2", "gather_weights", 1),
 ]
+OF_STEPS = [pytest.param(*case, marks=pytest.mark.slow if case[0] == "expert 2 x context 4" else ()) for case in CASES]
 
 
 def computing(exchange: str) -> ComputeConfig:
@@ -139,7 +140,7 @@ def test_the_first_step_is_that_of_the_plain_loss(reference):
     np.testing.assert_array_equal(state.router_bias, expected_bias.astype(np.float32))
 
 
-@pytest.mark.parametrize("mesh, exchange, microbatches", CASES)
+@pytest.mark.parametrize("mesh, exchange, microbatches", OF_STEPS)
 def test_meshes_and_microbatches_train_the_same(reference, mesh, exchange, microbatches):
     taken = five_steps(mesh, exchange, microbatches)
     losses = lambda taken: np.array([metrics["loss"] for _, metrics in taken])
@@ -147,7 +148,7 @@ def test_meshes_and_microbatches_train_the_same(reference, mesh, exchange, micro
     assert losses(taken)[0] != losses(taken)[-1]
 
 
-@pytest.mark.parametrize("mesh, exchange, microbatches", CASES)
+@pytest.mark.parametrize("mesh, exchange, microbatches", OF_STEPS)
 def test_counts_and_biases_are_the_same_to_the_bit(reference, mesh, exchange, microbatches):
     (state, metrics), (expected_state, expected_metrics) = five_steps(mesh, exchange, microbatches)[0], reference[0]
     np.testing.assert_array_equal(metrics["load"], expected_metrics["load"])
@@ -156,7 +157,7 @@ def test_counts_and_biases_are_the_same_to_the_bit(reference, mesh, exchange, mi
     assert np.abs(state.router_bias).max() > 0
 
 
-@pytest.mark.parametrize("mesh, exchange, microbatches", CASES)
+@pytest.mark.parametrize("mesh, exchange, microbatches", OF_STEPS)
 def test_gradients_count_every_real_token_once(reference, mesh, exchange, microbatches):
     """The microbatches here have 96, 96, 56 and 48 real tokens: a mean of their means would be another gradient."""
     (state, _), (expected, _) = five_steps(mesh, exchange, microbatches)[0], reference[0]
@@ -278,6 +279,7 @@ def test_batches_are_split_over_the_devices(mesh, shape):
     assert {shard.data.shape for shard in tokens.addressable_shards} == {shape}
 
 
+@pytest.mark.slow
 def test_moments_on_the_host_change_no_bit():
     mesh = make_mesh(MESHES["fsdp 2 x expert 4"])
     compute = dataclasses.replace(COMPUTE, offload_optimizer=True)
@@ -296,6 +298,7 @@ def test_moments_on_the_host_change_no_bit():
         jax.tree.map(np.testing.assert_array_equal, jax.device_get((state, found)), (expected, metrics))
 
 
+@pytest.mark.slow
 def test_inputs_on_the_host_change_no_bit_over_a_mesh():
     mesh = make_mesh(MESHES["fsdp 2 x expert 4"])
     results = []
