@@ -64,7 +64,8 @@ def our_generate(path: str, dtype: str):
     from safetensors.numpy import load_file
 
     from dots_jax.huggingface.names import from_hf
-    from dots_jax.inference.generation import Generator
+    from dots_jax.inference.completion import complete, in_order
+    from dots_jax.inference.generation import Generator, Request
     from dots_jax.inference.weights import define, serving_mesh, shard_weights
 
     mesh = serving_mesh(CONFIG)
@@ -74,11 +75,9 @@ def our_generate(path: str, dtype: str):
     generator = Generator(CONFIG, dtype, mesh, weights)
 
     def run(rows, number):
-        new = [[] for _ in rows]
-        for parts in generator.generate(rows, range(len(rows)), number, stop_ids=[]):
-            for tokens, part in zip(new, parts):
-                tokens += part
-        return new
+        requests = [Request(row, n, number) for n, row in enumerate(rows)]
+        found = complete(generator, requests, (), None, batch_size=len(rows))
+        return [completion.tokens for _, completion in in_order(found)]
 
     return run
 

@@ -9,12 +9,15 @@ import jax.numpy as jnp
 
 from dots_jax.checkpoint.open import Opened
 from dots_jax.config import ComputeConfig, MeshConfig, ModelConfig
-from dots_jax.inference.generation import Generator
+from dots_jax.inference.completion import complete, in_order
+from dots_jax.inference.generation import Generator, Request
 from dots_jax.inference.sampling import Sampling
 from dots_jax.inference.weights import check_tokens, define, serving_mesh, shard_weights
 from dots_jax.model.model_def import ModelDef
 from dots_jax.model.transformer import Transformer
 from dots_jax.parallel.mesh import make_mesh
+
+BATCH_SIZE = 16  # rows that are generated at the same time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +47,9 @@ class RestoredModel:
         params = jax.tree.map(lambda array: array, self.params)  # dicts of its own, since they are emptied
         weights = shard_weights(define(self.config, dtype), params, self.router_bias, mesh)
         generator = Generator(self.config, dtype, mesh, weights, Sampling(**sampling))
-        new: list[list[int]] = [[] for _ in prompts]
-        for parts in generator.generate(prompts, range(len(prompts)), max_new_tokens, stop_ids):
-            new = [tokens + part for tokens, part in zip(new, parts)]
-        return new
+        requests = [Request(prompt, row, max_new_tokens) for row, prompt in enumerate(prompts)]
+        found = complete(generator, requests, stop_ids, None, batch_size=min(len(prompts), BATCH_SIZE))
+        return [completion.tokens for _, completion in in_order(found)]
 
 
 @functools.lru_cache(maxsize=8)

@@ -86,6 +86,11 @@ class CheckpointMetadata:
         return self.config.get("data", {}).get("tokenizer")
 
     @property
+    def default_system(self) -> str:
+        """The system message that the run gave to conversations without one; empty: none."""
+        return self.config.get("data", {}).get("default_system", "")
+
+    @property
     def compute_dtype(self) -> str | None:
         """`float32` or `bfloat16`, in which the run computed."""
         return self.config.get("compute", {}).get("dtype")

@@ -2,10 +2,11 @@ r"""Generate text for a prompt, a conversation, or every row of a file.
 
     dots generate --checkpoint=runs/tiny --prompt='def main(' --stop='\n\n'
     dots generate --checkpoint=DIR --chat
-    dots generate --checkpoint=DIR --input=IN.jsonl --output=OUT.jsonl
+    dots generate --checkpoint=DIR --input=IN.jsonl --output=OUT.jsonl --samples=4
 
-A prompt's text streams to the terminal. Rows are {"prompt": text} or {"tokens": [ids]}, and are
-written again with "new_tokens" (a stop id is its last) and "text".
+A prompt's text streams to the terminal. Rows are {"prompt": text}, {"messages": [...]} or
+{"tokens": [ids]}, and are written again, once a sample, with "new_tokens" (a stop id is its last),
+their "logprobs", "text", "finish_reason" (stop or length) and "stop_reason".
 """
 
 import dataclasses

@@ -93,7 +93,9 @@ class EvaluateOptions(Options):
 class GenerateOptions(CheckpointOptions):
     prompt: str | None = flag("the text to continue")
     chat: bool = flag("prompts are a user's messages; alone: a conversation in the terminal", False)
-    input: str | None = flag("a .jsonl of prompts", path=True)
+    default_system: str | None = flag("system message of conversations without one; default: the run's own")
+    input: str | None = flag("a .jsonl of prompts or conversations", path=True)
+    samples: int | None = flag("with --input: rows for each prompt, which is fed once; default: 1", minimum=1)
     batch_size: int = flag("rows that run at the same time", 16, minimum=1)
     max_new_tokens: int = flag("tokens added to each row", 256, minimum=1)
     temperature: float = flag("0: always the likeliest token", 1.0)

@@ -1,11 +1,12 @@
 """The model one piece at a time: new tokens against a cache of the keys and values of those before them.
 
-Shape suffixes as in `model/layers.py`; S counts the slots of the cache. A batch holds rows of unequal length: row b's
-prompt fills slots 0 .. lengths_B[b] - 1, and what is generated goes into the slots from `prefilled` on, the same slot for
-every row, so that a step writes one slot of each array. The slots between are never seen. Positions are counted by row.
+Shape suffixes as in `model/layers.py`; S counts the slots of the cache. A batch holds rows of unequal length: the token at
+position p of a row is in slot p of its row, so a row that ended gives its slots to another one. Slots behind a row's last
+token hold what was there before, and are never seen.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -62,6 +63,17 @@ class Decoder:
         spread = lambda a: jnp.broadcast_to(jnp.pad(a[:1], more), (batch, a.shape[1], slots, a.shape[3]))
         return jax.tree.map(lambda a: self._constrain(spread(a)), cache)
 
+    def place(self, cache: Cache, source: Cache, source_B: jax.Array) -> Cache:
+        """The cache with row source_B[b] of `source`, which has no more slots, as the beginning of row b; -1 keeps a row."""
+        taken_B111 = (source_B >= 0)[:, None, None, None]
+
+        def one(to_BNSH, from_GNSH):
+            here_BNSH = to_BNSH[:, :, : source.slots]
+            moved_BNSH = jnp.where(taken_B111, from_GNSH[jnp.maximum(source_B, 0)], here_BNSH)
+            return self._constrain(lax.dynamic_update_slice_in_dim(to_BNSH, moved_BNSH, 0, axis=2))
+
+        return jax.tree.map(one, cache, source)
+
     # --- the model ----------------------------------------------------------------------------------------------------
 
     def prefill(self, weights: Weights, cache: Cache, tokens_BT, start, lengths_B) -> tuple[jax.Array, Cache]:
@@ -72,20 +84,24 @@ class Decoder:
         # A token past the end of its row sees the row's own prompt, so that nothing is divided by zero.
         visible_BTS = visible_TS & (jnp.arange(cache.slots) < lengths_B[:, None])[:, None]
         positions_BT = jnp.broadcast_to(slot_T, tokens_BT.shape)
-        return self._forward(weights, cache, tokens_BT, positions_BT, start, visible_BTS, token_mask_BT)
+        write = lambda to_BNSH, new_BNTH: lax.dynamic_update_slice_in_dim(to_BNSH, new_BNTH, start, axis=2)
+        return self._forward(weights, cache, tokens_BT, positions_BT, write, visible_BTS, token_mask_BT)
 
     @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
     def fill(self, weights: Weights, cache: Cache, tokens_BT, start, lengths_B) -> Cache:
         """`prefill` of tokens that nothing is asked about."""
         return self.prefill(weights, cache, tokens_BT, start, lengths_B)[1]
 
-    def step(self, weights: Weights, cache: Cache, tokens_B, lengths_B, prefilled, count, live_B):
-        """The next token of each row, the one after `count` that were generated: float32 logits [B, V]."""
-        slot = prefilled + count
-        slots_S = jnp.arange(cache.slots)
-        visible_BS = (slots_S < lengths_B[:, None]) | ((slots_S >= prefilled) & (slots_S <= slot))
+    def step(self, weights: Weights, cache: Cache, tokens_B, positions_B, live_B) -> tuple[jax.Array, Cache]:
+        """Feeds one token of each row, at its position: float32 logits [B, V] of the next."""
+
+        def write(to_BNSH, new_BNTH):
+            row = lambda to_NSH, new_NTH, slot: lax.dynamic_update_slice_in_dim(to_NSH, new_NTH, slot, axis=1)
+            return jax.vmap(row)(to_BNSH, new_BNTH, positions_B)
+
+        visible_BTS = (jnp.arange(cache.slots) <= positions_B[:, None])[:, None]
         x_B1D, cache = self._forward(
-            weights, cache, tokens_B[:, None], (lengths_B + count)[:, None], slot, visible_BS[:, None], live_B[:, None]
+            weights, cache, tokens_B[:, None], positions_B[:, None], write, visible_BTS, live_B[:, None]
         )
         return self.logits(weights, x_B1D)[:, 0], cache
 
@@ -100,15 +116,15 @@ class Decoder:
         block = {**weights.layers[layer], "moe": {**weights.layers[layer]["moe"], "experts": weights.experts}}
         return self.definition.bind({**weights.outer, "moe_blocks": block}, weights.biases[layer])
 
-    def _forward(self, weights, cache, tokens_BT, positions_BT, slot, visible_BTS, token_mask_BT):
+    def _forward(self, weights, cache, tokens_BT, positions_BT, write: Callable, visible_BTS, token_mask_BT):
         c = self.config
         models = [self._bind(weights, layer) for layer in range(c.num_moe_layers)]
         rope = rope_table(positions_BT, c.head_dim, c.rope_theta)
         x_BTD, keys, values = models[0].embed(tokens_BT), [], []
         for layer, block in enumerate([models[0].dense_block, *(model.moe_blocks for model in models)]):
             q_BTNH, k_BTNH, v_BTNH = block.attention.qkv(block.attention_norm(x_BTD), rope)
-            keys.append(self._write(cache.k[layer], k_BTNH, slot))
-            values.append(self._write(cache.v[layer], v_BTNH, slot))
+            keys.append(self._write(cache.k[layer], k_BTNH, write))
+            values.append(self._write(cache.v[layer], v_BTNH, write))
             x_BTD += block.attention.out_proj(_attend(q_BTNH, keys[-1], values[-1], visible_BTS))
             h_BTD = block.ffn_norm(x_BTD)
             x_BTD += block.ffn(h_BTD) if layer == 0 else self._moe(block.moe, h_BTD, layer - 1, token_mask_BT)
@@ -127,9 +143,8 @@ class Decoder:
         stacks = (w.astype(self.dtype) for w in stacks)
         return routed_experts(x_BTD, ids_BTK, gates_BTK, *stacks, layer, self.mesh) + moe.shared(x_BTD)
 
-    def _write(self, cache_BNSH, new_BTNH, slot) -> jax.Array:
-        new_BNTH = new_BTNH.swapaxes(1, 2).astype(cache_BNSH.dtype)
-        return self._constrain(lax.dynamic_update_slice_in_dim(cache_BNSH, new_BNTH, slot, axis=2))
+    def _write(self, cache_BNSH, new_BTNH, write: Callable) -> jax.Array:
+        return self._constrain(write(cache_BNSH, new_BTNH.swapaxes(1, 2).astype(cache_BNSH.dtype)))
 
     def _constrain(self, cache_BNSH) -> jax.Array:
         return lax.with_sharding_constraint(cache_BNSH, cache_sharding(self.mesh, self.config))

@@ -61,6 +61,10 @@ class Prefix:
             cache = decoder.fill(weights, cache, chunk, start, lengths)
         self._cache: Cache = cache
 
+    @property
+    def slots(self) -> int:
+        return self._cache.slots
+
     def repeat(self, batch: int, slots: int) -> Cache:
         return self._decoder.repeat(self._cache, batch, max(slots, self._cache.slots))
 

@@ -1,5 +1,5 @@
-"""The next token from logits: greedy, or drawn. Every draw is a function of (seed, row, index of the token) alone, so a
-row's text depends neither on the other rows of its batch nor on how the work was cut into batches. B rows, V ids."""
+"""The next token from logits: greedy, or drawn. Every draw is a function of (seed, row, sample, index of the token) alone,
+so a row's text depends neither on the other rows of its batch nor on how the work was cut into batches. B rows, V ids."""
 
 import dataclasses
 
@@ -33,8 +33,14 @@ class Sampling:
 GREEDY = Sampling()
 
 
-def sample(logits_BV: jax.Array, sampling: Sampling, rows_B: jax.Array, index: jax.Array) -> jax.Array:
-    """The next token of each row, int32 [B]. rows_B: each row's number in the complete input; index: of the token in its row."""
+def sample(
+    logits_BV: jax.Array, sampling: Sampling, rows_B: jax.Array, samples_B: jax.Array, index_B: jax.Array
+) -> jax.Array:  # fmt: skip
+    """The next token of each row, int32 [B].
+
+    rows_B: each row's prompt, as its number in the complete input. samples_B: which of the prompt's samples the row is.
+    index_B: of the token among the new ones of its row.
+    """
     if sampling.temperature == 0:
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
     logits_BV = logits_BV.astype(jnp.float32) / sampling.temperature
@@ -47,12 +53,22 @@ def sample(logits_BV: jax.Array, sampling: Sampling, rows_B: jax.Array, index: j
         before = jnp.cumsum(probabilities, axis=-1) - probabilities
         kept = (before < sampling.top_p) | (jnp.arange(logits_BV.shape[1]) == 0)
         logits_BV = jnp.where(kept, logits_BV, -jnp.inf)
-    draw = jax.vmap(lambda logits, row: jax.random.categorical(_key(sampling.seed, row, index), logits))
-    choice_B = draw(logits_BV, rows_B)
+    draw = jax.vmap(lambda logits, *place: jax.random.categorical(_key(sampling.seed, *place), logits))
+    choice_B = draw(logits_BV, rows_B, samples_B, index_B)
     if ids_BV is not None:
         choice_B = jnp.take_along_axis(ids_BV, choice_B[:, None], axis=1)[:, 0]
     return choice_B.astype(jnp.int32)
 
 
-def _key(seed: int, row: jax.Array, index: jax.Array) -> jax.Array:
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), row), index)
+def logprob(logits_BV: jax.Array, token_B: jax.Array) -> jax.Array:
+    """The model's log-probability of each row's token, in nats, float32 [B]: as `score` has it, before temperature, top_k
+    and top_p."""
+    chosen_B = jnp.take_along_axis(logits_BV, token_B[:, None], axis=1)[:, 0]
+    return chosen_B.astype(jnp.float32) - jax.nn.logsumexp(logits_BV.astype(jnp.float32), axis=-1)
+
+
+def _key(seed: int, row: jax.Array, sample: jax.Array, index: jax.Array) -> jax.Array:
+    key = jax.random.key(seed)
+    for number in (row, sample, index):
+        key = jax.random.fold_in(key, number)
+    return key

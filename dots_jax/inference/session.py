@@ -7,28 +7,21 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from typing import IO, NamedTuple
+from collections.abc import Iterator
+from typing import IO
 
 from dots_jax.checkpoint.open import Opened, open_checkpoint
 from dots_jax.cli.options import GenerateOptions, ScoreOptions
 from dots_jax.config import ModelConfig, UserError
-from dots_jax.data.sources import json_lines
-from dots_jax.data.tokenizers import chat
 from dots_jax.inference import weights as serving
-from dots_jax.inference.generation import TOKENS_PER_CALL, TOKENS_PER_STREAMED_CALL, Generator
+from dots_jax.inference.completion import complete, in_order
+from dots_jax.inference.generation import TOKENS_PER_STREAMED_CALL, Generator, Request
+from dots_jax.inference.input_rows import InputRow, read_rows
+from dots_jax.inference.prompts import PromptEncoder
 from dots_jax.inference.sampling import Sampling
 from dots_jax.inference.scoring import Scorer
-from dots_jax.inference.text import RowText, Vocabulary, stop_ids
+from dots_jax.inference.text import Vocabulary, stop_ids
 from dots_jax.storage import atomic_write, folder
-
-
-class InputRow(NamedTuple):
-    """A line of an input file: its fields, and its tokens."""
-
-    fields: dict
-    tokens: list[int]
-
 
 # --- the commands -----------------------------------------------------------------------------------------------------
 
@@ -49,20 +42,24 @@ def generate(options: GenerateOptions) -> None:
         weights = serving.load_weights(opened, serving.define(config, dtype), mesh)
         return Generator(config, dtype, mesh, weights, sampling)
 
+    system = opened.metadata.default_system if options.default_system is None else options.default_system
+    encoder = PromptEncoder(vocabulary, options.chat, system)
+    tokenizer = options.tokenizer or opened.tokenizer
     if options.input:
-        results = ("new_tokens",) if vocabulary is None else ("new_tokens", "text")
-        rows = read_rows(
-            options.input, "prompt", _prompt_encoder(vocabulary, options.chat), config, room=1, results=results
-        )
+        results = [name for name, wanted in _result_fields(options, vocabulary).items() if wanted]
+        rows = read_rows(options.input, "prompt", encoder, config, room=1, results=results, conversations=True)
+        encoder.compare_template(tokenizer)
         with output_file(options.output) as file:
             _generate_rows(start(), rows, file, options, stops, vocabulary)
         return
-    encode = _prompt_encoder(vocabulary, options.chat)
     if options.prompt is not None:
-        tokens = serving.check_tokens("The prompt", encode(options.prompt), config, room=1)
+        tokens = serving.check_tokens("The prompt", encoder.text(options.prompt), config, room=1)
+        encoder.compare_template(tokenizer)
         _stream(start(), tokens, options, stops, vocabulary)
     else:
-        _converse(start(), config, options, stops, vocabulary)
+        encoder.text("")
+        encoder.compare_template(tokenizer)
+        _converse(start(), config, encoder, options, stops, vocabulary)
 
 
 def score(options: ScoreOptions) -> None:
@@ -71,8 +68,7 @@ def score(options: ScoreOptions) -> None:
     opened = open_checkpoint(options.checkpoint, options.step)
     config = opened.model
     vocabulary = open_vocabulary(options.tokenizer, opened)
-    encode = _prompt_encoder(vocabulary, as_chat=False)
-    rows = read_rows(options.input, "text", encode, config, room=0, results=("logprobs",))
+    rows = read_rows(options.input, "text", PromptEncoder(vocabulary), config, room=0, results=("logprobs",))
     with output_file(options.output) as file:
         mesh, dtype = serving.serving_mesh(config), serving_dtype(options.dtype, opened)
         weights = serving.load_weights(opened, serving.define(config, dtype), mesh)
@@ -85,52 +81,53 @@ def score(options: ScoreOptions) -> None:
 # --- generating -------------------------------------------------------------------------------------------------------
 
 
-def _generate_rows(generator, rows, file, options, stops, vocabulary) -> None:
-    done = 0
-    for batch in _batches(rows, options.batch_size):
-        numbers = range(done, done + len(batch))
-        results = _run(generator, [row.tokens for row in batch], numbers, options, stops, vocabulary, TOKENS_PER_CALL)
-        for row, (tokens, text) in zip(batch, results):
-            new = {"new_tokens": tokens} | ({} if vocabulary is None else {"text": text})
-            file.write(json.dumps(row.fields | new, ensure_ascii=False) + "\n")
-        done += len(batch)
-        print(f"{done:,} of {len(rows):,} rows", file=sys.stderr, flush=True)
+def _result_fields(options: GenerateOptions, vocabulary: Vocabulary | None) -> dict[str, bool]:
+    """The fields of a row of results in their order -> whether this run writes them."""
+    return {
+        "sample": options.samples is not None, "new_tokens": True, "logprobs": True, "text": vocabulary is not None,
+        "finish_reason": True, "stop_reason": True,
+    }  # fmt: skip
 
 
-def _run(generator, prompts, numbers, options, stops, vocabulary, per_call, show: Callable[[str], None] | None = None):
-    """[(new tokens, text)] of each prompt; `show` gets the text of the first as it comes."""
-    texts = [RowText(vocabulary.pieces if vocabulary else (), options.stop) for _ in prompts]
-    new = [[] for _ in prompts]
-    parts = generator.generate(prompts, numbers, options.max_new_tokens, stops, per_call)
-    ended = None
-    with contextlib.suppress(StopIteration):
-        while True:
-            for tokens, text, part in zip(new, texts, parts.send(ended)):
-                tokens += part
-                text.add(part)
-            if show:
-                show(texts[0].show())
-            ended = [text.stopped for text in texts]
-    for text in texts:
-        text.end()
-    if show:
-        show(texts[0].show(ended=True))
-    return [(tokens[: text.kept], text.text) for tokens, text in zip(new, texts)]
+def _generate_rows(generator, rows: list[InputRow], file, options, stops, vocabulary) -> None:
+    """One line a row and sample, in the order of the rows."""
+    from tqdm import tqdm
+
+    fields = [name for name, wanted in _result_fields(options, vocabulary).items() if wanted]
+    samples, new = options.samples or 1, options.max_new_tokens
+    requests = [Request(row.tokens, n, new, sample) for n, row in enumerate(rows) for sample in range(samples)]
+    found = complete(generator, requests, stops, vocabulary, stop=options.stop, batch_size=options.batch_size)
+    pause = 0.2 if sys.stderr.isatty() else 20.0
+    with tqdm(desc="generating", unit=" rows", total=len(requests), mininterval=pause, maxinterval=pause) as bar:
+        for number, completion in in_order(_counted(found, bar)):
+            values = completion._asdict() | {"new_tokens": completion.tokens, "sample": number % samples}
+            values["logprobs"] = [round(x, 5) for x in completion.logprobs]
+            line = rows[number // samples].fields | {name: values[name] for name in fields}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _counted(found, bar):
+    for each in found:
+        bar.update()
+        yield each
 
 
 def _stream(generator, tokens, options, stops, vocabulary) -> str:
     """Writes the text that follows to the terminal as it comes."""
 
-    def show(text: str) -> None:
+    def show(_: int, text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
 
-    ((_, text),) = _run(generator, [tokens], [0], options, stops, vocabulary, TOKENS_PER_STREAMED_CALL, show)
+    ((_, completion),) = complete(
+        generator, [Request(tokens, 0, options.max_new_tokens)], stops, vocabulary, stop=options.stop, on_text=show,
+        batch_size=1, tokens_per_call=TOKENS_PER_STREAMED_CALL,
+    )  # fmt: skip
     print(flush=True)
-    return text
+    return completion.text
 
 
-def _converse(generator, config, options, stops, vocabulary) -> None:
+def _converse(generator, config, encoder: PromptEncoder, options, stops, vocabulary) -> None:
     """A conversation in the terminal, until an empty line or the end of the input."""
     messages = []
     while True:
@@ -141,13 +138,8 @@ def _converse(generator, config, options, stops, vocabulary) -> None:
         if not said:
             return
         messages.append({"role": "user", "content": said})
-        tokens = serving.check_tokens("The conversation", chat_tokens(messages, vocabulary), config, room=1)
+        tokens = serving.check_tokens("The conversation", encoder.conversation(messages), config, room=1)
         messages.append({"role": "assistant", "content": _stream(generator, tokens, options, stops, vocabulary)})
-
-
-def chat_tokens(messages: list[dict], vocabulary: Vocabulary) -> list[int]:
-    """A conversation in dots.llm1's template, up to where the model answers."""
-    return chat.encode(messages, vocabulary)[0] + [vocabulary.special_id(chat.GENERATION_PROMPT)]
 
 
 # --- what the user gave -----------------------------------------------------------------------------------------------
@@ -165,6 +157,8 @@ def _check_flags(options: GenerateOptions) -> None:
         options.prompt is not None or options.input or options.chat
     ):
         raise UserError("Give one of --prompt=TEXT, --input=FILE.jsonl, or --chat for a conversation.")
+    if options.samples is not None and not options.input:
+        raise UserError("--samples is for the rows of --input=FILE.jsonl.")
     if bool(options.input) != bool(options.output):
         raise UserError("--input and --output belong together: rows are read from the one and written to the other.")
 
@@ -206,52 +200,6 @@ def open_vocabulary(path: str | None, opened: Opened) -> Vocabulary | None:
             f"{opened.model.vocab_size}: give the tokenizer with which it was trained, as --tokenizer=FILE."
         )
     return vocabulary
-
-
-def _prompt_encoder(vocabulary: Vocabulary | None, as_chat: bool) -> Callable[[str], list[int]]:
-    def encode(text: str) -> list[int]:
-        if vocabulary is None:
-            raise UserError("This checkpoint has no tokenizer: give one, as --tokenizer=FILE, or rows of tokens.")
-        return chat_tokens([{"role": "user", "content": text}], vocabulary) if as_chat else vocabulary.encode(text)
-
-    return encode
-
-
-def read_rows(
-    path: str, text_field: str, encode: Callable[[str], list[int]], config: ModelConfig, room: int,
-    results: tuple[str, ...] = (),
-) -> list[InputRow]:  # fmt: skip
-    """The rows of a file of JSON lines (json_lines.py: byte order marks, .gz and .zst too), checked; blank lines are left out.
-
-    results: fields that the rows get, and so must not have.
-
-    Raises:
-      UserError: naming the line, for the first one that cannot be used.
-    """
-    rows = []
-    for number, fields in json_lines.read_rows(path):
-        at = f"{path} line {number}"
-        if isinstance(fields, json_lines.Malformed):
-            raise UserError(f"{at} is {fields.reason}.")
-        rows.append(_row(at, fields, text_field, encode, config, room))
-        for name in results:
-            if name in fields:
-                raise UserError(f'{at} has a field "{name}" of its own, which the result would replace: rename it.')
-    if not rows:
-        raise UserError(f"{path} has no rows.")
-    return rows
-
-
-def _row(at: str, fields: object, text_field: str, encode, config: ModelConfig, room: int) -> InputRow:
-    try:
-        json.dumps(fields, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{at} has half of a surrogate pair, which is no character.") from None
-    tokens, text = (fields.get("tokens"), fields.get(text_field)) if isinstance(fields, dict) else (None, None)
-    is_tokens = isinstance(tokens, list) and all(isinstance(t, int) and not isinstance(t, bool) for t in tokens)
-    if is_tokens == isinstance(text, str) or (tokens is not None and not is_tokens):
-        raise UserError(f'{at} needs one of "tokens", a list of integers, and "{text_field}", a string.')
-    return InputRow(fields, serving.check_tokens(at, tokens if is_tokens else encode(text), config, room))
 
 
 def _batches(rows: list[InputRow], size: int) -> Iterator[list[InputRow]]:

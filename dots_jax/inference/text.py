@@ -38,13 +38,13 @@ class RowText:
     """The text of one row as it grows.
 
     text: what is known so far, complete characters, cut off before a stop string. kept: tokens up to and with the one that
-    completed the stop string, or all. stopped: whether one was found.
+    completed the stop string, or all. stopped: whether one was found. found: which.
     """
 
     def __init__(self, pieces: Sequence[bytes], stop: Iterable[str] = ()):
         self._pieces, self._stop = pieces, tuple(stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self.text, self.kept, self.stopped = "", 0, False
+        self.text, self.kept, self.stopped, self.found = "", 0, False, ""
         self._shown = 0
 
     def add(self, tokens: Iterable[int]) -> None:
@@ -73,9 +73,10 @@ class RowText:
         longest = max(map(len, self._stop), default=0)
         begin = max(0, len(self.text) - longest)
         self.text += more
-        found = [at for at in (self.text.find(stop, begin) for stop in self._stop) if at >= 0]
+        found = [(at, stop) for stop in self._stop if (at := self.text.find(stop, begin)) >= 0]
         if found:
-            self.text, self.stopped = self.text[: min(found)], True
+            at, self.found = min(found)
+            self.text, self.stopped = self.text[:at], True
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
+from golden import make_chat
 
 from dots_jax.checkpoint.metadata import CheckpointMetadata
 from dots_jax.checkpoint.open import open_checkpoint
@@ -17,7 +18,9 @@ from dots_jax.checkpoint.store import Checkpoints
 from dots_jax.cli.main import main
 from dots_jax.config import ComputeConfig, MeshConfig, OptimizerConfig, tiny
 from dots_jax.inference import weights as serving
+from dots_jax.inference.prompts import chat_tokens
 from dots_jax.inference.text import RowText, stop_ids
+from dots_jax.inference.vocabularies import tokenizer_vocabulary
 from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel.mesh import make_mesh
 from dots_jax.storage import tokenizer_file
@@ -30,15 +33,28 @@ MODEL = tiny()
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """What a training run of a byte model leaves behind, but for the training."""
-    workdir = tmp_path_factory.mktemp("run")
-    definition = ModelDef(MODEL, ComputeConfig(), make_mesh(MeshConfig(fsdp=1)), 0.3)
+    return save_run(tmp_path_factory.mktemp("run"), MODEL, steps=(2, 3))
+
+
+@pytest.fixture(scope="module")
+def chat_checkpoint(tmp_path_factory):
+    """The same of a model with the tokens of conversations."""
+    workdir = tmp_path_factory.mktemp("chat")
+    tokenizer = make_chat.tokenizer_json()
+    (workdir / "tokenizer").mkdir()
+    (workdir / "tokenizer" / "tokenizer.json").write_text(tokenizer)
+    return save_run(workdir, dataclasses.replace(MODEL, vocab_size=320), steps=(1,))
+
+
+def save_run(workdir, model, steps: tuple[int, ...]):
+    definition = ModelDef(model, ComputeConfig(), make_mesh(MeshConfig(fsdp=1)), 0.3)
     optimizer = make_optimizer(OptimizerConfig(), definition.weight_decays())
     shardings = state_shardings(definition, optimizer)
     metadata = CheckpointMetadata(
-        step=3, model=MODEL, config={"data": {"tokenizer": ""}, "compute": {"dtype": "float32"}}
+        step=3, model=model, config={"data": {"tokenizer": ""}, "compute": {"dtype": "float32"}}
     )
     checkpoints = Checkpoints(str(workdir), is_milestone=lambda step: False)
-    for step in (2, 3):
+    for step in steps:
         state = jax.jit(lambda: init_state(definition, optimizer, step), out_shardings=shardings)()  # noqa: B023
         checkpoints.save(step, to_items(state), dataclasses.replace(metadata, step=step), definition.stack_axes())
     checkpoints.wait()
@@ -72,6 +88,7 @@ def test_rows_come_back_with_what_follows(checkpoint, tmp_path, capfd):
     for out, more in (("one", ["--batch_size=2"]), ("all", []), ("other", ["--step=2"])):
         assert run_generate(*flags, f"--output={tmp_path / out}", "--temperature=0", *more) == 0
     one, everything, other = (read(tmp_path / out) for out in ("one", "all", "other"))
+    assert [row.pop("logprobs") for row in one] and [row.pop("logprobs") for row in everything]
     assert one == everything != other
     assert [{k: row[k] for k in given} for row, given in zip(one, rows)] == rows
     for row in one:
@@ -101,6 +118,86 @@ def test_sampling_flags_and_stops(checkpoint, tmp_path):
     stop = drawn[0][7]
     cut = tokens("cut", "--seed=5", f"--stop_ids={stop},258")
     assert cut[0] == drawn[0][: min(drawn[0].index(i) for i in (stop, 258) if i in drawn[0]) + 1]
+
+
+def test_samples_of_a_prompt(checkpoint, tmp_path):
+    """Each is the row that it would be alone; logprobs are those of `score`."""
+    prompts = write(tmp_path / "in", {"prompt": "ab", "id": 1}, {"prompt": "c"})
+    flags = (f"--checkpoint={checkpoint}", f"--input={prompts}", "--max_new_tokens=9", "--seed=2")
+    assert run_generate(*flags, f"--output={tmp_path / 'four'}", "--samples=4", "--batch_size=3") == 0
+    assert run_generate(*flags, f"--output={tmp_path / 'one'}") == 0
+    four, one = read(tmp_path / "four"), read(tmp_path / "one")
+    assert [(row["prompt"], row["sample"]) for row in four] == [(p, n) for p in ("ab", "c") for n in range(4)]
+    assert "sample" not in one[0] and [row["text"] for row in one] == [four[0]["text"], four[4]["text"]]
+    assert len({tuple(row["new_tokens"]) for row in four}) > 4
+    scored = [{"tokens": [ord(c) + 3 for c in row["prompt"]] + row["new_tokens"]} for row in four]
+    out = f"--output={tmp_path / 'scores'}"
+    assert run_score(f"--checkpoint={checkpoint}", f"--score={write(tmp_path / 'texts', *scored)}", out) == 0
+    for row, score in zip(four, read(tmp_path / "scores")):
+        np.testing.assert_allclose(row["logprobs"], score["logprobs"][len(row["prompt"]) - 1 :], atol=2e-5)
+
+
+def test_why_a_row_ended(checkpoint, tmp_path):
+    def ended(*flags: str) -> dict:
+        prompts = write(tmp_path / "in", {"prompt": "a"})
+        out = f"--output={tmp_path / 'out'}"
+        assert run_generate(f"--checkpoint={checkpoint}", f"--input={prompts}", out, "--seed=1", *flags) == 0
+        return read(tmp_path / "out")[0]
+
+    free = ended("--max_new_tokens=40", "--stop_ids=")
+    assert (free["finish_reason"], free["stop_reason"]) == ("length", None) and len(free["new_tokens"]) == 40
+    stop_id = free["new_tokens"][5]
+    by_id = ended("--max_new_tokens=40", f"--stop_ids={stop_id}")
+    assert (by_id["finish_reason"], by_id["stop_reason"]) == ("stop", stop_id)
+    letter = next(c for c in free["text"] if c.isascii())
+    by_text = ended("--max_new_tokens=40", "--stop_ids=", "--stop=never", f"--stop={letter}")
+    assert (by_text["finish_reason"], by_text["stop_reason"]) == ("stop", letter)
+    assert len(by_text["logprobs"]) == len(by_text["new_tokens"])
+
+
+def test_rows_of_messages(chat_checkpoint, tmp_path, capfd):
+    """The same as the template's text, special tokens and all; what has no place in it is counted."""
+    question = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "capital of France?"}]
+    parts = [{"type": "text", "text": "capital of "}, {"type": "text", "text": "France?"}]
+    rows = [
+        {"messages": question, "answer": "Paris"},
+        {"messages": [question[0], {"role": "user", "content": parts, "name": "Ann"}]},
+        {"messages": [*question, {"role": "assistant", "content": "Paris."}, {"role": "user", "content": "Why?"}]},
+        {"prompt": "capital of France?"},
+    ]
+    flags = (f"--checkpoint={chat_checkpoint}", "--max_new_tokens=5", "--temperature=0")
+    out = f"--output={tmp_path / 'out'}"
+    assert run_generate(*flags, f"--input={write(tmp_path / 'in', *rows)}", out) == 0
+    assert "1 of 4 rows: name of a message is not in the template" in capfd.readouterr().err
+    found = read(tmp_path / "out")
+    assert [{k: row[k] for k in given} for row, given in zip(found, rows)] == rows
+    vocabulary = tokenizer_vocabulary(str(chat_checkpoint / "tokenizer" / "tokenizer.json"))
+    tokens = [{"tokens": chat_tokens(messages, vocabulary)} for messages in (question, question, rows[2]["messages"])]
+    assert run_generate(*flags, f"--input={write(tmp_path / 'ids', *tokens)}", f"--output={tmp_path / 'same'}") == 0
+    assert [row["new_tokens"] for row in found[:3]] == [row["new_tokens"] for row in read(tmp_path / "same")]
+    assert run_generate(*flags, f"--input={write(tmp_path / 'in', rows[3])}", out, "--chat") == 0
+    alone = write(tmp_path / "in", {"messages": question[1:]})
+    assert run_generate(*flags, f"--input={alone}", f"--output={tmp_path / 'same'}") == 0
+    assert read(tmp_path / "out")[0]["new_tokens"] == read(tmp_path / "same")[0]["new_tokens"]
+
+
+@pytest.mark.parametrize(
+    "messages, words",
+    [
+        ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "last message is of the assistant"),
+        ([{"role": "system", "content": "a"}], "last message is of the system"),
+        ([{"role": "user", "content": None}], "message 0 has no text as its content"),
+        ([{"role": "robot", "content": "a"}], "message 0 has the role 'robot'"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], "a part of the type 'image_url'"),
+        ([], "it is not a list of messages"),
+        ("text", 'needs one of "tokens"'),
+    ],
+)
+def test_messages_that_cannot_be_answered(refusal, chat_checkpoint, tmp_path, messages, words):
+    path = write(tmp_path / "in", {"tokens": [5]}, {"messages": messages})
+    said = refusal(run_generate, f"--checkpoint={chat_checkpoint}", f"--input={path}", f"--output={tmp_path / 'out'}")
+    assert "in line 2" in said and words in said
+    assert os.listdir(tmp_path) == ["in"]
 
 
 def test_a_stop_string_ends_the_text_before_it(checkpoint, tmp_path):
@@ -332,6 +429,8 @@ def test_flags_that_make_no_sense(refusal, checkpoint, tmp_path):
         ([at], "Give one of --prompt=TEXT"),
         ([at, "--prompt=x", f"--input={rows}", "--output=o"], "Give one of --prompt=TEXT"),
         ([at, f"--input={rows}"], "--input and --output belong together"),
+        ([at, "--prompt=x", "--samples=2"], "--samples is for the rows of --input"),
+        ([at, f"--input={rows}", "--output=o", "--samples=0"], "samples must be an integer of at least 1"),
         ([at, "--prompt=x", "--temperature=-1"], "--temperature must be 0"),
         ([at, "--prompt=x", "--temperature=warm"], "temperature"),
         ([at, "--prompt=x", "--top_p=0"], "--top_p must be above 0"),

@@ -26,7 +26,7 @@ from dots_jax.huggingface.config import config_from_hf
 from dots_jax.inference import prefix as prefix_module
 from dots_jax.inference.decoder import Decoder
 from dots_jax.inference.experts import block_layout, expert_blocks
-from dots_jax.inference.generation import Generator
+from dots_jax.inference.generation import Generator, Request
 from dots_jax.inference.prefix import Prefix, common_prefix, slots_for
 from dots_jax.inference.sampling import GREEDY, Sampling
 from dots_jax.inference.scoring import Scorer
@@ -50,12 +50,23 @@ def make_generator(case, mesh=None, sampling=GREEDY, dtype="float32"):
     return Generator(case.config, dtype, mesh, make_weights(case, mesh, dtype), sampling)
 
 
-def run(generator, prompts, number, stop_ids=(), rows=None, **options) -> list[list[int]]:
-    new = [[] for _ in prompts]
-    for parts in generator.generate(prompts, rows or range(len(prompts)), number, stop_ids, **options):
-        for tokens, part in zip(new, parts, strict=True):
-            tokens += part
-    return new
+def run(generator, prompts, number, stop_ids=(), rows=None, batch_size=None, **options) -> list[list[int]]:
+    requests = [Request(prompt, row, number) for prompt, row in zip(prompts, rows or range(len(prompts)))]
+    return collect(generator, requests, stop_ids, batch_size=batch_size or len(prompts), **options)[0]
+
+
+def collect(generator, requests, stop_ids=(), **options) -> tuple[list[list[int]], list[list[float]]]:
+    """(tokens, logprobs) of each request."""
+    new, logprobs = ([[] for _ in requests] for _ in range(2))
+
+    def on_tokens(number: int, tokens: list[int], found: list[float]) -> bool:
+        new[number] += tokens
+        logprobs[number] += found
+        return True
+
+    ended = list(generator.generate(requests, stop_ids, on_tokens, **options))
+    assert sorted(ended) == list(range(len(requests)))
+    return new, logprobs
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +154,7 @@ def test_cached_logits_are_those_of_the_full_forward_pass():
     found = [[row] for row in np.asarray(decoder.logits(weights, x_BTD))[[0, 1], [4, 13]]]
     for n in range(16):
         token_B = jnp.array([texts[0][5 + n], texts[1][14 + n]])
-        logits_BV, cache = step(weights, cache, token_B, lengths, 16, n, jnp.ones(2, bool))
+        logits_BV, cache = step(weights, cache, token_B, lengths + n, jnp.ones(2, bool))
         for row, logits in zip(found, np.asarray(logits_BV)):
             row.append(logits)
     for text, length, rows in zip(texts, (5, 14), found):
@@ -226,17 +237,53 @@ def test_a_stop_id_ends_its_row_alone(generator, transformers_said):
 
 
 def test_a_row_can_be_ended_from_outside(generator, transformers_said):
-    prompts = transformers_said["prompts"][:2]
-    parts = generator.generate(prompts, [0, 1], 64, (), tokens_per_call=4)
-    new, ended = [[], []], None
-    try:
-        while True:
-            for tokens, part in zip(new, parts.send(ended)):
-                tokens += part
-            ended = [True, False]
-    except StopIteration:
-        pass
+    requests = [Request(prompt, row, 64) for row, prompt in enumerate(transformers_said["prompts"][:2])]
+    new = [[], []]
+
+    def on_tokens(number, tokens, _):
+        new[number] += tokens
+        return number == 1
+
+    assert list(generator.generate(requests, (), on_tokens, batch_size=2, tokens_per_call=4)) == [0, 1]
     assert new == [transformers_said["new_tokens"][0][:1], transformers_said["new_tokens"][1]]
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=1.0, seed=3)])
+def test_a_row_that_ends_makes_room_for_the_next(transformers_said, sampling):
+    """Rows of 1 to 40 tokens, two prompts and several samples of each, give the same tokens in a batch of two or of all."""
+    generator = make_generator(plain(), sampling=sampling)
+    limits = [40, 1, 3, 17, 5, 2, 30, 9]
+    requests = [
+        Request(transformers_said["prompts"][n // 3], n // 3, limit, sample=n % 3) for n, limit in enumerate(limits)
+    ]
+    alone = [collect(generator, [request], batch_size=1)[0][0] for request in requests]
+    assert list(map(len, alone)) == limits
+    for batch_size in (2, 3, 8):
+        assert collect(generator, requests, batch_size=batch_size, tokens_per_call=4)[0] == alone
+    if sampling.temperature:
+        assert len({tuple(row[:2]) for row in alone if len(row) > 1}) > 4  # samples of a prompt differ
+
+
+def test_a_prompt_is_fed_once_for_all_its_samples(transformers_said, monkeypatch):
+    generator = make_generator(plain(), sampling=Sampling(temperature=1.0, seed=3))
+    fed = []
+    prefill = generator.prefill
+    monkeypatch.setattr(generator, "prefill", lambda tokens, *more: fed.append(tokens) or prefill(tokens, *more))
+    prompts = transformers_said["prompts"][:2]
+    requests = [Request(prompt, row, 3, sample) for row, prompt in enumerate(prompts) for sample in range(7)]
+    collect(generator, requests, batch_size=4)
+    assert len(fed) == 2 and all(len(tokens) == 1 for tokens in fed)
+
+
+def test_logprobs_are_those_of_the_scores(transformers_said):
+    """Of tokens drawn warm and among few: the model's own, as `score` gives them."""
+    case, prompts = plain(), transformers_said["prompts"]
+    generator = make_generator(case, sampling=Sampling(temperature=1.7, top_k=9, seed=1))
+    new, found = collect(generator, [Request(p, n, 12) for n, p in enumerate(prompts)], batch_size=3)
+    texts = [list(prompt) + tokens for prompt, tokens in zip(prompts, new)]
+    scores = Scorer(case.config, "float32", generator.mesh, generator.weights).logprobs(texts)
+    for prompt, mine, score in zip(prompts, found, scores):
+        assert_close(np.array(mine), np.array(score[len(prompt) - 1 :]), MODULE)
 
 
 def test_a_row_ends_where_the_context_does(generator):
@@ -261,7 +308,7 @@ def test_a_prefix_is_fed_once_and_changes_nothing():
     assert common_prefix(prompts) == 3 and common_prefix([[5, 6], [5, 6]]) == 1
     prefix = Prefix(generator.decoder, generator.weights, generator.mesh, prompts[0][:3], slots=256)
     alone = run(generator, prompts, 6)
-    assert alone == run(generator, prompts, 6, prefix=prefix, batch=4, slots=256)
+    assert alone == run(generator, prompts, 6, prefix=prefix, batch_size=2, slots=256)
     scorer = Scorer(case.config, "float32", generator.mesh, generator.weights)
     for complete, rest in zip(scorer.logprobs(prompts), scorer.logprobs(prompts, prefix=prefix, batch=4, slots=256)):
         assert len(rest) == len(complete) - 3

@@ -16,10 +16,11 @@ DRAWS = 20_000
 CHI_SQUARE_1_IN_10000 = {1: 15.1, 2: 18.4, 3: 21.1, 6: 27.9}  # by degrees of freedom
 
 
-def draw(sampling: Sampling, index: int = 0) -> np.ndarray:
-    """One token for each of many rows."""
+def draw(sampling: Sampling, number: int = 0, index: int = 0) -> np.ndarray:
+    """One token for each of many rows. number: of the sample."""
     logits_BV = jnp.tile(LOGITS, (DRAWS, 1))
-    return np.asarray(jax.jit(sample, static_argnums=1)(logits_BV, sampling, jnp.arange(DRAWS), index))
+    same = [jnp.full(DRAWS, n) for n in (number, index)]
+    return np.asarray(jax.jit(sample, static_argnums=1)(logits_BV, sampling, jnp.arange(DRAWS), *same))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -70,10 +71,11 @@ def test_greedy_is_the_largest():
     assert (draw(Sampling()) == 0).all()
 
 
-def test_draws_depend_on_seed_row_and_index():
+def test_draws_depend_on_seed_row_sample_and_index():
     one = draw(Sampling(1.0, seed=1))
     np.testing.assert_array_equal(one, draw(Sampling(1.0, seed=1)))
     others = draw(Sampling(1.0, seed=2)), draw(Sampling(1.0, seed=1), index=1), np.roll(one, 1)
+    others += (draw(Sampling(1.0, seed=1), number=1),)
     agreement = (softmax(LOGITS) ** 2).sum()
     for other in others:
         assert abs((one == other).mean() - agreement) < 0.02  # as often as independent draws agree

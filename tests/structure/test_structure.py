@@ -76,7 +76,7 @@ LIBRARIES = {
     "model": MATH | {"flax"},
     "checkpoint": MATH | {"orbax", "etils", "tensorstore"},
     "huggingface": MATH | {"orbax", "tensorstore", "etils", "tqdm"},
-    "inference": MATH | {"flax"},
+    "inference": MATH | {"flax", "tqdm"},
     "data": {"numpy", "seqio", "tensorflow", "tensorflow_datasets", "array_record", "tokenizers", "tqdm"}
     | {"apache_beam", "pyarrow", "zstandard", "google_crc32c", "etils", "huggingface_hub"},
     "curation": {"numpy", "tqdm", "zstandard", "pyarrow", "apache_beam"}

@@ -2,7 +2,7 @@
 
     <|system|>{system}<|endofsystem|><|userprompt|>{user}<|endofuserprompt|><|response|>{assistant}<|endofresponse|>...
 
-No token before it, no separators, no default system prompt: a system message is there if the data has one. Contents are
+No token before it, no separators; a system message is there if the data has one, or a default for those without. Contents are
 text: one that spells a special token is encoded as those letters, so it cannot end its turn or begin another.
 """
 
@@ -99,6 +99,22 @@ def check(messages: object, answered: bool = True) -> None:
             )
     if answered and not any(message["role"] == "assistant" for message in messages):
         raise MalformedConversation("it has no turn of the assistant, so there is nothing to learn")
+
+
+def with_system(messages: list[dict], default_system: str) -> list[dict]:
+    """The messages, with the system message `default_system` in front where they have none and it is not empty."""
+    if not default_system or messages[0]["role"] == "system":
+        return messages
+    return [{"role": "system", "content": default_system}, *messages]
+
+
+def jinja(default_system: str) -> str:
+    """JINJA for a model that was trained with a default system message."""
+    if not default_system:
+        return JINJA
+    system = f"{{{{ {json.dumps(default_system, ensure_ascii=False)} }}}}"
+    begin, end = TURNS["system"]
+    return f"{{% if messages[0].role != 'system' %}}{begin}{system}{end}{{% endif %}}{JINJA}"
 
 
 def render(messages: list[dict[str, str]], add_generation_prompt: bool = False) -> str:

@@ -1,16 +1,18 @@
 """The model's answers to requests, a window of requests at a time: what their prompts begin with is fed once."""
 
-import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 
 from dots_jax.checkpoint.open import Opened
 from dots_jax.evaluation.suite.requests import RANKING, Request
+from dots_jax.inference import generation
 from dots_jax.inference import weights as serving
+from dots_jax.inference.completion import complete, in_order
 from dots_jax.inference.generation import Generator
 from dots_jax.inference.prefix import Prefix, chunk_size, common_prefix, padded_batch_size
 from dots_jax.inference.scoring import Scorer
-from dots_jax.inference.text import RowText, Vocabulary, stop_ids
+from dots_jax.inference.text import Vocabulary, stop_ids
 
 SLOTS = (256, 1024, 4096, 16_384, 65_536)  # sizes of the cache: few, since each is compiled
 SHORTEST = 32  # tokens of a prefix that is worth its copy
@@ -68,10 +70,14 @@ class Answerer:
         shared = shared if shared >= SHORTEST else 0
         slots = self._slots(max(map(len, prompts)) - shared, shared + window[0].max_new_tokens, batch_rows)
         prefix = self._prefix_of(prompts[0][:shared], slots) if shared else None
+        if not ranking:
+            answers = self._generate(list(window), prefix, slots)
+            while batch := list(itertools.islice(answers, step)):
+                yield batch
+            return
         for first in range(0, len(window), step):
             batch = list(window[first : first + step])
-            found = self._rank(batch, prefix, slots) if ranking else self._generate(batch, prefix, slots)
-            yield list(zip(batch, found))
+            yield list(zip(batch, self._rank(batch, prefix, slots)))
 
     def _prefix_of(self, tokens: list[int], slots: int) -> Prefix:
         if self._prefix is None or self._prefix.tokens != tuple(tokens) or self._prefix_slots != slots:
@@ -81,29 +87,16 @@ class Answerer:
             self.counts.fed += len(tokens)
         return self._prefix
 
-    def _generate(self, batch: list[Request], prefix: Prefix | None, slots: int) -> list[Answer]:
-        texts = [RowText(self._vocabulary.pieces, request.stop) for request in batch]
-        tokens: list[list[int]] = [[] for _ in batch]
-        parts = self._generator.generate(
-            [request.tokens for request in batch], range(len(batch)), batch[0].max_new_tokens, sorted(self._stop_ids),
-            prefix=prefix, batch=self._batch_size, slots=slots,
+    def _generate(self, window: list[Request], prefix: Prefix | None, slots: int) -> Iterator[tuple[Request, Answer]]:
+        self._count([request.tokens for request in window], prefix)
+        rows = [generation.Request(request.tokens, 0, request.max_new_tokens) for request in window]
+        found = complete(
+            self._generator, rows, self._stop_ids, self._vocabulary, stop=[request.stop for request in window],
+            batch_size=self._batch_size, prefix=prefix, slots=slots,
         )  # fmt: skip
-        ended = None
-        with contextlib.suppress(StopIteration):
-            while True:
-                for row, text, part in zip(tokens, texts, parts.send(ended)):
-                    row += part
-                    text.add(part)
-                ended = [text.stopped for text in texts]
-        self._count([request.tokens for request in batch], prefix)
-        found = []
-        for row, text in zip(tokens, texts):
-            text.end()
-            row = row[: text.kept]
-            self.counts.generated += len(row)
-            by_id = bool(row) and row[-1] in self._stop_ids
-            found.append(Answer(text.text, len(row), "stop" if text.stopped or by_id else "length"))
-        return found
+        for number, completion in in_order(found):
+            self.counts.generated += len(completion.tokens)
+            yield window[number], Answer(completion.text, len(completion.tokens), completion.finish_reason)
 
     def _rank(self, batch: list[Request], prefix: Prefix | None, slots: int) -> list[Answer]:
         rows = [row for request in batch for row, _ in request.rows]

@@ -26,7 +26,8 @@ from dots_jax.evaluation.tasks.files import Files, NoData
 from dots_jax.evaluation.tasks.table import TASKS, rows_of
 from dots_jax.evaluation.tasks.task import Task
 from dots_jax.evaluation.verdicts import as_json
-from dots_jax.inference.session import chat_tokens, open_vocabulary, serving_dtype
+from dots_jax.inference.prompts import chat_tokens
+from dots_jax.inference.session import open_vocabulary, serving_dtype
 from dots_jax.storage import open_file, write_text
 
 WINDOW = 256  # items whose prompts are compared, to find what they begin with

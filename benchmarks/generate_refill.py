@@ -1,0 +1,92 @@
+"""Rows of unequal lengths: a row that ends gives its place to the next one, against batches that wait for their longest row.
+
+    python -m benchmarks.generate_refill [--json=FILE] [--rounds=N] [--rows=N] [--median=N]
+
+Rows of 32 prompt tokens and of lengths lognormal(median, sigma 1), at most 8 times the median, 16 at a time, float32, greedy,
+with the 41M model of train_step_vs_transformers. Both sides are the same code: the peer gets 16 rows at a time, so that no row
+is there to take a place. They take turns, and give the same tokens.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+
+import numpy as np
+
+from benchmarks.train_step_vs_transformers import CONFIG
+
+BATCH, PROMPT, SIGMA, LONGEST = 16, 32, 1.0, 8
+
+
+def make_requests(rows: int, median: int) -> list:
+    from dots_jax.inference.generation import Request
+
+    rng = np.random.default_rng(0)
+    lengths = np.minimum(np.ceil(rng.lognormal(np.log(median), SIGMA, rows)), LONGEST * median).astype(int)
+    prompts = rng.integers(0, CONFIG.vocab_size, (rows, PROMPT)).tolist()
+    return [Request(prompt, n, int(length)) for n, (prompt, length) in enumerate(zip(prompts, lengths))]
+
+
+def make_generator():
+    import jax
+
+    from dots_jax.inference.generation import Generator
+    from dots_jax.inference.weights import define, serving_mesh, shard_weights
+
+    definition = define(CONFIG, "float32")
+    params, bias = jax.jit(lambda: definition.init(0))()
+    mesh = serving_mesh(CONFIG, 1)
+    return Generator(CONFIG, "float32", mesh, shard_weights(definition, params, bias, mesh))
+
+
+def run(generator, batches: list[list]) -> tuple[float, list[list[int]]]:
+    """(seconds, tokens of each row)."""
+    from dots_jax.inference.completion import complete, in_order
+
+    start, new = time.perf_counter(), []
+    for requests in batches:
+        found = complete(generator, requests, (), None, batch_size=BATCH)
+        new += [completion.tokens for _, completion in in_order(found)]
+    return time.perf_counter() - start, new
+
+
+def measure(rounds: int, rows: int, median: int) -> dict:
+    requests, generator = make_requests(rows, median), make_generator()
+    ways = {"refill": [requests], "batches": [requests[i : i + BATCH] for i in range(0, rows, BATCH)]}
+    seconds, tokens = {way: [] for way in ways}, {}
+    for number in range(rounds + 1):  # the first compiles
+        for way, batches in ways.items():
+            took, tokens[way] = run(generator, batches)
+            if number:
+                seconds[way].append(took)
+            print(f"round {number} of {rounds}: {way} {took:.1f} s", file=sys.stderr)
+    total = sum(map(len, tokens["refill"]))
+    rates = {way: total / statistics.median(took) for way, took in seconds.items()}
+    return {
+        "rows": rows, "batch": BATCH, "median": median, "tokens": total, "cores": len(os.sched_getaffinity(0)),
+        "tokens_per_s": rates, "ratio": rates["refill"] / rates["batches"],
+        "same_tokens": tokens["refill"] == tokens["batches"],
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", help="write the figures to this file")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=128)
+    parser.add_argument("--median", type=int, default=48, help="new tokens of a row")
+    flags = parser.parse_args()
+    report = measure(flags.rounds, flags.rows, flags.median)
+    for way, rate in report["tokens_per_s"].items():
+        print(f"{way:<10}{rate:>8,.0f} tokens/s")
+    print(f"ratio     {report['ratio']:>8.2f}, the same tokens: {'yes' if report['same_tokens'] else 'no'}")
+    if flags.json:
+        with open(flags.json, "w") as file:
+            json.dump(report, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()
