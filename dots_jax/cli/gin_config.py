@@ -17,7 +17,8 @@ from gin import config_parser
 
 from dots_jax.cli.gin_check import CLASSES, MACRO, Binding, Reference, check_names, check_use
 from dots_jax.cli.suggestion import did_you_mean
-from dots_jax.config import UserError, home_path
+from dots_jax.cli.weights_settings import settings_of_weights
+from dots_jax.config import TrainConfig, UserError, home_path
 from dots_jax.gin_files import find_gin_file, packaged_gin_files
 
 # --- building the config ------------------------------------------------------------------------------------------
@@ -34,17 +35,29 @@ def load(config_class: type, options):
     """
     if not options.gin_file:
         raise UserError("Missing --gin_file: say what to run, as in --gin_file=gin/tiny.gin.")
-    config, gin_text, operative_text = build(config_class, options.gin_file, options.gin_bindings)
+    workdir = getattr(options, "workdir", None)
+    config, gin_text, operative_text = build(config_class, options.gin_file, options.gin_bindings, workdir)
     return config, dataclasses.replace(options, gin_text=gin_text, operative_text=operative_text)
 
 
-def build(config_class: type, gin_files: typing.Sequence[str], gin_bindings: typing.Sequence[str] = ()):
-    """(config, gin text, operative config text) of these files, in this order, and then these bindings."""
+def build(
+    config_class: type, gin_files: typing.Sequence[str], gin_bindings: typing.Sequence[str] = (),
+    workdir: str | None = None,
+):  # fmt: skip
+    """(config, gin text, operative config text) of these files, in this order, and then these bindings.
+
+    workdir: of a run that may have begun, and then knows its model.
+    """
     bindings, texts = [], []
     for path in gin_files:
         _read_file(find_gin_file(path), bindings, texts, trail=())
     for line in gin_bindings:
         _read_text(line, "--gin_bindings", bindings, texts, trail=())
+    if config_class is TrainConfig and (found := settings_of_weights(bindings, workdir)):
+        source, lines = found
+        first, first_texts = [], []
+        _read_text(lines, source, first, first_texts, trail=())
+        bindings, texts = first + bindings, first_texts + texts  # in front: what the user sets is later, and wins
     check_names(bindings)
     check_use(config_class, bindings)
 

@@ -89,3 +89,23 @@ def test_siblings(name, billions, devices):
     assert config.model.num_heads * config.model.head_dim == config.model.hidden_size
     if name == "dots16b":
         assert target(GIN / f"{name}.gin") == (16, 1)
+
+
+@pytest.mark.parametrize("name, mixture, sessions", [("sft_phase1", "sft", 4), ("sft_phase2_rft", "rft", 1)])
+def test_fine_tuning_leaves_the_model_to_the_weights(name, mixture, sessions):
+    path = GIN / f"{name}.gin"
+    with pytest.raises(
+        UserError, match="^TrainConfig.initial_checkpoint, from which the model is read: There is no folder"
+    ):
+        build(path)
+    config = build(path, GIN / "models" / "dots_llm1.gin")
+    (devices, slices), (stage,) = target(path), config.stages
+    assert config.for_devices(devices).mesh.size == devices == 64 and slices == 1
+    assert config.model == dots_llm1() and config.initial_checkpoint
+    assert (stage.epochs, stage.mixture, stage.sessions) == (2.0, mixture, sessions)
+    rates = stage.learning_rate_start, stage.learning_rate_end, stage.learning_rate_shape
+    assert rates == (5e-6, 1e-6, "cosine")  # report, section 5
+    assert config.balance.expert_bias_update_rate == config.balance.sequence_aux_loss_coef == 0
+    names = {source.name for source in config.data.sources}
+    assert names == set(config.validation) and names == set(config.data.mixtures[0].names)
+    assert " 2.00" in plan(config) or "~2.00" in plan(config)  # epochs of a source that is not repeated
