@@ -26,7 +26,6 @@ def main(options: ConvertOptions) -> None:
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # it copies bytes, and the chips of this machine may be in use
-    from dots_jax.data.tokenizers.chat import JINJA
     from dots_jax.huggingface.from_hf import from_hf
     from dots_jax.huggingface.to_hf import to_hf
     from dots_jax.parallel.distributed import initialize
@@ -35,6 +34,6 @@ def main(options: ConvertOptions) -> None:
     if direction == "from_hf":
         said = from_hf(options.src, options.dst)
     else:
-        said = to_hf(options.src, options.dst, chat_template=JINJA, **given)
+        said = to_hf(options.src, options.dst, **given)
     if jax.process_index() == 0:
         print(said, flush=True)

@@ -19,9 +19,12 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from dots_jax.checkpoint.arrays import StoredArrays
+from dots_jax.checkpoint.metadata import CheckpointMetadata
 from dots_jax.checkpoint.open import open_checkpoint
 from dots_jax.checkpoint.store import check_disk, disk_errors
 from dots_jax.config import UserError
+from dots_jax.data.tokenizers.chat import jinja
+from dots_jax.data.tokenizers.chat_template import difference, template_of
 from dots_jax.huggingface import units as layouts
 from dots_jax.huggingface.config import config_to_hf
 from dots_jax.huggingface.progress import byte_bar
@@ -37,8 +40,8 @@ AHEAD = 2 * THREADS  # pieces that are read before they can be written
 
 
 def to_hf(
-    source_path: str, target_path: str, *, chat_template: str, step: int | None = None, dtype: str | None = None,
-    tokenizer: str | None = None, max_shard_size: str = "50GB",
+    source_path: str, target_path: str, *, step: int | None = None, dtype: str | None = None, tokenizer: str | None = None,
+    max_shard_size: str = "50GB",
 ) -> str:  # fmt: skip
     """Exports one checkpoint (default: the newest); says in one sentence what was made.
 
@@ -64,10 +67,26 @@ def to_hf(
         work.barrier("files written")
         if jax.process_index() == 0:
             source.verify(work.sums(files))
-            work.finish(files, _config(source, files), names, chat_template)
+            work.finish(files, _config(source, files), names, source.metadata)
         work.barrier("export finished")
     without = "" if names else "; without a tokenizer, since the checkpoint has none (--tokenizer adds one)"
-    return f"{total:,} bytes in {len(files)} file(s): {target_path}{without}"
+    return f"{total:,} bytes in {len(files)} file(s): {target_path}{without}{_template_note(source, names)}"
+
+
+def _template_note(source: "Source", tokenizer: epath.Path | None) -> str:
+    """What is said of a template that came with the weights and is not the one of the run."""
+    template = template_of(str(tokenizer)) if tokenizer and source.metadata.is_training_run else None
+    found = difference(template, source.metadata.default_system) if template else None
+    if not found:
+        return ""
+    fix = (
+        ""
+        if found.default_system is None
+        else f"; a run with DataConfig.default_system = {found.default_system!r} learns it"
+    )
+    return (
+        f"\nwarning: the chat template of {tokenizer} was exported, but the run learned another: {found.sentence}{fix}"
+    )
 
 
 class Source:
@@ -197,11 +216,11 @@ class _Work:
                 sums[key] = (sums.get(key, 0) + value) % 2**32
         return sums
 
-    def finish(self, files: dict, config: dict, tokenizer: epath.Path | None, chat_template: str) -> None:
+    def finish(self, files: dict, config: dict, tokenizer: epath.Path | None, metadata: CheckpointMetadata) -> None:
         """The small files, and last the ones that make the folder a checkpoint."""
         if tokenizer:
             copy_files(tokenizer, self.folder)
-        config = complete(self.folder, chat_template, config)
+        config = complete(self.folder, jinja(metadata.default_system), config, metadata.is_training_run)
         if len(files) > 1:
             (self.folder / INDEX).write_text(index_json(files))
         (self.folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

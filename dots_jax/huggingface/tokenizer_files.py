@@ -63,9 +63,13 @@ def copy_files(source: epath.Path, target: epath.Path) -> None:
         (target / name).write_bytes((source / name).read_bytes())
 
 
-def complete(target: epath.Path, chat_template: str, config: dict) -> dict:
+def complete(target: epath.Path, chat_template: str, config: dict, trained: bool) -> dict:
     """Adds what is not there: a tokenizer config for a bare tokenizer.json, the template, the generation config. Returns the
-    model's config with the id that ends a text."""
+    model's config with the id that ends a text.
+
+    trained: by a run of ours: then a generation config that is there gets the ids that end an answer too, as that of a base
+    model stops after the end of a text alone.
+    """
     ids = _ids(target / "tokenizer.json") if (target / "tokenizer.json").exists() else {}
     if ids and not (target / "tokenizer_config.json").exists():
         tokens = {"eos_token": END_OF_TEXT, "pad_token": END_OF_TEXT} if END_OF_TEXT in ids else {}
@@ -77,14 +81,20 @@ def complete(target: epath.Path, chat_template: str, config: dict) -> dict:
     )
     if not has_template and not (target / "chat_template.jinja").exists():
         (target / "chat_template.jinja").write_text(chat_template)
-    if not (target / "generation_config.json").exists():
-        stops = [ids[token] for token in STOP_TOKENS if token in ids]
-        if not stops and config.get("eos_token_id") is not None:
-            stops = config["eos_token_id"]
-        _write(target / "generation_config.json", {"eos_token_id": stops} if stops else {})
+    path = target / "generation_config.json"
+    if trained or not path.exists():
+        there = read_json(path) if path.exists() else {}
+        stops = _as_list(there.get("eos_token_id"))
+        stops += [ids[token] for token in STOP_TOKENS if token in ids and ids[token] not in stops]
+        stops = stops or config.get("eos_token_id")
+        _write(path, there | {"eos_token_id": stops} if stops else there)
     if config.get("eos_token_id") is None and END_OF_TEXT in ids:
         config = config | {"eos_token_id": ids[END_OF_TEXT]}
     return config
+
+
+def _as_list(ids: int | list[int] | None) -> list[int]:
+    return [] if ids is None else list(ids) if isinstance(ids, list) else [ids]
 
 
 def _write(path: epath.Path, value: dict) -> None:
