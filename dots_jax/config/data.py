@@ -287,6 +287,7 @@ class DataConfig:
         ""  # the folder or bucket that relative paths of Source.files and exclude start from; empty: the current folder
     )
     allow_synthetic: bool = True  # False: a source that is marked synthetic is refused
+    default_system: str = ""  # the system message of conversations that have none; empty: they keep none
     max_epochs: float = 4.0  # a warning names each source that the plan reads more often; 0: none; our choice
 
     def __post_init__(self):

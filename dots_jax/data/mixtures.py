@@ -45,9 +45,10 @@ def register(data: DataConfig, stages: tuple[Stage, ...] = ()) -> None:
         if mixture.name in sources:
             raise UserError(f"{mixture.name!r} is the name of a source and of a mixture: give one of them another.")
     for source in data.sources:
-        definition = (dataclasses.replace(source, **_FOR_REPORTS), data.tokenizer, content)
+        system = data.default_system if source.kind == "conversation" else ""
+        definition = (dataclasses.replace(source, **_FOR_REPORTS), data.tokenizer, content, system)
         if not _is_there(source.name, definition):
-            _add_task(source, _vocabulary(data.tokenizer))
+            _add_task(source, _vocabulary(data.tokenizer), system)
             _OURS[source.name] = definition
     for mixture in data.mixtures:
         # A seqio Mixture holds its Tasks, so it is as old as they are.
@@ -91,14 +92,14 @@ def _vocabulary(tokenizer: str) -> seqio.Vocabulary:
     return TokenizerVocabulary(tokenizer)
 
 
-def _add_task(source: Source, vocabulary: seqio.Vocabulary) -> None:
+def _add_task(source: Source, vocabulary: seqio.Vocabulary, default_system: str) -> None:
     origin = _origin(source)
     origin.expected_documents, origin.revision = source.documents, source.revision  # token_cache reads them
     field = source.field if source.tfds else "text"  # FileSource hands on its field under that name
     if source.kind == "conversation":
         from dots_jax.data.sources.chat_task import add_chat_task
 
-        add_chat_task(source.name, origin, vocabulary, field=field)
+        add_chat_task(source.name, origin, vocabulary, field=field, default_system=default_system)
         return
     text_task.add_text_task(source.name, origin, vocabulary, text_field=field, keep=_keep(source))
 

@@ -181,25 +181,6 @@ def test_rows_of_messages(chat_checkpoint, tmp_path, capfd):
     assert read(tmp_path / "out")[0]["new_tokens"] == read(tmp_path / "same")[0]["new_tokens"]
 
 
-@pytest.mark.parametrize(
-    "messages, words",
-    [
-        ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "last message is of the assistant"),
-        ([{"role": "system", "content": "a"}], "last message is of the system"),
-        ([{"role": "user", "content": None}], "message 0 has no text as its content"),
-        ([{"role": "robot", "content": "a"}], "message 0 has the role 'robot'"),
-        ([{"role": "user", "content": [{"type": "image_url"}]}], "a part of the type 'image_url'"),
-        ([], "it is not a list of messages"),
-        ("text", 'needs one of "tokens"'),
-    ],
-)
-def test_messages_that_cannot_be_answered(refusal, chat_checkpoint, tmp_path, messages, words):
-    path = write(tmp_path / "in", {"tokens": [5]}, {"messages": messages})
-    said = refusal(run_generate, f"--checkpoint={chat_checkpoint}", f"--input={path}", f"--output={tmp_path / 'out'}")
-    assert "in line 2" in said and words in said
-    assert os.listdir(tmp_path) == ["in"]
-
-
 def test_a_stop_string_ends_the_text_before_it(checkpoint, tmp_path):
     flags = (f"--checkpoint={checkpoint}", "--max_new_tokens=40", "--seed=1", "--stop_ids=")
     prompts = write(tmp_path / "in", {"prompt": "a"})

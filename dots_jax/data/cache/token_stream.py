@@ -123,6 +123,19 @@ class TokenStream:
                 self._layouts[seq_len, rule] = found
             return self._layouts[seq_len, rule]
 
+    def num_learned(self) -> int:
+        """Tokens that are learned. Reads all of the stream, of a weighted one: about a second for 100M tokens."""
+        learned, at = 0, 0
+        while self.weighted and at < self.num_tokens:
+            start, tokens, _, weights = self._chunk_at(at)
+            learned += int(weights.sum(dtype=np.int64))
+            at = start + len(tokens)
+        return learned if self.weighted else self.num_tokens
+
+    def longest_document(self) -> int:
+        """Tokens of the longest document, its end token included."""
+        return int(np.diff(self._document_ends(), prepend=0).max())
+
     def _document_ends(self) -> np.ndarray:
         """The place behind each document: from the lengths that the cache holds, or, of an older cache, from all of the stream."""
         lengths = fmt.read_lengths(self._directory, self.manifest)

@@ -28,7 +28,9 @@ class ChatTask(seqio.Task):
     weighted = True  # token_cache reads it
 
 
-def add_chat_task(name: str, source: seqio.DataSource, vocabulary: seqio.Vocabulary, field: str = "messages") -> None:
+def add_chat_task(
+    name: str, source: seqio.DataSource, vocabulary: seqio.Vocabulary, field: str = "messages", default_system: str = ""
+) -> None:  # fmt: skip
     """Registers a Task; a name that is registered already stays as it is, so that a second import does nothing.
 
     An example of the Task is `targets`, int32 [tokens of one conversation + 1], closed by the end token, and `weights`,
@@ -38,6 +40,7 @@ def add_chat_task(name: str, source: seqio.DataSource, vocabulary: seqio.Vocabul
       vocabulary: a TokenizerVocabulary with dots.llm1's chat tokens; UserError for any other.
       field: of the source's examples, a string scalar: a JSON list of {"role", "content"}. A record that is malformed is
         left out of a token cache and counted; stock seqio, which cannot count, stops with a UserError that names it.
+      default_system: the system message of conversations without one; empty: none.
     """
     if name in seqio.TaskRegistry.names():
         return
@@ -50,10 +53,12 @@ def add_chat_task(name: str, source: seqio.DataSource, vocabulary: seqio.Vocabul
         vocabulary.special_id(token)
     if isinstance(source, FileSource):
         source.conversations = True
+    system = {"default_system": default_system} if default_system else {}  # without it, token caches keep their names
+    encode = functools.partial(_encode, task=name, vocabulary=vocabulary, field=field, rules=_RULES, **system)
     task = ChatTask(
         name,
         source=source,
-        preprocessors=[functools.partial(_encode, task=name, vocabulary=vocabulary, field=field, rules=_RULES)],
+        preprocessors=[encode],
         output_features={"targets": seqio.Feature(vocabulary, add_eos=True)},
         metric_fns=[language_model_metrics],
     )
@@ -61,11 +66,11 @@ def add_chat_task(name: str, source: seqio.DataSource, vocabulary: seqio.Vocabul
 
 
 def encode_record(
-    record: bytes, number: int, *, task: str, vocabulary: seqio.Vocabulary, field: str
+    record: bytes, number: int, *, task: str, vocabulary: seqio.Vocabulary, field: str, default_system: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
     """(targets, weights) of one record, end token included. Raises UserError if it is malformed."""
     try:
-        return encode_messages(formats.from_text(record).messages, vocabulary)
+        return encode_messages(formats.from_text(record).messages, vocabulary, default_system)
     except chat.MalformedConversation as error:
         where = "" if error.complete else f"in its field {(error.field or field)!r} "
         raise UserError(
@@ -74,9 +79,11 @@ def encode_record(
         ) from None
 
 
-def encode_messages(messages: list[dict], vocabulary: seqio.Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+def encode_messages(
+    messages: list[dict], vocabulary: seqio.Vocabulary, default_system: str = ""
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """(targets, weights) of the messages of conversations/formats.py."""
-    ids, weights = chat.encode(messages, vocabulary)
+    ids, weights = chat.encode(chat.with_system(messages, default_system), vocabulary)
     return np.array([*ids, vocabulary.eos_id], np.int32), np.array([*weights, 0], np.int32)
 
 
@@ -84,6 +91,11 @@ def messages_field(task: seqio.Task) -> str | None:
     """The field of the source's examples with the messages, of a task of `add_chat_task` as it stands; else None."""
     steps = task.preprocessors
     return steps[0].keywords["field"] if [getattr(step, "func", step) for step in steps] == [_encode] else None
+
+
+def default_system(task: seqio.Task) -> str:
+    """The system message that a task of `add_chat_task` gives to conversations without one; empty: none."""
+    return task.preprocessors[0].keywords.get("default_system", "") if messages_field(task) else ""
 
 
 def question_id(task: seqio.Task) -> int:
@@ -103,13 +115,15 @@ def check_field(task: str, dataset: tf.data.Dataset, field: str) -> None:
 
 
 def _encode(
-    dataset: tf.data.Dataset, task: str, vocabulary: seqio.Vocabulary, field: str, rules: int
+    dataset: tf.data.Dataset, task: str, vocabulary: seqio.Vocabulary, field: str, rules: int, default_system: str = ""
 ) -> tf.data.Dataset:
     check_field(task, dataset, field)
 
     def encode(number, example):
         def in_python(record, number):
-            return encode_record(record, int(number), task=task, vocabulary=vocabulary, field=field)
+            return encode_record(
+                record, int(number), task=task, vocabulary=vocabulary, field=field, default_system=default_system
+            )
 
         targets, weights = tf.numpy_function(in_python, [example[field], number], (tf.int32, tf.int32), stateful=False)
         return {"targets": tf.ensure_shape(targets, [None]), "weights": tf.ensure_shape(weights, [None])}

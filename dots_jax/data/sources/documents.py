@@ -145,7 +145,8 @@ def documents_of(
             encoded = _of_length(encoded, task.source.file_set(split, pieces[index][0]).rule, reading)
         yield from encoded
     elif messages_field:
-        yield from _conversations(texts, vocabulary, user_field(task), reading)
+        system = chat_task.default_system(task)
+        yield from _conversations(texts, vocabulary, user_field(task), system, reading)
     else:
         dataset = task.preprocess_postcache(task.preprocess_precache(dataset), sequence_length=None)
         for example in _examples(dataset.prefetch(tf.data.AUTOTUNE), what, task.name, split):
@@ -214,8 +215,9 @@ def _good(texts: Iterable[tuple[int, bytes | Malformed]], reading: Reading) -> I
 
 
 def _conversations(
-    texts: Iterable[tuple[int, bytes | Malformed]], vocabulary: seqio.Vocabulary, field: str, reading: Reading
-) -> Iterator[Document]:
+    texts: Iterable[tuple[int, bytes | Malformed]], vocabulary: seqio.Vocabulary, field: str, default_system: str,
+    reading: Reading,
+) -> Iterator[Document]:  # fmt: skip
     """The preprocessor of a chat task, which counts what it leaves out. field: as the user calls it."""
     for number, text in texts:
         if isinstance(text, Malformed):
@@ -228,7 +230,7 @@ def _conversations(
             reading.on_malformed(Malformed(error.counted(field), shown, number))
         else:
             reading.noted.update(found.noted)
-            yield Document(*chat_task.encode_messages(found.messages, vocabulary))
+            yield Document(*chat_task.encode_messages(found.messages, vocabulary, default_system))
 
 
 def _encoded(texts: Iterator[bytes], vocabulary: seqio.Vocabulary, what: str) -> Iterator[Document]:
