@@ -37,6 +37,7 @@ from dots_jax.config.training import (
     GuardConfig,
     OptimizerConfig,
     ProfileConfig,
+    SamplesConfig,
     TrainConfig,
 )
 
@@ -70,6 +71,7 @@ __all__ = [
     "OptimizerConfig",
     "PiiConfig",
     "ProfileConfig",
+    "SamplesConfig",
     "RuleThresholds",
     "RulesConfig",
     "Source",

@@ -90,6 +90,27 @@ class ProfileConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplesConfig:
+    """Answers of the model while it learns, greedy, in WORKDIR/samples.jsonl."""
+
+    prompts: tuple[
+        str, ...
+    ] = ()  # a user's messages where the first stage learns conversations, else texts to continue
+    every_steps: int = 0  # before the first step and after every N steps; 0: at the end alone
+    max_new_tokens: int = 128  # of an answer; our choice
+
+    def __post_init__(self):
+        check_types(self)
+        require_not_negative(self, "every_steps")
+        require_positive(self, "max_new_tokens")
+        require("" not in self.prompts, "SamplesConfig.prompts holds an empty text: say what the model is asked.")
+        require(
+            self.every_steps == 0 or self.prompts != (),
+            f"SamplesConfig.every_steps is {self.every_steps}, but SamplesConfig.prompts is empty: add one, or set it to 0.",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything that `dots train` needs."""
 
@@ -103,6 +124,7 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     profile: ProfileConfig = ProfileConfig()
+    samples: SamplesConfig = SamplesConfig()
     validation: tuple[str, ...] = ()  # seqio tasks that are scored when the run ends
     validate_every: int = 0  # and after every N steps; 0: only at the end
     validation_sequences: int = 0  # of each task at most; 0: all

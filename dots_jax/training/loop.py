@@ -10,12 +10,14 @@ from dots_jax.cli.options import RunOptions
 from dots_jax.config import TrainConfig
 from dots_jax.evaluation.perplexity import table
 from dots_jax.parallel.prefetch import Prefetcher
+from dots_jax.training.conversations import conversation_lines, template_warning
 from dots_jax.training.hooks import Profile, Report, StopSignal, Validation
 from dots_jax.training.metrics import MetricsLog
 from dots_jax.training.preflight import check_workdir, open_run, prepare
 from dots_jax.training.report import farewell, header, say
 from dots_jax.training.resume import restore_or_initialise, write_config
 from dots_jax.training.run import Run
+from dots_jax.training.samples import Samples
 from dots_jax.training.state import to_items
 from dots_jax.training.step import jit_train_step
 
@@ -29,9 +31,9 @@ def train(config: TrainConfig, options: RunOptions) -> int:
     """
     started = time.perf_counter()
     run = prepare(config, options)
-    say(header(run))
+    say(header(run), *template_warning(run))
     if options.dry_run:
-        say(*run.repeats())
+        say(*run.repeats(), *conversation_lines(run))
         check_workdir(run)
         return 0
 
@@ -49,6 +51,8 @@ def train(config: TrainConfig, options: RunOptions) -> int:
         ):
             validation = Validation(run, log, report)
             validation.resume(step, state)
+            samples = Samples(run, report)
+            samples.resume(step, state)
             for _, batch in batches:
                 plan = run.schedule.at(step)
                 with profile.step(step + 1):
@@ -66,6 +70,8 @@ def train(config: TrainConfig, options: RunOptions) -> int:
                     break
                 if run.validates_after(step):  # after the save: a validation that fails or is killed costs no step
                     validation(step, state)
+                if run.samples_after(step):
+                    samples(step, state)
             report.flush()
             checkpoints.wait()
         if step == run.schedule.num_steps and validation.results:

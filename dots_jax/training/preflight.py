@@ -21,6 +21,7 @@ from dots_jax.training.initial import check_initial
 from dots_jax.training.optimizer import make_optimizer
 from dots_jax.training.report import say
 from dots_jax.training.run import Run
+from dots_jax.training.samples import Prompts
 from dots_jax.training.state import abstract_state
 
 
@@ -29,7 +30,7 @@ def prepare(config: TrainConfig, options: RunOptions) -> Run:
 
     Raises UserError for processes that differ in settings, code or packages, for a mesh that these devices cannot form, for
     names that do not exist or do not fit the model, for an initial checkpoint of another model, and for a profile window
-    behind the end of the run.
+    behind the end of the run, and for prompts of SamplesConfig that are too long.
     """
     require_agreement({"the settings of the run": config, **software()})
     config = config.for_devices(jax.device_count())
@@ -37,6 +38,8 @@ def prepare(config: TrainConfig, options: RunOptions) -> Run:
     if any(data.needs_sizes for data in corpus.stages):
         corpus = once_per_process(corpus.with_lengths)
         config = dataclasses.replace(config, stages=tuple(data.stage for data in corpus.stages))
+    if config.samples.prompts:
+        Prompts(config, corpus)
     schedule = Schedule(config.stages)
     if config.profile.num_steps and config.profile.first_step > schedule.num_steps:
         raise UserError(

@@ -47,6 +47,12 @@ class Run:
         due = step == self.schedule.num_steps or (every > 0 and step > 0 and step % every == 0)
         return due and self.config.validation != ()
 
+    def samples_after(self, step: int) -> bool:
+        """Step 0 is before the first."""
+        every = self.config.samples.every_steps
+        due = step == self.schedule.num_steps or (every > 0 and step % every == 0)
+        return due and self.config.samples.prompts != ()
+
     def is_milestone(self, step: int) -> bool:
         checkpoint = self.config.checkpoint
         return self.schedule.is_milestone(step, checkpoint.every_steps, checkpoint.milestone_tokens)
