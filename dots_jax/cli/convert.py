@@ -26,14 +26,21 @@ def main(options: ConvertOptions) -> None:
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # it copies bytes, and the chips of this machine may be in use
+    from dots_jax.data.tokenizers import chat
     from dots_jax.huggingface.from_hf import from_hf
-    from dots_jax.huggingface.to_hf import to_hf
+    from dots_jax.huggingface.to_hf import ChatTemplate, to_hf
     from dots_jax.parallel.distributed import initialize
 
     initialize(options.distributed)
     if direction == "from_hf":
         said = from_hf(options.src, options.dst)
     else:
-        said = to_hf(options.src, options.dst, **given)
+        said = to_hf(options.src, options.dst, template=ChatTemplate(chat.jinja, _template_warning), **given)
     if jax.process_index() == 0:
         print(said, flush=True)
+
+
+def _template_warning(tokenizer: str, default_system: str) -> str | None:
+    from dots_jax.data.tokenizers.chat_template import warning
+
+    return warning(tokenizer, default_system, "a run with DataConfig.default_system = ")

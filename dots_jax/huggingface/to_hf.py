@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,12 +20,9 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from dots_jax.checkpoint.arrays import StoredArrays
-from dots_jax.checkpoint.metadata import CheckpointMetadata
 from dots_jax.checkpoint.open import open_checkpoint
 from dots_jax.checkpoint.store import check_disk, disk_errors
 from dots_jax.config import UserError
-from dots_jax.data.tokenizers.chat import jinja
-from dots_jax.data.tokenizers.chat_template import difference, template_of
 from dots_jax.huggingface import units as layouts
 from dots_jax.huggingface.config import config_to_hf
 from dots_jax.huggingface.progress import byte_bar
@@ -39,14 +37,22 @@ CHUNK_CACHE_BYTES = 2**29  # decoded; chunks of a training run can hold more tha
 AHEAD = 2 * THREADS  # pieces that are read before they can be written
 
 
+class ChatTemplate(NamedTuple):
+    """jinja: a run's default system message -> the template that is written where none came with the weights. warning: (folder
+    of the tokenizer, default system message) -> how the template in it differs, or None."""
+
+    jinja: Callable[[str], str]
+    warning: Callable[[str, str], str | None]
+
+
 def to_hf(
-    source_path: str, target_path: str, *, step: int | None = None, dtype: str | None = None, tokenizer: str | None = None,
-    max_shard_size: str = "50GB",
+    source_path: str, target_path: str, *, template: ChatTemplate, step: int | None = None, dtype: str | None = None,
+    tokenizer: str | None = None, max_shard_size: str = "50GB",
 ) -> str:  # fmt: skip
     """Exports one checkpoint (default: the newest); says in one sentence what was made.
 
-    dtype: of the weights, `bfloat16` or `float32`; default: as they are stored. tokenizer: a folder with tokenizer.json;
-    default: what came with the weights.
+    template: of the chat. dtype: of the weights, `bfloat16` or `float32`; default: as they are stored. tokenizer: a folder
+    with tokenizer.json; default: what came with the weights.
 
     Raises:
       UserError: there is no such checkpoint, it is damaged, or the target cannot take it.
@@ -57,7 +63,7 @@ def to_hf(
     source = Source(source_path, step)
     names = _tokenizer(source, tokenizer)
     files = split(exports(source.config, layouts.DTYPES[dtype] if dtype else source.dtype), max_bytes)
-    work = _Work(target_path, source, files)
+    work, trained = _Work(target_path, source, files), source.metadata.is_training_run
     total = sum(tensor.num_bytes for part in files.values() for tensor in part)
     target = folder(target_path)
     lock = one_run_at_a_time(str(target.parent), f"the export {target.name}", f".{target.name}.owner.json")
@@ -67,26 +73,12 @@ def to_hf(
         work.barrier("files written")
         if jax.process_index() == 0:
             source.verify(work.sums(files))
-            work.finish(files, _config(source, files), names, source.metadata)
+            work.finish(files, _config(source, files), names, template.jinja(source.metadata.default_system), trained)
         work.barrier("export finished")
+    said = template.warning(str(names), source.metadata.default_system) if names and trained else None
+    warning = f"\nwarning: {said}" if said else ""
     without = "" if names else "; without a tokenizer, since the checkpoint has none (--tokenizer adds one)"
-    return f"{total:,} bytes in {len(files)} file(s): {target_path}{without}{_template_note(source, names)}"
-
-
-def _template_note(source: "Source", tokenizer: epath.Path | None) -> str:
-    """What is said of a template that came with the weights and is not the one of the run."""
-    template = template_of(str(tokenizer)) if tokenizer and source.metadata.is_training_run else None
-    found = difference(template, source.metadata.default_system) if template else None
-    if not found:
-        return ""
-    fix = (
-        ""
-        if found.default_system is None
-        else f"; a run with DataConfig.default_system = {found.default_system!r} learns it"
-    )
-    return (
-        f"\nwarning: the chat template of {tokenizer} was exported, but the run learned another: {found.sentence}{fix}"
-    )
+    return f"{total:,} bytes in {len(files)} file(s): {target_path}{without}{warning}"
 
 
 class Source:
@@ -216,11 +208,13 @@ class _Work:
                 sums[key] = (sums.get(key, 0) + value) % 2**32
         return sums
 
-    def finish(self, files: dict, config: dict, tokenizer: epath.Path | None, metadata: CheckpointMetadata) -> None:
+    def finish(
+        self, files: dict, config: dict, tokenizer: epath.Path | None, chat_template: str, trained: bool
+    ) -> None:  # fmt: skip
         """The small files, and last the ones that make the folder a checkpoint."""
         if tokenizer:
             copy_files(tokenizer, self.folder)
-        config = complete(self.folder, jinja(metadata.default_system), config, metadata.is_training_run)
+        config = complete(self.folder, chat_template, config, trained)
         if len(files) > 1:
             (self.folder / INDEX).write_text(index_json(files))
         (self.folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -66,7 +66,9 @@ OnTokens = Callable[[int, list[int], list[float]], bool]
 class Generator:
     """Generates with one model; compiled once for each shape of batch and size of cache."""
 
-    def __init__(self, config: ModelConfig, dtype: str, mesh: Mesh, weights: Weights, sampling: Sampling = GREEDY):
+    def __init__(
+        self, config: ModelConfig, dtype: str, mesh: Mesh, weights: Weights | None, sampling: Sampling = GREEDY
+    ):
         self.config, self.mesh, self.weights, self.sampling = config, mesh, weights, sampling
         self.decoder = Decoder(config, dtype, mesh)
 

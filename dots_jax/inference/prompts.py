@@ -53,14 +53,8 @@ class PromptEncoder:
 
     def compare_template(self, tokenizer: str | None) -> None:
         """Says on stderr how the template that came with the tokenizer differs from what conversations were given."""
-        template = chat_template.template_of(tokenizer) if self.conversations and tokenizer else None
-        found = chat_template.difference(template, self._system) if template else None
-        if found:
-            fix = "" if found.default_system is None else f": --default_system={found.default_system!r} does so too"
-            print(
-                f"warning: the chat template next to {tokenizer} is another one than prompts get: {found.sentence}{fix}",
-                file=sys.stderr,
-            )
+        if self.conversations and (said := chat_template.warning(tokenizer, self._system, "--default_system=")):
+            print(f"warning: {said}", file=sys.stderr)
 
     @property
     def vocabulary(self) -> Vocabulary:

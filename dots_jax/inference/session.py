@@ -57,7 +57,7 @@ def generate(options: GenerateOptions) -> None:
         encoder.compare_template(tokenizer)
         _stream(start(), tokens, options, stops, vocabulary)
     else:
-        encoder.text("")
+        encoder.conversation([{"role": "user", "content": ""}])  # refuses a vocabulary without the template's tokens
         encoder.compare_template(tokenizer)
         _converse(start(), config, encoder, options, stops, vocabulary)
 

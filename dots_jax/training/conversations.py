@@ -48,13 +48,8 @@ def template_warning(run: Run) -> list[str]:
     if not conversation_tasks(run):
         return []
     path = _tokenizer_of_weights(run) or run.config.data.tokenizer
-    template = chat_template.template_of(path) if path else None
-    system = run.config.data.default_system
-    found = chat_template.difference(template, system) if template else None
-    if not found:
-        return []
-    fix = "" if found.default_system is None else f": DataConfig.default_system = {found.default_system!r} learns it so"
-    return [f"warning     the chat template next to {path} is another one than this run learns: {found.sentence}{fix}"]
+    said = chat_template.warning(path, run.config.data.default_system, "DataConfig.default_system = ")
+    return [f"warning     {said}"] if said else []
 
 
 def _tokenizer_of_weights(run: Run) -> str | None:

@@ -62,7 +62,8 @@ class Samples:
         self._report.flush()
         config, prompts = self._run.config, self._prompts
         if self._generator is None:
-            self._generator = Generator(config.model, config.compute.dtype, serving.serving_mesh(config.model), None)
+            mesh = serving.serving_mesh(config.model, config.mesh.size)
+            self._generator = Generator(config.model, config.compute.dtype, mesh, None)
         generator = self._generator
         params = jax.tree.map(lambda array: array, state.params)  # dicts of its own, since they are emptied
         definition = serving.define(config.model, config.compute.dtype)

@@ -100,7 +100,7 @@ def test_a_dry_run_says_what_is_learned(sft, capfd):
     assert train(sft, "--dry_run") == 0
     out = capfd.readouterr().out
     assert f"it gives the system message '{HELPFUL}' to conversations without one" in out
-    assert f"DataConfig.default_system = '{HELPFUL}' learns it so" in out
+    assert f"DataConfig.default_system = '{HELPFUL}' does so too" in out
     head, line = (line for line in out.splitlines() if line.startswith("learned ") or "sft: talk" in line)
     assert head.split()[1:] == ["conversations", "text", "tokens", "longest", "learned", "left", "out"]
     assert "321" in line.split() and "1 longer than a sequence" in line and "every answer is empty" in line

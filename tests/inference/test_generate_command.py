@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import sys
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -19,7 +18,6 @@ from dots_jax.cli.main import main
 from dots_jax.config import ComputeConfig, MeshConfig, OptimizerConfig, tiny
 from dots_jax.inference import weights as serving
 from dots_jax.inference.prompts import chat_tokens
-from dots_jax.inference.text import RowText, stop_ids
 from dots_jax.inference.vocabularies import tokenizer_vocabulary
 from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel.mesh import make_mesh
@@ -101,13 +99,8 @@ def test_rows_come_back_with_what_follows(checkpoint, tmp_path, capfd):
 def test_sampling_flags_and_stops(checkpoint, tmp_path):
     def tokens(name: str, *more: str) -> list[list[int]]:
         prompts = write(tmp_path / "in", {"prompt": "a"}, {"prompt": "a"})
-        flags = (
-            f"--checkpoint={checkpoint}",
-            f"--input={prompts}",
-            f"--output={tmp_path / name}",
-            "--max_new_tokens=24",
-        )
-        assert run_generate(*flags, *more) == 0
+        flags = f"--checkpoint={checkpoint}", f"--input={prompts}", f"--output={tmp_path / name}"
+        assert run_generate(*flags, "--max_new_tokens=24", *more) == 0
         return [row["new_tokens"] for row in read(tmp_path / name)]
 
     drawn = tokens("drawn", "--seed=5", "--stop_ids=")
@@ -188,10 +181,8 @@ def test_a_stop_string_ends_the_text_before_it(checkpoint, tmp_path):
     (free,) = read(tmp_path / "free")
     letters = [c for c in free["text"] if c.isascii()]
     stop = letters[3]
-    assert (
-        run_generate(*flags, f"--input={prompts}", f"--output={tmp_path / 'cut'}", "--stop=nothing", f"--stop={stop}")
-        == 0
-    )
+    stops = "--stop=nothing", f"--stop={stop}"
+    assert run_generate(*flags, f"--input={prompts}", f"--output={tmp_path / 'cut'}", *stops) == 0
     (cut,) = read(tmp_path / "cut")
     assert cut["text"] == free["text"][: free["text"].index(stop)]
     assert cut["new_tokens"] == free["new_tokens"][: len(cut["new_tokens"])]
@@ -200,21 +191,16 @@ def test_a_stop_string_ends_the_text_before_it(checkpoint, tmp_path):
 
 def test_a_prompt_streams_what_a_file_would_get(checkpoint, tmp_path, capfd):
     flags = (f"--checkpoint={checkpoint}", "--max_new_tokens=20", "--temperature=0")
-    assert (
-        run_generate(*flags, f"--input={write(tmp_path / 'in', {'prompt': 'if'})}", f"--output={tmp_path / 'out'}") == 0
-    )
+    prompts = write(tmp_path / "in", {"prompt": "if"})
+    assert run_generate(*flags, f"--input={prompts}", f"--output={tmp_path / 'out'}") == 0
     capfd.readouterr()
     assert run_generate(*flags, "--prompt=if") == 0
     assert capfd.readouterr().out == read(tmp_path / "out")[0]["text"] + "\n"
 
 
 def test_scores_of_texts_and_tokens(checkpoint, tmp_path):
-    rows = [
-        {"text": "abc", "id": 1},
-        {"tokens": [100, 101, 102]},
-        {"tokens": [9]},
-        {"text": "a longer text than the others"},
-    ]
+    rows = [{"text": "abc", "id": 1}, {"tokens": [100, 101, 102]}, {"tokens": [9]}]
+    rows.append({"text": "a longer text than the others"})
     flags = (f"--checkpoint={checkpoint}", f"--score={write(tmp_path / 'in', *rows)}")
     assert run_score(*flags, f"--output={tmp_path / 'out'}", "--batch_size=3") == 0
     found = read(tmp_path / "out")
@@ -236,55 +222,6 @@ def test_weights_are_held_in_the_dtype_of_the_computation(checkpoint):
     assert weights.experts["w_down_EFD"].dtype == weights.outer["head"]["w_DV"].dtype == "bfloat16"
     assert weights.outer["final_norm"]["scale"].dtype == weights.biases[0].dtype == "float32"
     assert set(dtypes.values()) == {jax.numpy.dtype("bfloat16"), jax.numpy.dtype("float32")}
-
-
-# --- text as it comes -------------------------------------------------------------------------------------------------
-
-BYTES = [bytes([i]) for i in range(256)]
-
-
-def shown(text: str, *stop: str) -> tuple[list[str], RowText]:
-    row, parts = RowText(BYTES, stop), []
-    for byte in text.encode():
-        row.add([byte])
-        parts.append(row.show())
-    row.end()
-    return [*parts, row.show(ended=True)], row
-
-
-def test_characters_are_shown_when_they_are_whole():
-    parts, row = shown("aé你🦊")
-    assert [p for p in parts if p] == list("aé你🦊") and parts[2] == "é" and parts[1] == ""
-    row = RowText(BYTES)
-    row.add("🦊".encode()[:2])
-    assert row.show() == ""
-    row.end()
-    assert row.show(ended=True) == "\ufffd"
-
-
-def test_what_may_become_a_stop_string_waits():
-    parts, row = shown("a STOPX", "STOPY", "\n\n")
-    assert parts[:3] == ["a", " ", ""] and "".join(parts) == "a STOPX" and not row.stopped
-    parts, row = shown("one\n\ntwo", "STOP", "\n\n")
-    assert "".join(parts) == row.text == "one" and row.stopped and row.kept == 5
-    parts, row = shown("abab", "bab")  # overlaps with itself
-    assert row.text == "a"
-    parts, row = shown("ends ST", "STOP")
-    assert "".join(parts) == "ends ST"
-
-
-def test_several_tokens_at_once_and_ids_without_text():
-    row = RowText([b"", b"he", b"llo"], ["lo"])
-    row.add([1, 0, 7, 2, 1])
-    assert (row.text, row.kept, row.stopped) == ("hel", 4, True)
-
-
-def test_ids_that_end_a_text():
-    def special_id(name):
-        return {"<|endofresponse|>": 9}[name]
-
-    assert stop_ids(SimpleNamespace(eos_id=1, special_id=special_id)) == {1, 9}
-    assert stop_ids(None) == set()
 
 
 # --- what may be wrong ------------------------------------------------------------------------------------------------

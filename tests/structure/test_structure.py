@@ -78,7 +78,7 @@ LIBRARIES = {
     "huggingface": MATH | {"orbax", "tensorstore", "etils", "tqdm"},
     "inference": MATH | {"flax", "tqdm"},
     "data": {"numpy", "seqio", "tensorflow", "tensorflow_datasets", "array_record", "tokenizers", "tqdm"}
-    | {"apache_beam", "pyarrow", "zstandard", "google_crc32c", "etils", "huggingface_hub"},
+    | {"apache_beam", "pyarrow", "zstandard", "google_crc32c", "etils", "huggingface_hub", "jinja2"},
     "curation": {"numpy", "tqdm", "zstandard", "pyarrow", "apache_beam"}
     | {"trafilatura", "lxml", "resiliparse", "fasttext", "brotli", "rjieba"},
     "evaluation": ANYTHING,
@@ -107,6 +107,7 @@ ONLY_IN = {
     "rjieba": {"curation.words", "curation.minhash"},
     "fsspec": {"storage"},
     "huggingface_hub": {"data.sources.fetch"},
+    "jinja2": {"data.tokenizers.chat_template"},
     "orbax": {"checkpoint", "huggingface", "analysis"},
     "tensorstore": {"checkpoint", "huggingface"},
 }

@@ -52,7 +52,7 @@ def add_chat_task(
     for token in chat.CHAT_TOKENS:
         vocabulary.special_id(token)
     if isinstance(source, FileSource):
-        source.conversations = True
+        source.conversations, source.default_system = True, default_system
     system = {"default_system": default_system} if default_system else {}  # without it, token caches keep their names
     encode = functools.partial(_encode, task=name, vocabulary=vocabulary, field=field, rules=_RULES, **system)
     task = ChatTask(

@@ -39,11 +39,12 @@ class FileSource(seqio.DataSource):
     field: of a record, where its text is, for patterns alone.
     Nothing is looked for before it is needed, so a token cache works where the files themselves are not.
 
-    Attributes: file_sets: split -> FileSets. conversations: whether records are conversations, which add_chat_task sets.
+    Attributes: file_sets: split -> FileSets. conversations: whether records are conversations. default_system: the system message
+    of those without one. add_chat_task sets both.
     """
 
     def __init__(self, splits: Mapping[str, str | Sequence[FileSet]], field: str = "text"):
-        self.field, self.conversations = field, False
+        self.field, self.conversations, self.default_system = field, False, ""
         plain = RecordRule(field=field)
         self.file_sets = {
             split: (FileSet(sets, plain),) if isinstance(sets, str) else tuple(sets) for split, sets in splits.items()
@@ -66,7 +67,8 @@ class FileSource(seqio.DataSource):
 
     def split_identity(self, split: str) -> str:
         """Names what the split was declared to be; whether the files are still the same, their checksums say."""
-        return _hashed(self._declared(split))
+        declared = self._declared(split)
+        return _hashed((declared, self.default_system) if self.default_system else declared)
 
     @property
     def identity(self) -> str:

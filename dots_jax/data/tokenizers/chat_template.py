@@ -56,6 +56,19 @@ def template_of(path: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def warning(path: str | None, default_system: str, setting: str) -> str | None:
+    """What a person is told if the template next to a tokenizer is another one than ours; None if it is not.
+
+    setting: how a default system message is set there, up to its value, as `--default_system=`.
+    """
+    template = template_of(path) if path else None
+    found = difference(template, default_system) if template else None
+    if not found:
+        return None
+    fix = "" if found.default_system is None else f": {setting}{found.default_system!r} does so too"
+    return f"the chat template next to {path} is another one than that of dots_jax: {found.sentence}{fix}"
+
+
 def difference(template: str, default_system: str = "") -> Difference | None:
     """How the template differs from ours on the probes; None if it does not.
 
