@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--median", type=int, default=48, help="new tokens of a row")
     flags = parser.parse_args()
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     report = measure(flags.rounds, flags.rows, flags.median)
     for way, rate in report["tokens_per_s"].items():
         print(f"{way:<10}{rate:>8,.0f} tokens/s")

@@ -109,6 +109,29 @@ def test_a_dry_run_says_what_is_learned(sft, capfd):
     assert "warning     the chat template" not in capfd.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "binding, words",
+    [
+        (
+            f"SamplesConfig.prompts = ('{'x' * 200}',)",
+            "tokens, but the model's context is 64, and what follows must fit too",
+        ),
+        (
+            "SamplesConfig.prompts = ('Hi?', '')",
+            "SamplesConfig.prompts holds an empty text: say what the model is asked.",
+        ),
+        ("SamplesConfig.prompts = ()", "SamplesConfig.every_steps is 10, but SamplesConfig.prompts is empty"),
+        ("ModelConfig.num_heads = 4", "Set ModelConfig to that model, or start from another checkpoint."),
+        ("sft/Stage.seq_len = 8", "all 321 conversations of split 'train' are longer than a sequence of 8 tokens"),
+    ],
+)
+def test_settings_that_cannot_work(sft, capfd, binding, words):
+    batch = "--gin_bindings=sft/Stage.batch_tokens = ((0, 512),)"
+    assert train(sft, "--dry_run", batch, f"--gin_bindings={binding}") == 2
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert words in line
+
+
 @pytest.fixture(scope="module")
 def trained(sft):
     assert train(sft, f"--workdir={sft / 'run'}", SYSTEM) == 0
@@ -125,8 +148,11 @@ def test_samples_are_written_while_it_learns(trained):
     steps = sorted({*range(0, last + 1, 10), last})
     assert [(row["step"], row["prompt"]) for row in rows] == [(s, p) for s in steps for p in ("Hi?", "How are you?")]
     assert rows[0]["text"] != rows[-2]["text"] == "the" and rows[-2]["finish_reason"] == "stop"
-    # A run that is stopped in between writes the same.
-    workdir = trained / "again"
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_writes_the_same_samples(trained):
+    rows, workdir = samples(trained / "run"), trained / "again"
     assert train(trained, f"--workdir={workdir}", SYSTEM, "--max_steps=12") == 0
     assert {row["step"] for row in samples(workdir)} == {0, 10}
     (workdir / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))

@@ -26,7 +26,7 @@ from dots_jax.evaluation.tasks.files import Files, NoData
 from dots_jax.evaluation.tasks.table import TASKS, rows_of
 from dots_jax.evaluation.tasks.task import Task
 from dots_jax.evaluation.verdicts import as_json
-from dots_jax.inference.prompts import chat_tokens
+from dots_jax.inference.prompts import PromptEncoder
 from dots_jax.inference.session import open_vocabulary, serving_dtype
 from dots_jax.storage import open_file, write_text
 
@@ -61,7 +61,7 @@ def evaluate(options: EvaluateOptions) -> None:
         _weights_digest(opened), _tokenizer_digest(options.tokenizer, opened, vocabulary), serving_dtype(options.dtype, opened),
         opened.model.max_seq_len, options.suite == "table5",
     )  # fmt: skip
-    as_chat = lambda text: chat_tokens([{"role": "user", "content": text}], vocabulary)
+    as_chat = PromptEncoder(vocabulary, as_chat=True, default_system=opened.metadata.default_system).text
     if setting.chat:
         vocabulary.special_id(chat.GENERATION_PROMPT)
     maker = RequestMaker(setting, vocabulary.encode, as_chat, vocabulary.eos_id)
