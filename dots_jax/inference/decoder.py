@@ -51,10 +51,10 @@ class Decoder:
         return Cache(make(), make())
 
     @functools.partial(jax.jit, static_argnums=(0, 2))
-    def grow(self, cache: Cache, slots: int) -> Cache:
-        """The same cache with more slots behind."""
-        more = ((0, 0), (0, 0), (0, slots - cache.slots), (0, 0))
-        return jax.tree.map(lambda a: self._constrain(jnp.pad(a, more)), cache)
+    def resize(self, cache: Cache, slots: int) -> Cache:
+        """The same cache with more slots behind, or with fewer."""
+        more = ((0, 0), (0, 0), (0, max(0, slots - cache.slots)), (0, 0))
+        return jax.tree.map(lambda a: self._constrain(jnp.pad(a[:, :, :slots], more)), cache)
 
     @functools.partial(jax.jit, static_argnums=(0, 2, 3))
     def repeat(self, cache: Cache, batch: int, slots: int) -> Cache:

@@ -114,8 +114,10 @@ class Generator:
             if not live:
                 return
             needed = int(np.max(np.minimum(used[live] + tokens_per_call, most[live])))
-            if needed > cache.slots:
-                cache = self.decoder.grow(cache, slots_for(needed))
+            # Every step reads all slots, so a long row that ended gives them back; not at every change, as a copy costs a step.
+            wanted = max(slots, prompts.slots, slots_for(needed))
+            if needed > cache.slots or 2 * wanted <= cache.slots:
+                cache = self.decoder.resize(cache, wanted)
             ended = jax.device_put(np.array([number is None for number in running]), rows_sharding(self.mesh))
             cache, rows, *news = self._steps(self.weights, cache, rows._replace(done_B=ended), stops, tokens_per_call)
             tokens, logprobs, valid, done = jax.device_get(news)

@@ -43,7 +43,7 @@ class Scorer:
         for start in range(0, tokens.shape[1], size):
             here = slice(start, start + size)
             if begin + start + size > cache.slots:
-                cache = self.decoder.grow(cache, slots_for(begin + start + size))
+                cache = self.decoder.resize(cache, slots_for(begin + start + size))
             nll_BT, cache = self._chunk(
                 self.weights, cache, place(tokens[:, here]), place(targets[:, here]), begin + start, lengths
             )
