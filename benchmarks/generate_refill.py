@@ -45,32 +45,35 @@ def make_generator():
     return Generator(CONFIG, "float32", mesh, shard_weights(definition, params, bias, mesh))
 
 
-def run(generator, batches: list[list], batch_size: int) -> tuple[float, list[list[int]]]:
-    """(seconds, tokens of each row)."""
+def run(generator, batches: list[list], batch_size: int) -> tuple[float, float, list[list[int]]]:
+    """(seconds, seconds of the processor, tokens of each row)."""
     from dots_jax.inference.completion import complete, in_order
 
-    start, new = time.perf_counter(), []
+    start, start_cpu, new = time.perf_counter(), time.process_time(), []
     for requests in batches:
         found = complete(generator, requests, (), None, batch_size=batch_size)
         new += [completion.tokens for _, completion in in_order(found)]
-    return time.perf_counter() - start, new
+    return time.perf_counter() - start, time.process_time() - start_cpu, new
 
 
 def measure(rounds: int, rows: int, median: int, batch: int) -> dict:
     requests, generator = make_requests(rows, median), make_generator()
     ways = {"refill": [requests], "batches": [requests[i : i + batch] for i in range(0, rows, batch)]}
-    seconds, tokens = {way: [] for way in ways}, {}
+    seconds, cpu_seconds, tokens = {way: [] for way in ways}, {way: [] for way in ways}, {}
     for number in range(rounds + 1):  # the first compiles
         for way, batches in ways.items():
-            took, tokens[way] = run(generator, batches, batch)
+            took, cpu, tokens[way] = run(generator, batches, batch)
             if number:
                 seconds[way].append(took)
-            print(f"round {number} of {rounds}: {way} {took:.1f} s", file=sys.stderr)
+                cpu_seconds[way].append(cpu)
+            print(f"round {number} of {rounds}: {way} {took:.1f} s, {cpu:.1f} s of the processor", file=sys.stderr)
     total = sum(map(len, tokens["refill"]))
     rates = {way: total / statistics.median(took) for way, took in seconds.items()}
+    cpu = {way: statistics.median(took) for way, took in cpu_seconds.items()}
     return {
         "rows": rows, "batch": batch, "median": median, "tokens": total, "cores": len(os.sched_getaffinity(0)),
         "tokens_per_s": rates, "ratio": rates["refill"] / rates["batches"],
+        "processor_seconds": cpu, "processor_ratio": cpu["batches"] / cpu["refill"],
         "same_tokens": tokens["refill"] == tokens["batches"],
     }  # fmt: skip
 
@@ -87,6 +90,7 @@ def main() -> None:
     report = measure(flags.rounds, flags.rows, flags.median, flags.batch)
     for way, rate in report["tokens_per_s"].items():
         print(f"{way:<10}{rate:>8,.0f} tokens/s")
+    print(f"processor {report['processor_ratio']:>8.2f}, the ratio of its seconds: for a machine that is busy")
     print(f"ratio     {report['ratio']:>8.2f}, the same tokens: {'yes' if report['same_tokens'] else 'no'}")
     if flags.json:
         with open(flags.json, "w") as file:
