@@ -107,6 +107,46 @@ class GenerateOptions(CheckpointOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RftSampleOptions(CheckpointOptions):
+    questions: str | None = flag("the .jsonl of questions: id, messages or prompt, answer or tests", path=True)
+    samples: int = flag("answers to each question", 8, minimum=1)
+    limit: int | None = flag("only the first questions of the file", minimum=1)
+    batch_size: int = flag("rows that run at the same time", 64, minimum=1)
+    max_new_tokens: int = flag("tokens of an answer at most", 512, minimum=1)
+    temperature: float = flag("0: always the likeliest token", 1.0)
+    top_k: int = flag("draw among this many likeliest tokens; 0: all", 0, minimum=0)
+    top_p: float = flag("draw among the likeliest tokens of this total probability", 1.0)
+    seed: int = flag("the same seed, questions and flags give the same samples", 0, minimum=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RftVerifyOptions(Options):
+    questions: str | None = flag("the .jsonl of questions that were sampled", path=True)
+    samples: str | None = flag("the .jsonl of samples: id, sample, text, finish_reason", path=True)
+    output: str | None = flag("the .jsonl to write: the samples, each with its verdict", path=True)
+    seconds: float = flag("CPU time of one comparison in mathematics", 3.0)
+    code_seconds: float = flag("CPU time of one program with its tests", 10.0)
+    uneven: bool = flag("questions may have different numbers of samples", False)
+    unsafe_code: bool = flag("run programs without a sandbox where the machine has none", False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RftKeepOptions(Options):
+    questions: str | None = flag("the .jsonl of questions that were sampled", path=True)
+    verified: str | None = flag("the .jsonl that `dots rft verify` wrote", path=True)
+    output: str | None = flag("the .jsonl of conversations to write", path=True)
+    cap: int = flag("answers of a question at most", 4, minimum=1)
+    always_right: bool = flag("keep questions that every sample answers, too", False)
+    decontaminate: tuple[str, ...] = flag("evaluation file, .jsonl or .txt; may be repeated", (), path=True)
+    ngram: int = flag("words in a row that a question may not share with those files", 13, minimum=1)
+    mix: tuple[str, ...] = flag("phase 1's conversations, to be added; a glob; may be repeated", (), path=True)
+    mix_share: float | None = flag("share of the output that is from --mix, drawn by --seed; default: all of it")
+    seed: int = flag("of the draw for --mix_share", 0, minimum=0)
+    uneven: bool = flag("questions may have different numbers of samples", False)
+    unverified: bool = flag("a control: keep samples whatever their verdict", False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvertOptions(Options):
     direction: str = word("from_hf or to_hf")
     src: str = word("the folder to read", path=True)

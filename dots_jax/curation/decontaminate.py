@@ -47,13 +47,13 @@ def hits(text: str, ngrams: NGrams) -> int:
     return int((ngrams.hashes[places] == grams).sum())
 
 
-def read_texts(paths: Iterable[str]) -> Iterator[str]:
-    """.txt: one text a line. .jsonl: every string of every row, however deep.
+def read_texts(paths: Iterable[str], setting: str = "DecontaminationConfig.texts") -> Iterator[str]:
+    """.txt: one text a line. .jsonl: every string of every row, however deep. setting: what names the files, for messages.
 
     Raises UserError for a file that is missing, no UTF-8, no JSON lines, of another kind, or empty.
     """
     for path in paths:
-        where = f"DecontaminationConfig.texts: {path}"
+        where = f"{setting}: {path}"
         if not path.endswith((".txt", ".jsonl")):
             raise UserError(f"{where} is neither .txt (one text a line) nor .jsonl (all strings of a row).")
         with open_file(path) as file:
@@ -84,12 +84,17 @@ def read_ngrams(config: CurateConfig) -> NGrams:
     settings = config.decontamination
     if not settings.texts:
         raise UserError("The step decontamination needs DecontaminationConfig.texts: name files of benchmark texts.")
-    ngrams = collect(read_texts(settings.texts), settings.ngram)
+    return ngrams_of(settings.texts, settings.ngram, "DecontaminationConfig.texts", "DecontaminationConfig.ngram")
+
+
+def ngrams_of(paths: Iterable[str], n: int, setting: str, ngram_setting: str) -> NGrams:
+    """Of these files. setting, ngram_setting: what names them and n, for messages.
+
+    Raises UserError if no text is long enough to have an n-gram.
+    """
+    ngrams = collect(read_texts(paths, setting), n)
     if len(ngrams.hashes) == 0:
-        raise UserError(
-            f"DecontaminationConfig.texts: none of {ngrams.texts:,} texts has {settings.ngram} words; "
-            "lower DecontaminationConfig.ngram."
-        )
+        raise UserError(f"{setting}: none of {ngrams.texts:,} texts has {n} words; lower {ngram_setting}.")
     return ngrams
 
 

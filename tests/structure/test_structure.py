@@ -30,7 +30,7 @@ FLOORS = (
     ("model", "checkpoint"),
     ("huggingface", "inference"),
     ("evaluation",),
-    ("training", "analysis", "posttraining", "serving"),  # posttraining, serving (to come)
+    ("training", "analysis", "posttraining", "serving"),  # serving (to come)
     ("planning",),
     ("cli",),
 )
@@ -90,7 +90,7 @@ LIBRARIES = {
 }
 # What `python -m` runs besides `dots` itself: each calls one subcommand.
 COMMANDS = {"__main__", "train", "train_tokenizer", "eval", "cache", "generate", "convert", "plan", "planning.__main__"}
-COMMANDS |= {"curate", "evaluate", "fetch_source", "inspect_source"}
+COMMANDS |= {"curate", "evaluate", "fetch_source", "inspect_source", "rft"}
 
 # A library that only the named modules may import, lest it spread.
 ONLY_IN = {
