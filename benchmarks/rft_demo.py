@@ -93,7 +93,7 @@ class Demo:
     def _train(self, name: str, workdir: Path, data: Path, seed: int, initial: Path | None = None) -> None:
         bindings = [
             f"DataConfig.tokenizer = '{self.output}/tokenizer.json'", f"sums/Source.files = (('train', '{data}'),)",
-            f"TrainConfig.seed = {seed}",
+            f"DataConfig.cache_dir = '{self.output}/tokens'", f"TrainConfig.seed = {seed}",
         ]  # fmt: skip
         bindings += [f"TrainConfig.initial_checkpoint = '{initial}'"] if initial else []
         bindings += [f"sums/Stage.tokens = {self.tokens[initial is not None]}"] if self.tokens else []
