@@ -2,7 +2,7 @@
 
     python -m benchmarks.rft_demo [--output=runs/rft] [--seeds=0,1,2]
 
-For each seed: `dots train` learns 1,000 sums as conversations; `dots rft sample` draws four answers to each of 3,000 other sums;
+For each seed: `dots train` learns 480 sums as conversations; `dots rft sample` draws four answers to each of 3,000 other sums;
 `dots rft verify` and `dots rft keep` choose the right ones; `dots train` goes on with them (RFT). Two controls go on for as many
 steps: with the first data alone, and with answers that nobody verified. pass@1 is that of greedy answers to 800 sums that no run
 has seen. OUTPUT holds data, runs, result.json and bars.png. Started again, it goes on where it stopped.
@@ -24,7 +24,7 @@ from dots_jax.locks import owned
 from dots_jax.storage import atomic_write, write_text
 
 LARGEST = 100  # numbers are below it
-SIZES = {"sft": 1000, "questions": 3000, "held_out": 800}
+SIZES = {"sft": 480, "questions": 3000, "held_out": 800}
 SAMPLES = 4
 ARMS = {
     "sft": "after SFT",
