@@ -1,4 +1,4 @@
-# make demo | demo-curate | evaluate-demo | test | test-slow | lint | docs | clean | help        (make help says what each does)
+# make demo | demo-curate | evaluate-demo | rft | test | test-slow | lint | docs | clean | help        (make help says what each does)
 #
 # Everything runs from .venv, which the first target makes; after that nothing needs the network.
 # Another Python: make demo PYTHON=python3.12
@@ -10,6 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 WORKDIR ?= runs/tiny
 CURATED ?= runs/demo-curate
+RFT ?= runs/rft
 
 # An existing .venv keeps its Python unless the caller names another one.
 ifeq ($(origin PYTHON),file)
@@ -29,17 +30,18 @@ BIN := $(VENV)/bin/python
 INSTALL := PYTHONUNBUFFERED=1 $(BIN) -m pip install --disable-pip-version-check --progress-bar off
 DOTS := awk '/^(Collecting|Requirement)/ {printf "."; fflush()} END {print ""}'
 
-.PHONY: help demo demo-curate evaluate-demo test test-slow lint docs clean python
+.PHONY: help demo demo-curate evaluate-demo rft test test-slow lint docs clean python
 
 help:
 	@echo 'make demo           train gin/tiny.gin on 2 CPU cores and evaluate it, in $(WORKDIR)'
 	@echo 'make demo-curate    curate a small web with faults planted: $(CURATED)/corpus/report.html'
 	@echo 'make evaluate-demo  answer a few benchmark rows with the demo: $(WORKDIR)/evaluation/report.html'
+	@echo 'make rft            rejection sampling on sums, next to two controls: $(RFT)/bars.png'
 	@echo 'make test           the tests; offline after installation'
 	@echo 'make test-slow      the slow tests; installs torch and transformers as well'
 	@echo 'make lint           ruff, shellcheck, and types on the lower floors (basedpyright)'
 	@echo 'make docs           the documentation, in site/; offline after installation'
-	@echo 'make clean          remove .venv, caches, $(WORKDIR) and $(CURATED)'
+	@echo 'make clean          remove .venv, caches, $(WORKDIR), $(CURATED) and $(RFT)'
 	@echo 'Python 3.11 or 3.12; choose with PYTHON=python3.12. The first of these targets installs into .venv.'
 
 demo: $(STAMP)
@@ -53,6 +55,9 @@ evaluate-demo: $(STAMP)
 
 demo-curate: $(STAMP_CURATION)
 	$(BIN) -m benchmarks.demo_web --output=$(CURATED)
+
+rft: $(STAMP_CURATION)
+	$(BIN) -m benchmarks.rft_demo --output=$(RFT)
 
 test: $(STAMP_CURATION)
 	$(BIN) -m pytest -m "not slow" -n 2 --dist loadfile --durations=20
@@ -70,7 +75,7 @@ docs: $(STAMP_DOCS)
 	NO_MKDOCS_2_WARNING=1 $(VENV_DOCS)/bin/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) $(VENV_DOCS) site .cache .pytest_cache .ruff_cache $(WORKDIR) $(CURATED)
+	rm -rf $(VENV) $(VENV_DOCS) site .cache .pytest_cache .ruff_cache $(WORKDIR) $(CURATED) $(RFT)
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 python:

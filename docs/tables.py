@@ -220,6 +220,24 @@ def cpu_convert() -> str:
     return table(["", "bytes", "MB/s", "peak memory", "speed relative to `cp`"], rows)
 
 
+def rft_arms() -> str:
+    names = {
+        "sft": "after SFT",
+        "rft": "**RFT**",
+        "sft_more": "the same steps on SFT's data",
+        "unverified": "without a verifier",
+    }
+    found = results("rft")
+    seeds = [f"seed {seed}" for seed in found["seeds"]]
+    return table(
+        ["", "mean", *seeds],
+        [
+            [text, f"{found['mean'][arm]:.3f}", *(f"{one[arm]:.3f}" for one in found["seeds"].values())]
+            for arm, text in names.items()
+        ],
+    )
+
+
 def demo_results() -> str:
     rows = [
         [f"Python {version}", f"**{r['nats_per_byte']:.2f}**", f"{r['unigram']:.2f}", f"{r['uniform']:.3f}"]
@@ -348,6 +366,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cpu_generate": cpu_generate,
     "cpu_convert": cpu_convert,
     "demo": demo_results,
+    "rft": rft_arms,
 }
 
 # --- the copies -------------------------------------------------------------------------------------------------------
