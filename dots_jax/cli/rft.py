@@ -1,4 +1,4 @@
-"""Rejection-sampling fine-tuning: a model's right answers as data. Three steps, with JSON lines between them:
+"""Rejection-sampling fine-tuning: right answers of a model as data. JSON lines lie between the steps:
 
     dots rft sample --checkpoint=DIR --questions=Q.jsonl --output=S.jsonl --samples=8
     dots rft verify --questions=Q.jsonl --samples=S.jsonl --output=V.jsonl
