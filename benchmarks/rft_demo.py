@@ -61,9 +61,8 @@ class Demo:
                 for other, row in (("learned", question), ("texts", text)):
                     with atomic_write(str(self.output / f"{other}.jsonl")) as file:
                         file.writelines(json.dumps(row(a, b)) + "\n" for a, b in part)
-        tokenizer = self.output / "tokenizer.json"
-        if not tokenizer.exists():
-            self._dots("tokenizer", f"--files={self.output}/texts.jsonl", "--vocab_size=300", f"--output={tokenizer}")
+        made = self.output / "tokenizer.json"
+        self._once(made, "tokenizer", f"--files={self.output}/texts.jsonl", "--vocab_size=300", f"--output={made}")
 
     # --- one seed -----------------------------------------------------------------------------------------------------------
 
@@ -75,11 +74,10 @@ class Demo:
         questions = self.output / "questions.jsonl"
         verified = self._answers(folder, "sft", questions, "samples", f"--samples={SAMPLES}", f"--seed={seed}")
         for name, flags in (("kept", ()), ("unverified", ("--unverified", "--always_right", "--cap=1"))):
-            if not (folder / f"{name}.jsonl").exists():
-                self._dots(
-                    "rft", "keep", f"--questions={questions}", f"--verified={verified}", f"--mix={self.output}/sft.jsonl",
-                    f"--output={folder}/{name}.jsonl", *flags,
-                )  # fmt: skip
+            self._once(
+                folder / f"{name}.jsonl", "rft", "keep", f"--questions={questions}", f"--verified={verified}",
+                f"--mix={self.output}/sft.jsonl", f"--output={folder}/{name}.jsonl", *flags,
+            )  # fmt: skip
         for arm, data in (
             ("rft", folder / "kept.jsonl"),
             ("sft_more", self.output / "sft.jsonl"),
@@ -97,23 +95,30 @@ class Demo:
         ]  # fmt: skip
         bindings += [f"TrainConfig.initial_checkpoint = '{initial}'"] if initial else []
         bindings += [f"sums/Stage.tokens = {self.tokens[initial is not None]}"] if self.tokens else []
-        self._dots(
-            "train", f"--gin_file={name}.gin", f"--workdir={workdir}", *(f"--gin_bindings={one}" for one in bindings)
-        )
+        flags = (f"--gin_file={name}.gin", f"--workdir={workdir}", *(f"--gin_bindings={one}" for one in bindings))
+        self._once(workdir.with_suffix(".done"), "train", *flags)
 
     def _answers(self, folder: Path, arm: str, questions: Path, name: str, *flags: str) -> Path:
         samples, verified = folder / f"{name}.jsonl", folder / f"{name}.verified.jsonl"
-        self._dots(
-            "rft", "sample", f"--checkpoint={folder / arm}", f"--questions={questions}", f"--output={samples}",
+        self._once(
+            samples, "rft", "sample", f"--checkpoint={folder / arm}", f"--questions={questions}", f"--output={samples}",
             "--max_new_tokens=12", "--batch_size=256", *flags,
         )  # fmt: skip
-        self._dots("rft", "verify", f"--questions={questions}", f"--samples={samples}", f"--output={verified}")
+        self._once(
+            verified, "rft", "verify", f"--questions={questions}", f"--samples={samples}", f"--output={verified}"
+        )
         return verified
 
     def _pass_at_1(self, folder: Path, arm: str, part: str, flags: Sequence[str]) -> float:
         verified = self._answers(folder, arm, self.output / f"{part}.jsonl", f"{arm}_{part}", *flags)
         rows = [json.loads(line) for line in verified.read_text().splitlines()]
         return sum(row["verdict"] == "correct" for row in rows) / len(rows)
+
+    def _once(self, made: Path, *arguments: str) -> None:
+        """A command that an earlier start has not finished. made: the file that is there afterwards."""
+        if not made.exists():
+            self._dots(*arguments)
+            made.touch()
 
     def _dots(self, *arguments: str) -> None:
         print("$ dots " + re.sub(r" --gin_bindings=\S+ = \S+", "", " ".join(arguments)), file=sys.stderr, flush=True)
