@@ -31,6 +31,14 @@ def main(options: EvaluateOptions) -> None:
 
 
 def _suite(options: EvaluateOptions) -> None:
+    if options.prompts:
+        if not options.data:
+            raise UserError(f"Missing --data: as in --suite={options.suite} --data=DIR.")
+        load_tensorflow(options.debug)
+        from dots_jax.evaluation.suite.prompts import write_prompts
+
+        write_prompts(options)
+        return
     for name in ("checkpoint", "data", "output"):
         if not getattr(options, name):
             raise UserError(f"Missing --{name}: as in --suite={options.suite} --{name}=DIR.")

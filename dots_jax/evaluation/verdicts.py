@@ -13,7 +13,7 @@ from dots_jax.evaluation.rows.table import ROWS, get_row
 from dots_jax.evaluation.scoring.score import Score
 from dots_jax.evaluation.tasks.files import Files, NoData
 from dots_jax.evaluation.tasks.table import TASKS
-from dots_jax.evaluation.tasks.task import Task
+from dots_jax.evaluation.tasks.task import Making, Task
 from dots_jax.storage import atomic_write, open_file
 
 
@@ -123,6 +123,9 @@ def list_rows(data: str | None = None) -> str:
 def _presence(task: Task, data: str, name: str) -> str:
     """Whether the row's files are in DATA, and how many items they hold."""
     try:
+        if task.make:
+            task.make(Files(data, task.folder or name), Making(list, (), 0, 0))
+            return "all that it is made from"
         groups = list(task.load(Files(data, task.folder or name)))
         return f"{sum(1 for group in groups for _ in group.items):,} items in {len(groups)} groups"
     except UserError as error:

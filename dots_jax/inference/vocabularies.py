@@ -14,10 +14,12 @@ class DataVocabulary:
         self.pieces, self._vocabulary = token_bytes(vocabulary), vocabulary
 
     def encode(self, text: str) -> list[int]:
-        return list(map(int, self._vocabulary.encode(text)))
+        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        return [self.encode(text) for text in texts]
+        if isinstance(self._vocabulary, TokenizerVocabulary):
+            return self._vocabulary.encode_batch(texts)  # without the offsets that `encode` makes
+        return [list(map(int, self._vocabulary.encode(text))) for text in texts]
 
     def special_id(self, name: str) -> int:
         if not hasattr(self._vocabulary, "special_id"):

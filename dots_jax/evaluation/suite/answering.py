@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from dots_jax.checkpoint.open import Opened
+from dots_jax.cli.options import EvaluateOptions
 from dots_jax.evaluation.suite.requests import RANKING, Request
 from dots_jax.inference import generation
 from dots_jax.inference import weights as serving
@@ -12,9 +13,10 @@ from dots_jax.inference.completion import complete, in_order
 from dots_jax.inference.generation import Generator
 from dots_jax.inference.prefix import Prefix, chunk_size, common_prefix, padded_batch_size
 from dots_jax.inference.scoring import Scorer
+from dots_jax.inference.session import serving_dtype
 from dots_jax.inference.text import Vocabulary, stop_ids
 
-SLOTS = (256, 1024, 4096, 16_384, 65_536)  # sizes of the cache: few, since each is compiled
+SLOTS = (1024, 4096, 16_384, 65_536)  # sizes of the cache: few, since each is compiled
 SHORTEST = 32  # tokens of a prefix that is worth its copy
 
 
@@ -39,22 +41,43 @@ class Answer:
 
 
 class Answerer:
-    """One model. Compiled for one batch size and a few sizes of cache."""
+    """One model, with the weights of one checkpoint after another. Compiled for one batch size and a few sizes of cache."""
 
-    def __init__(self, opened: Opened, dtype: str, vocabulary: Vocabulary, batch_size: int):
-        mesh = serving.serving_mesh(opened.model)
-        weights = serving.load_weights(opened, serving.define(opened.model, dtype), mesh)
-        self._generator = Generator(opened.model, dtype, mesh, weights)
-        self._scorer = Scorer(opened.model, dtype, mesh, weights)
-        self._vocabulary, self._batch_size, self._stop_ids = vocabulary, batch_size, stop_ids(vocabulary)
+    def __init__(self, opened: Opened, options: EvaluateOptions, vocabulary: Vocabulary):
+        self._dtype, self._mesh = serving_dtype(options.dtype, opened), serving.serving_mesh(opened.model)
+        self._definition = serving.define(opened.model, self._dtype)
+        self._generator: Generator | None = None
+        self._scorer: Scorer | None = None
+        self._vocabulary, self._batch_size, self._stop_ids = vocabulary, options.batch_size, stop_ids(vocabulary)
+        self._to_load: Opened | None = None
+        self.use(opened)
+
+    def use(self, opened: Opened) -> None:
+        """The weights of another checkpoint of the same model. They are read when the first answer is asked for."""
+        self._to_load = opened
         self._prefix: Prefix | None = None
         self._prefix_slots = 0
         self.counts = Counts()
+
+    def _load(self) -> None:
+        if self._to_load is None:
+            return
+        if self._generator is None:
+            weights = serving.load_weights(self._to_load, self._definition, self._mesh)
+            self._generator = Generator(self._to_load.model, self._dtype, self._mesh, weights)
+            self._scorer = Scorer(self._to_load.model, self._dtype, self._mesh, weights)
+        else:
+            # What is compiled stays; the old weights go before the new ones come.
+            self._generator.weights = self._scorer.weights = None
+            weights = serving.load_weights(self._to_load, self._definition, self._mesh)
+            self._generator.weights = self._scorer.weights = weights
+        self._to_load = None
 
     def answers(self, window: Sequence[Request]) -> Iterator[list[tuple[Request, Answer]]]:
         """Batch after batch, in their order. All of a window have one mode and one task."""
         if not window:
             return
+        self._load()
         ranking = window[0].mode == RANKING
         prompts = [
             tokens for each in window for tokens in ([row for row, _ in each.rows] if ranking else [each.tokens])

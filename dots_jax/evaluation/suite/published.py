@@ -1,4 +1,4 @@
-"""The report's figures and the groups of its means (dots.llm1 report, tables 2 and 5)."""
+"""The report's figures and the groups of its means (dots.llm1 report, tables 2, 3 and 5)."""
 
 BASE = {
     "ceval": 92.8, "cmmlu": 90.4, "cluewsc": 92.7, "c3": 97.6, "xiezhi": 82.9,
@@ -14,8 +14,10 @@ INSTRUCT = {
     "cluewsc": 92.6, "ceval": 92.2, "c_simpleqa": 56.7,
     "ifeval": 82.1, "alpacaeval2": 64.4, "arena_hard": 87.1,
 }  # fmt: skip
-FIGURES = {"table2": BASE, "table5": INSTRUCT}
+FIGURES = {"table2": BASE, "table3": {}, "table5": INSTRUCT}
+RULER = {4096: 94.7, 8192: 94.9, 16_384: 92.6, 32_768: 87.7}  # table 3: the mean of the 13 tasks at each length
 GROUPS = {
+    "table3": {},
     "table2": {
         "Chinese": ("ceval", "cmmlu", "cluewsc", "c3", "xiezhi"),
         "English": ("triviaqa", "bbh", "mmlu", "mmlu_pro", "supergpqa", "drop", "arc_challenge", "agieval", "hellaswag",
@@ -38,9 +40,21 @@ def group_means(suite: str, scores: dict[str, float]) -> dict[str, tuple[float |
 
     The report's means are plain means of rows: a part of them would be another figure.
     """
-    found = {}
+    found: dict[str, tuple[float | None, float, int, int]] = {}
     for group, names in GROUPS[suite].items():
         ours = [scores[name] for name in names if name in scores]
         report = sum(FIGURES[suite][name] for name in names) / len(names)
         found[group] = (sum(ours) / len(ours) if len(ours) == len(names) else None, report, len(ours), len(names))
+    return found
+
+
+def length_means(
+    rows: dict[str, dict[str, float]], expected: int
+) -> dict[str, tuple[float | None, float | None, int, int]]:
+    """Length of a prompt -> as in `group_means`, over the 13 tasks. rows: task -> length -> score."""
+    found: dict[str, tuple[float | None, float | None, int, int]] = {}
+    for length in sorted({length for scores in rows.values() for length in scores}, key=int):
+        ours = [scores[length] for scores in rows.values() if length in scores]
+        mean = sum(ours) / len(ours) if len(ours) == expected else None
+        found[f"{int(length):,} tokens"] = (mean, RULER.get(int(length)), len(ours), expected)
     return found

@@ -6,9 +6,9 @@ import io
 from collections.abc import Sequence
 
 from dots_jax.evaluation.rows.table import ROWS
-from dots_jax.evaluation.suite.published import FIGURES, group_means
+from dots_jax.evaluation.suite.published import FIGURES, group_means, length_means
 from dots_jax.evaluation.suite.summary import RowSummary
-from dots_jax.evaluation.tasks.table import TASKS
+from dots_jax.evaluation.tasks.table import TASKS, rows_of
 from dots_jax.storage import atomic_write, write_text
 
 STYLE = """
@@ -79,13 +79,18 @@ def _table(suite: str, rows: Sequence[RowSummary]) -> str:
             cells = [link, _number(score), f"{error:.1f}", _number(row.ranking and row.ranking[0]), _number(report), difference,
                      f"{row.generated.items:,}", f"{row.unparsed:,}", f"{row.cut_off:,}", html.escape(notes)]  # fmt: skip
         lines.append(_cells(cells))
-    scores = {row.name: row.score[0] for row in rows if row.score}
-    for group, (mean, report, here, total) in group_means(suite, scores).items():
+    for group, (mean, report, here, total) in _means(suite, rows).items():
         note = "" if mean is not None else f"{here} of {total} rows"
-        difference = "" if mean is None else f"{mean - report:+.1f}"
+        difference = "" if mean is None or report is None else f"{mean - report:+.1f}"
         cells = [f"mean: {group}", _number(mean) or "—", "", "", _number(report), difference, "", "", "", note]
         lines.append(_cells(cells, "group"))
     return f"<table>{''.join(lines)}</table>"
+
+
+def _means(suite: str, rows: Sequence[RowSummary]) -> dict:
+    if suite == "table3":
+        return length_means({row.name: row.generated.means() for row in rows}, len(rows_of(suite)))
+    return group_means(suite, {row.name: row.score[0] for row in rows if row.score})
 
 
 def _kind(name: str) -> str:

@@ -1,6 +1,5 @@
 """`dots evaluate --suite`: answers the items of the rows with a checkpoint, judges them as they come, and writes the report."""
 
-import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -9,22 +8,20 @@ import itertools
 import json
 import sys
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from dots_jax.checkpoint.open import Opened, open_checkpoint
 from dots_jax.cli.options import EvaluateOptions
 from dots_jax.config import UserError
 from dots_jax.data.tokenizers import chat
 from dots_jax.evaluation.rows.row import Tools, score_items
-from dots_jax.evaluation.rows.table import ROWS, get_row
+from dots_jax.evaluation.rows.table import ROWS
 from dots_jax.evaluation.suite.answering import Answer, Answerer
+from dots_jax.evaluation.suite.plan import Planned, groups_of, making_of, plan_row, row_names
 from dots_jax.evaluation.suite.report import write_report
 from dots_jax.evaluation.suite.requests import GENERATION, RANKING, Request, RequestMaker, Setting
 from dots_jax.evaluation.suite.results import Results, open_results
 from dots_jax.evaluation.suite.summary import RowSummary, summarise
-from dots_jax.evaluation.tasks.files import Files, NoData
-from dots_jax.evaluation.tasks.table import TASKS, rows_of
-from dots_jax.evaluation.tasks.task import Task
+from dots_jax.evaluation.tasks.task import Making
 from dots_jax.evaluation.verdicts import as_json
 from dots_jax.inference.prompts import PromptEncoder
 from dots_jax.inference.session import open_vocabulary, serving_dtype
@@ -34,15 +31,6 @@ WINDOW = 256  # items whose prompts are compared, to find what they begin with
 SHOWN = 20_000  # characters of a text that are kept
 
 
-class Planned(NamedTuple):
-    """A row of the run. missing: why it has no items, in words; empty if it has."""
-
-    name: str
-    task: Task | None
-    files: Files | None
-    missing: str = ""
-
-
 def evaluate(options: EvaluateOptions) -> None:
     """Runs the rows, or what a run before has not answered yet.
 
@@ -50,82 +38,66 @@ def evaluate(options: EvaluateOptions) -> None:
       UserError: for flags, a checkpoint without a tokenizer, a folder of another run, a file of a row in another format, a row
         whose libraries are missing. All but answers that are asked again is found before the weights are read.
     """
-    names = _rows(options)
+    names = row_names(options)
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError("The report's picture needs matplotlib: pip install 'dots_jax[evaluation]'.")
     opened = open_checkpoint(options.checkpoint, options.step)
     vocabulary = open_vocabulary(options.tokenizer, opened)
     if vocabulary is None:
         raise UserError("This checkpoint has no tokenizer: give one, as --tokenizer=FILE.")
+    run_rows(options, names, opened, vocabulary, Answerer(opened, options, vocabulary), options.output)
+
+
+def run_rows(
+    options: EvaluateOptions, names, opened: Opened, vocabulary, answerer: Answerer, output: str
+) -> list[RowSummary]:
+    """The rows with the weights of one checkpoint, into the folder `output`."""
     setting = Setting(
-        _weights_digest(opened), _tokenizer_digest(options.tokenizer, opened, vocabulary), serving_dtype(options.dtype, opened),
+        _weights_digest(opened), _tokenizer_digest(vocabulary), serving_dtype(options.dtype, opened),
         opened.model.max_seq_len, options.suite == "table5",
     )  # fmt: skip
     as_chat = PromptEncoder(vocabulary, as_chat=True, default_system=opened.metadata.default_system).text
     if setting.chat:
         vocabulary.special_id(chat.GENERATION_PROMPT)
     maker = RequestMaker(setting, vocabulary.encode, as_chat, vocabulary.eos_id)
-    with Tools(options.unsafe_code) as tools, open_results(options.output, setting) as results:
-        rows = [_plan(name, options.data) for name in names]
+    making = making_of(options, vocabulary.encode, setting.context)
+    with Tools(options.unsafe_code) as tools, open_results(output, setting) as results:
+        rows = [plan_row(name, options.data, making) for name in names]
         for row in rows:
             if row.task:
                 tools.open(ROWS[row.name].needs)
-        start = lambda: Answerer(opened, setting.dtype, vocabulary, options.batch_size)
-        wanted = _answer(rows, maker, results, tools, start, options)
+        answerer.use(opened)
+        wanted = _answer(rows, maker, making, results, tools, answerer, options)
         summaries = summarise([(row.name, row.missing) for row in rows], results.lines(set(wanted)))
-        _write(options, opened, setting, summaries)
+        _write(options, opened, setting, making, summaries, output)
+    return summaries
 
 
-def _rows(options: EvaluateOptions) -> list[str]:
-    known = rows_of(options.suite)
-    if not options.rows:
-        return list(known)
-    names = [get_row(name).name for name in options.rows.split(",") if name.strip()]
-    if other := [name for name in names if name not in known]:
-        raise UserError(f"--suite={options.suite} has no row {other[0]}; it has {', '.join(known)}.")
-    return [name for name in known if name in names]
-
-
-def _plan(name: str, data: str) -> Planned:
-    """Reads the row's files once, so that a bad one is found now. A row without a task or files stays, with the reason."""
-    task = TASKS.get(name)
-    if task is None:
-        return Planned(
-            name, None, None, "not run: it needs a judge" if ROWS[name].judged else "not run: it has no task yet"
-        )
-    try:
-        files = Files(data, task.folder or name)
-        for group in task.load(files):
-            collections.deque(group.items, maxlen=0)
-        return Planned(name, task, files)
-    except NoData as error:
-        return Planned(name, None, None, f"no data: {error}")
-
-
-def _answer(rows, maker, results: Results, tools: Tools, start, options) -> dict[str, str]:
+def _answer(rows, maker, making: Making, results: Results, tools: Tools, answerer: Answerer, options) -> dict[str, str]:
     """Answers what is not answered yet. Returns the keys of all requests -> their row."""
     wanted: dict[str, str] = {}
-    answerer: Answerer | None = None
     modes = (GENERATION, RANKING) if options.ranking else (GENERATION,)
     for row, mode in itertools.product((row for row in rows if row.task), modes):
-        requests = maker.requests(row.task, row.task.load(row.files), options.limit, mode)
         with _progress(f"{row.name} {mode}") as bar:
-            for window in windows(requests):
+            for window in windows(requests_of(row, maker, making, options.limit, mode)):
                 wanted |= dict.fromkeys((request.key for request in window), row.name)
                 new = [request for request in window if request.key not in results.keys]
                 bar.update(len(window) - len(new))
-                if new and answerer is None:
-                    answerer = start()
-                for pairs in answerer.answers(new) if new else ():
+                for pairs in answerer.answers(new):
                     results.add(_lines(row.name, pairs, tools))
                     bar.update(len(pairs))
-    if answerer:
-        counts = answerer.counts
+    counts = answerer.counts
+    if counts.asked:
         print(
             f"{counts.fed:,} tokens fed for prompts of {counts.asked:,}, {counts.generated:,} generated",
             file=sys.stderr,
         )
     return wanted
+
+
+def requests_of(row: Planned, maker: RequestMaker, making: Making, limit: int | None, mode: str) -> Iterator[Request]:
+    """A task that makes its items has made no more than `limit` for each length."""
+    return maker.requests(row.task, groups_of(row, making), None if row.task.make else limit, mode)
 
 
 def windows(requests: Iterator[Request]) -> Iterator[list[Request]]:
@@ -158,7 +130,7 @@ def _lines(row: str, pairs: list[tuple[Request, Answer]], tools: Tools) -> Itera
         }  # fmt: skip
 
 
-def _write(options, opened: Opened, setting: Setting, summaries: list[RowSummary]) -> None:
+def _write(options, opened: Opened, setting: Setting, making: Making, summaries: list[RowSummary], output: str) -> None:
     for row in summaries:
         print(row.line())
     content = {
@@ -168,15 +140,18 @@ def _write(options, opened: Opened, setting: Setting, summaries: list[RowSummary
         "setting": dataclasses.asdict(setting),
         "rows": {row.name: row.as_json() for row in summaries},
     }
-    write_text(f"{options.output}/results.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(f"{output}/results.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     facts = {
         "checkpoint": str(opened.path), "step": f"{opened.step:,}", "weights": setting.weights[:16],
         "computed in": setting.dtype, "context": f"{setting.context:,} tokens",
         "prompts": "chat template, zero-shot" if setting.chat else "few-shot, as each row's page says",
         "items of each row": f"the first {options.limit:,}" if options.limit else "all",
     }  # fmt: skip
-    write_report(options.output, options.suite, f"dots.llm1 evaluation: {options.suite}", facts, summaries)
-    print(f"{options.output}/report.html")
+    if options.suite == "table3":
+        facts |= {"lengths": ", ".join(f"{length:,}" for length in making.lengths), "seed of the prompts": str(making.seed),
+                  "items of each row": f"{making.items:,} of each length"}  # fmt: skip
+    write_report(output, options.suite, f"dots.llm1 evaluation: {options.suite}", facts, summaries)
+    print(f"{output}/report.html")
 
 
 def _weights_digest(opened: Opened) -> str:
@@ -185,7 +160,7 @@ def _weights_digest(opened: Opened) -> str:
     return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
 
 
-def _tokenizer_digest(path: str | None, opened: Opened, vocabulary) -> str:
+def _tokenizer_digest(vocabulary) -> str:
     if vocabulary.name == "bytes":
         return "bytes"
     with open_file(vocabulary.name) as file:

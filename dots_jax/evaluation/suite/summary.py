@@ -24,6 +24,10 @@ class Scores:
     def items(self) -> int:
         return int(sum(count for count, _, _ in self.groups.values()))
 
+    def means(self) -> dict[str, float]:
+        """The score of each group, in percent."""
+        return {name: 100 * total / count for name, (count, total, _) in self.groups.items()}
+
     def mean(self, of_groups: bool) -> tuple[float, float] | None:
         """The score and its standard error, in percent: over items, or over groups of unequal sizes; None without items."""
         if not self.items:

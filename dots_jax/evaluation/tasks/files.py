@@ -29,7 +29,8 @@ class Files:
         """
         found = [(m[1], path) for name, path in self.paths.items() if (m := re.search(f"(?:^|/){pattern}$", name))]
         if not found:
-            raise NoData(f"{self.folder} has no file {pattern}.")
+            name = re.sub(r"\((?:[^()]|\([^()]*\))*\)", "*", pattern).replace("\\", "")
+            raise NoData(f"{self.folder} has no file {name}.")
         return found
 
     def one(self, *names: str) -> str:

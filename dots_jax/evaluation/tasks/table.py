@@ -1,7 +1,8 @@
 """All tasks by the name of their row. Every base prompt of the report is unpublished: each task is an assumption."""
 
 from dots_jax.config import UserError
-from dots_jax.evaluation.rows.table import ROWS, TABLE2
+from dots_jax.evaluation.rows.table import ROWS, TABLE2, TABLE3
+from dots_jax.evaluation.ruler import tasks as ruler
 from dots_jax.evaluation.scoring.code import STOPS
 from dots_jax.evaluation.tasks import agieval, answers, letters, programs
 from dots_jax.evaluation.tasks.task import Task
@@ -53,8 +54,9 @@ _TASKS = (
     _task("mbpp_plus", "MbppPlus-v0.1.0.jsonl or v0.2.0", programs.mbpp_plus, 0, (), 1024),
     _task("livecodebench", "test*.jsonl", programs.livecodebench, 0, (), 2048),
 )  # fmt: skip
-TASKS = {task.row: task for task in _TASKS}
+TASKS = {task.row: task for task in (*_TASKS, *ruler.TASKS)}
 SUITES = {"table2": tuple(row.name for row in TABLE2) + ("lambada",),
+          "table3": tuple(row.name for row in TABLE3),
           "table5": tuple(row.name for row in ROWS.values() if 5 in row.tables)}  # fmt: skip
 
 

@@ -30,17 +30,28 @@ class Group:
     preamble: str = ""  # before the shots
 
 
+@dataclasses.dataclass(frozen=True)
+class Making:
+    """What a task needs that makes its items. lengths: of prompt and answer, in tokens; a group each, of `items` items."""
+
+    encode: Callable[[str], list[int]]
+    lengths: tuple[int, ...]
+    items: int
+    seed: int
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
     """How one row is run.
 
-    `load` yields the groups of the files that are there, and raises NoData where they are not. Prompts are
+    `load` yields the groups of the files that are there, and raises NoData where they are not; a task whose items are made
+    for the model's tokenizer has `make` instead, whose groups make their items while they are read. Prompts are
     preamble + shots + context, with `separator` after each shot.
     """
 
     row: str
     layout: str  # the files that `load` reads, in DATA/row
-    load: Callable[[Files], Iterable[Group]]
+    load: Callable[[Files], Iterable[Group]] | None
     shots: int
     stop: tuple[str, ...]
     max_new_tokens: int
@@ -48,6 +59,10 @@ class Task:
     mean_of_groups: bool = False  # the score is the mean over groups, else over items
     folder: str = ""  # in DATA, where it is not the row's name
     deviation: str = ""  # from the row's reference, in words
+    make: Callable[[Files, Making], Iterable[Group]] | None = None
+
+    def groups(self, files: Files, making: Making) -> Iterable[Group]:
+        return self.make(files, making) if self.make else self.load(files)
 
     def prompt(self, group: Group, item: Item, shots: int | None = None) -> str:
         """The text before the answer, with at most `shots` shots. An item is never a shot of itself."""
