@@ -51,6 +51,18 @@ def stand_ins(folder: str) -> None:
                             for n in range(2000)])  # fmt: skip
 
 
+class Counted:
+    """A tokenizer that counts its calls. tokens: of the last text."""
+
+    def __init__(self, tokenizer):
+        self._tokenizer, self.calls, self.tokens = tokenizer, 0, 0
+
+    def encode(self, text: str) -> list[int]:
+        ids = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        self.calls, self.tokens = self.calls + 1, len(ids)
+        return ids
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokenizer", required=True)
@@ -63,30 +75,29 @@ def main() -> None:
     import tokenizers
 
     tokenizer = tokenizers.Tokenizer.from_file(options.tokenizer)
-    encode = lambda text: tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         if not options.data:
             stand_ins(folder)
         files = Files(options.data or folder, "ruler")
         for task in options.tasks.split(","):
-            digest, began, made, calls = hashlib.sha256(), time.process_time(), 0, [0, 0]
-
-            def counted(text: str) -> list[int]:
-                ids = encode(text)
-                calls[0], calls[1] = calls[0] + 1, len(ids)
-                return ids
-
-            fullness = []
-            for prompt in prompts(task, files, options.length, options.items, 0, counted):
-                fullness.append((calls[1] + BUDGETS[task]) / options.length)  # of the last text that was counted
+            digest, began, made, fullness = hashlib.sha256(), time.process_time(), 0, []
+            counted = Counted(tokenizer)
+            for prompt in prompts(task, files, options.length, options.items, 0, counted.encode):
+                fullness.append((counted.tokens + BUDGETS[task]) / options.length)  # of the last text that was counted
                 digest.update(json.dumps(prompt).encode())
                 made += 1
             seconds = time.process_time() - began
-            results[task] = {"items": made, "cpu_seconds": round(seconds, 1), "least_full": round(min(fullness), 4),
-                             "most_full": round(max(fullness), 4), "counts": calls[0], "sha256": digest.hexdigest()}  # fmt: skip
+            results[task] = {
+                "items": made,
+                "cpu_seconds": round(seconds, 1),
+                "least_full": round(min(fullness), 4),
+                "most_full": round(max(fullness), 4),
+                "counts": counted.calls,
+                "sha256": digest.hexdigest(),
+            }
             print(f"{task:16} {made} prompts of {options.length:,} tokens: {seconds:6.1f} CPU s, {100 * min(fullness):.1f} to "
-                  f"{100 * max(fullness):.1f} % full, {calls[0]} counts, {digest.hexdigest()[:12]}", flush=True)  # fmt: skip
+                  f"{100 * max(fullness):.1f} % full, {counted.calls} counts, {digest.hexdigest()[:12]}", flush=True)  # fmt: skip
     print(f"all: {sum(each['cpu_seconds'] for each in results.values()):.0f} CPU s")
     if options.output:
         with open(options.output, "w", encoding="utf-8") as file:

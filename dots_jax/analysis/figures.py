@@ -91,6 +91,26 @@ def load_map(scores: Mapping[str, DomainScore]) -> "Figure":
     return _done(figure)
 
 
+def expert_load_panels(domains: Mapping[str, tuple[np.ndarray, int]]) -> "Figure":
+    """Figure 5 of the report: load [L, E] of each domain, side by side, on one colour scale from 0 to 1.
+
+    domains: name -> (load_LE, tokens). The load is the share of the domain's tokens that an expert gets.
+    """
+    if not domains:
+        raise UserError("There is no domain to draw: give at least one.")
+    num_layers, _ = next(iter(domains.values()))[0].shape
+    size = (1 + 3.4 * len(domains), 0.9 + _map_height(num_layers))
+    figure, axes = _figure(1, len(domains), size=size, squeeze=False, sharey=True)
+    for axis, (name, (load_LE, tokens)) in zip(axes[0], domains.items()):
+        image = _layer_map(axis, load_LE, "viridis", 0, 1)
+        axis.set_title(f"{name}, {tokens:,} tokens", fontsize=9)
+        axis.set_xlabel("expert")
+        axis.tick_params(axis="x", labelsize=7)
+    axes[0, 0].set_ylabel("layer")
+    figure.colorbar(image, ax=axes, label="load: share of the domain's tokens", pad=0.02)
+    return _done(figure)
+
+
 def bias_map(bias_LE: np.ndarray) -> "Figure":
     """The routers' biases, layer x expert; below zero: an expert that was asked too often and is held back."""
     bias_LE = np.asarray(bias_LE, np.float32)

@@ -104,8 +104,7 @@ class OpenCheckpoint:
         saves = self.metadata.schedule_of_saves
         if saves is None or not saves.milestone_tokens:
             return []
-        schedule = Schedule(self.metadata.stages)
-        return [step for step in self.steps if schedule.is_milestone(step, saves.every_steps, saves.milestone_tokens)]
+        return Schedule(self.metadata.stages).milestones(self.steps, saves.every_steps, saves.milestone_tokens)
 
     def at(self, step: int) -> "OpenCheckpoint":
         """The checkpoint of another step of the same run."""

@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "train a model, or go on with a run",
     "eval": "loss, perplexity and bits per byte of what a run trained",
     "evaluate": "answers to the benchmarks of the report's tables 2, 3 and 5",
+    "expert_load": "which experts the tokens of each domain meet, as figure 5",
     "score": "the log-probability of each token of your own texts",
     "generate": "text for a prompt, a conversation, or every row of a file",
     "rft": "rejection sampling: a model's right answers as data to fine-tune on",

@@ -72,9 +72,11 @@ class EvalOptions(GinOptions, CheckpointOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(Options):
-    suite: str | None = flag("the rows of table2, table3 or table5, answered by a checkpoint")
+    suite: str | None = flag("the rows of table2, table3, table5 or figure4, answered by a checkpoint")
     checkpoint: str | None = flag("a training workdir, or what `dots convert from_hf` wrote", path=True)
     step: int | None = flag("take the checkpoint of this step; default: the newest", minimum=0)
+    steps: str | None = flag("one evaluation a checkpoint of the run: milestones, all, or 100,200")
+    validation: str | None = flag("with --steps: a .jsonl of texts, or plain text, whose loss is measured", path=True)
     tokenizer: str | None = flag("a tokenizer.json; default: the run's own", path=True)
     dtype: str | None = flag("float32 or bfloat16; default: as the run computed, or bfloat16")
     data: str | None = flag("the folder of the published files: DATA/row/...", path=True)
@@ -90,6 +92,15 @@ class EvaluateOptions(Options):
     output: str | None = flag("the folder of a --suite, or the .jsonl of --verdicts", path=True)
     list: bool = flag("print all rows: metric, reference, licence; with --data which are there", False)
     unsafe_code: bool = flag("run programs without a sandbox where the machine has none", False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExpertLoadOptions(CheckpointOptions):
+    domain: tuple[str, ...] = flag("name=file: a text to count, .jsonl or plain; may be repeated", ())
+    output: str | None = flag("the folder of expert_load.json and expert_load.png", path=True)
+    seq_len: int = flag("tokens of a row, at most the model's context", 2048, minimum=2)
+    batch_size: int = flag("rows of a step", 8, minimum=1)
+    distributed: str | None = flag("several processes: auto, or ADDRESS:PORT,PROCESS,PROCESSES")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

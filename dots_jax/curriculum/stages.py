@@ -7,6 +7,7 @@ the number of sequences consumed before it.
 
 import bisect
 import dataclasses
+from collections.abc import Iterable
 
 from dots_jax.config import Stage
 from dots_jax.curriculum.learning_rate import decay, warmup
@@ -119,6 +120,10 @@ class Schedule:
             return True
         before = self.tokens_before(max(0, step - every_steps))
         return step % every_steps == 0 and self.tokens_before(step) // milestone_tokens > before // milestone_tokens
+
+    def milestones(self, steps: Iterable[int], every_steps: int, milestone_tokens: int) -> list[int]:
+        """Those of `steps` that are milestones."""
+        return [step for step in steps if self.is_milestone(step, every_steps, milestone_tokens)]
 
     def _learning_rate(self, segment: Segment, stage_step: int, stage_token: int) -> float:
         stage = segment.stage

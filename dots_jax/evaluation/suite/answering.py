@@ -102,6 +102,15 @@ class Answerer:
             batch = list(window[first : first + step])
             yield list(zip(batch, self._rank(batch, prefix, slots)))
 
+    def text_loss(self, rows: Sequence[Sequence[int]], progress=lambda batches: batches) -> float:
+        """The negative log-likelihood of all tokens but the first of each row, in nats."""
+        self._load()
+        step, total = self._batch_size, 0.0
+        for first in progress(range(0, len(rows), step)):
+            scored = self._scorer.logprobs(rows[first : first + step], batch=step)
+            total -= sum(sum(row) for row in scored)
+        return total
+
     def _prefix_of(self, tokens: list[int], slots: int) -> Prefix:
         if self._prefix is None or self._prefix.tokens != tuple(tokens) or self._prefix_slots != slots:
             generator = self._generator

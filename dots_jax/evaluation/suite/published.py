@@ -14,10 +14,11 @@ INSTRUCT = {
     "cluewsc": 92.6, "ceval": 92.2, "c_simpleqa": 56.7,
     "ifeval": 82.1, "alpacaeval2": 64.4, "arena_hard": 87.1,
 }  # fmt: skip
-FIGURES = {"table2": BASE, "table3": {}, "table5": INSTRUCT}
+FIGURES = {"table2": BASE, "figure4": BASE, "table3": {}, "table5": INSTRUCT}
 RULER = {4096: 94.7, 8192: 94.9, 16_384: 92.6, 32_768: 87.7}  # table 3: the mean of the 13 tasks at each length
 GROUPS = {
     "table3": {},
+    "figure4": {},
     "table2": {
         "Chinese": ("ceval", "cmmlu", "cluewsc", "c3", "xiezhi"),
         "English": ("triviaqa", "bbh", "mmlu", "mmlu_pro", "supergpqa", "drop", "arc_challenge", "agieval", "hellaswag",

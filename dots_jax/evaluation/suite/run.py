@@ -16,6 +16,7 @@ from dots_jax.data.tokenizers import chat
 from dots_jax.evaluation.rows.row import Tools, score_items
 from dots_jax.evaluation.rows.table import ROWS
 from dots_jax.evaluation.suite.answering import Answer, Answerer
+from dots_jax.evaluation.suite.milestones import chosen_steps, evaluate_steps, read_texts
 from dots_jax.evaluation.suite.plan import Planned, groups_of, making_of, plan_row, row_names
 from dots_jax.evaluation.suite.report import write_report
 from dots_jax.evaluation.suite.requests import GENERATION, RANKING, Request, RequestMaker, Setting
@@ -39,13 +40,22 @@ def evaluate(options: EvaluateOptions) -> None:
         whose libraries are missing. All but answers that are asked again is found before the weights are read.
     """
     names = row_names(options)
+    if options.validation and not options.steps:
+        raise UserError("--validation belongs to --steps: it is measured for every step of a run.")
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError("The report's picture needs matplotlib: pip install 'dots_jax[evaluation]'.")
     opened = open_checkpoint(options.checkpoint, options.step)
     vocabulary = open_vocabulary(options.tokenizer, opened)
     if vocabulary is None:
         raise UserError("This checkpoint has no tokenizer: give one, as --tokenizer=FILE.")
-    run_rows(options, names, opened, vocabulary, Answerer(opened, options, vocabulary), options.output)
+    answerer = Answerer(opened, options, vocabulary)
+    if options.steps:
+        steps = chosen_steps(options, opened)
+        texts = read_texts(options.validation, vocabulary, opened.model.max_seq_len) if options.validation else None
+        run = lambda one, output: run_rows(options, names, one, vocabulary, answerer, output)
+        evaluate_steps(options, [opened.at(step) for step in steps], answerer, run, texts)
+        return
+    run_rows(options, names, opened, vocabulary, answerer, options.output)
 
 
 def run_rows(

@@ -56,6 +56,7 @@ _TASKS = (
 )  # fmt: skip
 TASKS = {task.row: task for task in (*_TASKS, *ruler.TASKS)}
 SUITES = {"table2": tuple(row.name for row in TABLE2) + ("lambada",),
+          "figure4": ("mmlu", "triviaqa", "nq", "hellaswag", "piqa", "lambada"),
           "table3": tuple(row.name for row in TABLE3),
           "table5": tuple(row.name for row in ROWS.values() if 5 in row.tables)}  # fmt: skip
 

@@ -3,29 +3,13 @@
 import json
 
 import pytest
-from synthetic_checkpoint import small_state
-
-from dots_jax.checkpoint.metadata import CheckpointMetadata
-from dots_jax.checkpoint.store import Checkpoints
-from dots_jax.config import ComputeConfig, tiny
-from dots_jax.model.model_def import ModelDef
-from dots_jax.training.state import to_items
+from two_steps import save_two_steps
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> str:
     """Of steps 1 and 2, which have other weights."""
-    workdir, config = tmp_path_factory.mktemp("run"), tiny()
-    checkpoints = Checkpoints(str(workdir), is_milestone=lambda step: False)
-    stack_axes = ModelDef(config, ComputeConfig(), None, 1.0).stack_axes()
-    for step in (1, 2):
-        metadata = CheckpointMetadata(
-            step=step, model=config, config={"data": {"tokenizer": ""}, "compute": {"dtype": "float32"}}
-        )
-        checkpoints.save(step, to_items(small_state(config, step)), metadata, stack_axes)
-    checkpoints.wait()
-    checkpoints.close()
-    return str(workdir)
+    return save_two_steps(str(tmp_path_factory.mktemp("run")))
 
 
 @pytest.fixture(scope="session")
