@@ -86,6 +86,8 @@ class EvaluateOptions(Options):
     seed: int = flag("of table3's prompts", 0, minimum=0)
     prompts: str | None = flag("write the prompts of the rows into this .jsonl and stop", path=True)
     batch_size: int = flag("rows of the model's batch", 16, minimum=1)
+    judge: str | None = flag("of rows that a judge reads: an OpenAI-compatible URL, or a command")
+    judge_model: str = flag("the judge's name at its URL", "")
     ranking: bool = flag("also rank the choices by log-likelihood, in a column of its own", False)
     row: str | None = flag("the benchmark of --verdicts, as --list names it")
     verdicts: str | None = flag("a .jsonl of predictions to judge, without a model", path=True)

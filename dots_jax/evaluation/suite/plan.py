@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from dots_jax.cli.options import EvaluateOptions
 from dots_jax.config import UserError
-from dots_jax.evaluation.rows.table import get_row
+from dots_jax.evaluation.rows.table import ROWS, get_row
 from dots_jax.evaluation.ruler.prompts import ITEMS, LENGTHS
 from dots_jax.evaluation.tasks.files import Files, NoData
 from dots_jax.evaluation.tasks.table import TASKS, rows_of
@@ -46,11 +46,11 @@ def making_of(options: EvaluateOptions, encode, context: int | None) -> Making:
     return Making(encode, fits, options.limit or ITEMS, options.seed)
 
 
-def plan_row(name: str, data: str, making: Making) -> Planned:
-    """Reads the row's files once, so that a bad one is found now. A row without a task or files stays, with the reason."""
-    task = TASKS.get(name)
-    if task is None:
-        return Planned(name, None, None, "not run: it has no task")
+def plan_row(name: str, data: str, making: Making, judge: str | None) -> Planned:
+    """Reads the row's files once, so that a bad one is found now. A row that cannot be run stays, with the reason."""
+    task = TASKS[name]
+    if ROWS[name].judged and not judge:
+        return Planned(name, None, None, "not run: it needs a judge, as --judge=URL")
     if task.make and not making.lengths:
         return Planned(name, None, None, "not run: every length is above the model's context")
     try:

@@ -24,7 +24,7 @@ def write_prompts(options: EvaluateOptions) -> None:
     else:
         vocabulary = tokenizer_vocabulary(options.tokenizer) if options.tokenizer else bytes_vocabulary()
     making = making_of(options, vocabulary.encode, None)
-    rows = [plan_row(name, options.data, making) for name in row_names(options)]
+    rows = [plan_row(name, options.data, making, "none") for name in row_names(options)]
     with atomic_write(options.prompts) as file:
         for row in rows:
             written = 0

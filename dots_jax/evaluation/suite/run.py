@@ -15,7 +15,10 @@ from dots_jax.config import UserError
 from dots_jax.data.tokenizers import chat
 from dots_jax.evaluation.rows.row import Tools, score_items
 from dots_jax.evaluation.rows.table import ROWS
+from dots_jax.evaluation.scoring.score import Score
 from dots_jax.evaluation.suite.answering import Answer, Answerer
+from dots_jax.evaluation.suite.judge import KeptJudge
+from dots_jax.evaluation.suite.judging import judge_answers
 from dots_jax.evaluation.suite.milestones import chosen_steps, evaluate_steps, read_texts
 from dots_jax.evaluation.suite.plan import Planned, groups_of, making_of, plan_row, row_names
 from dots_jax.evaluation.suite.report import write_report
@@ -72,13 +75,16 @@ def run_rows(
     maker = RequestMaker(setting, vocabulary.encode, as_chat, vocabulary.eos_id)
     making = making_of(options, vocabulary.encode, setting.context)
     with Tools(options.unsafe_code) as tools, open_results(output, setting) as results:
-        rows = [plan_row(name, options.data, making) for name in names]
+        rows = [plan_row(name, options.data, making, options.judge) for name in names]
         for row in rows:
             if row.task:
                 tools.open(ROWS[row.name].needs)
         answerer.use(opened)
+        judge = KeptJudge(f"{output}/judge.jsonl", options.judge, options.judge_model) if options.judge else None
         wanted = _answer(rows, maker, making, results, tools, answerer, options)
-        summaries = summarise([(row.name, row.missing) for row in rows], results.lines(set(wanted)))
+        verdicts = _judge(rows, maker, making, results, tools, judge, options) if judge else {}
+        lines = (line | verdicts.get(line["key"], {}) for line in results.lines(set(wanted)))
+        summaries = summarise([(row.name, row.missing) for row in rows], lines)
         _write(options, opened, setting, making, summaries, output)
     return summaries
 
@@ -103,6 +109,23 @@ def _answer(rows, maker, making: Making, results: Results, tools: Tools, answere
             file=sys.stderr,
         )
     return wanted
+
+
+def _judge(rows, maker, making: Making, results: Results, tools: Tools, judge: KeptJudge, options) -> dict[str, dict]:
+    """Key -> what the judge found, for the answers of the judged rows."""
+    verdicts: dict[str, dict] = {}
+    for row in rows:
+        if not row.task or not ROWS[row.name].judged:
+            continue
+        requests = list(requests_of(row, maker, making, options.limit, GENERATION))
+        texts = {line["key"]: line["text"] for line in results.lines({request.key for request in requests})}
+        with _progress(f"{row.name} judge") as bar:
+            pairs = ((request.item, texts[request.key]) for request in requests)
+            for request, score in zip(requests, judge_answers(row.name, pairs, judge, tools)):
+                verdicts[request.key] = as_json(score)
+                bar.update(1)
+    print(f"{judge.asked:,} questions to the judge", file=sys.stderr)
+    return verdicts
 
 
 def requests_of(row: Planned, maker: RequestMaker, making: Making, limit: int | None, mode: str) -> Iterator[Request]:
@@ -132,7 +155,10 @@ def _lines(row: str, pairs: list[tuple[Request, Answer]], tools: Tools) -> Itera
                 "extracted": request.item.choices[best].strip(), "score": float(best == request.item.right),
             }  # fmt: skip
         return
-    scores = score_items(ROWS[row], [(answer.text, request.item.gold) for request, answer in pairs], tools)
+    if ROWS[row].judged:
+        scores = [Score(None, None, {"left_out": "not judged yet"})] * len(pairs)
+    else:
+        scores = score_items(ROWS[row], [(answer.text, request.item.gold) for request, answer in pairs], tools)
     for (request, answer), score in zip(pairs, scores):
         yield common(request) | {
             "new_tokens": answer.new_tokens, "ended": answer.ended, "text": answer.text[:SHOWN],

@@ -4,7 +4,7 @@ from dots_jax.config import UserError
 from dots_jax.evaluation.rows.table import ROWS, TABLE2, TABLE3
 from dots_jax.evaluation.ruler import tasks as ruler
 from dots_jax.evaluation.scoring.code import STOPS
-from dots_jax.evaluation.tasks import agieval, answers, letters, programs
+from dots_jax.evaluation.tasks import agieval, answers, letters, open_ended, programs
 from dots_jax.evaluation.tasks.task import Task
 
 
@@ -53,6 +53,12 @@ _TASKS = (
     _task("ifeval", "input_data.jsonl", answers.ifeval, 0, (), 1024),
     _task("mbpp_plus", "MbppPlus-v0.1.0.jsonl or v0.2.0", programs.mbpp_plus, 0, (), 1024),
     _task("livecodebench", "test*.jsonl", programs.livecodebench, 0, (), 2048),
+    _task("simpleqa", "simple_qa_test_set.csv, simpleqa_eval.py (its grader's text) or grader.txt", open_ended.simpleqa, 0, (),
+          512),
+    _task("c_simpleqa", "chinese_simpleqa.jsonl, grader.txt", open_ended.chinese_simpleqa, 0, (), 512),
+    _task("alpacaeval2", "model_outputs.json (the baseline's), alpaca_clf.txt", open_ended.alpaca_eval, 0, (), 2048,
+          deviation="raw win rate, by the judge's letter rather than its probability"),
+    _task("arena_hard", "question.jsonl, gpt-4-0314.jsonl, judge_config.yaml", open_ended.arena_hard, 0, (), 2048),
 )  # fmt: skip
 TASKS = {task.row: task for task in (*_TASKS, *ruler.TASKS)}
 SUITES = {"table2": tuple(row.name for row in TABLE2) + ("lambada",),
