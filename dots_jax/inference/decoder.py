@@ -111,6 +111,16 @@ class Decoder:
     def token_nll(self, weights: Weights, x_BTD: jax.Array, targets_BT: jax.Array, chunk_tokens: int) -> jax.Array:
         return self._bind(weights, 0).head.token_nll(x_BTD, targets_BT, chunk_tokens)
 
+    def is_likeliest(self, weights: Weights, x_BTD: jax.Array, targets_BT: jax.Array, chunk_tokens: int) -> jax.Array:
+        """Whether each target is the token that greedy decoding takes, bool [B, T]. Logits exist for a chunk at a time."""
+        rows = targets_BT.size
+        chunk = min(chunk_tokens, rows)
+        x_RD = jnp.pad(x_BTD.reshape(rows, -1), ((0, -rows % chunk), (0, 0)))
+        targets_R = jnp.pad(targets_BT.reshape(rows), (0, -rows % chunk))
+        one = lambda pair: jnp.argmax(self.logits(weights, pair[0][None])[0], axis=-1) == pair[1]
+        found = lax.map(one, (x_RD.reshape(-1, chunk, x_RD.shape[1]), targets_R.reshape(-1, chunk)))
+        return found.reshape(-1)[:rows].reshape(targets_BT.shape)
+
     def _bind(self, weights: Weights, layer: int) -> Transformer:
         """The module with the arrays of one layer in place of the stack, but all the layers' experts."""
         block = {**weights.layers[layer], "moe": {**weights.layers[layer]["moe"], "experts": weights.experts}}

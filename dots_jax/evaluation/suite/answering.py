@@ -5,13 +5,13 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from dots_jax.checkpoint.open import Opened
-from dots_jax.cli.options import EvaluateOptions
 from dots_jax.evaluation.suite.requests import RANKING, Request
 from dots_jax.inference import generation
 from dots_jax.inference import weights as serving
 from dots_jax.inference.completion import complete, in_order
 from dots_jax.inference.generation import Generator
 from dots_jax.inference.prefix import Prefix, chunk_size, common_prefix, padded_batch_size
+from dots_jax.inference.sampling import GREEDY, Sampling
 from dots_jax.inference.scoring import Scorer
 from dots_jax.inference.session import serving_dtype
 from dots_jax.inference.text import Vocabulary, stop_ids
@@ -38,17 +38,23 @@ class Answer:
     new_tokens: int = 0
     ended: str = ""
     logprobs: tuple[float, ...] = ()
+    greedy: tuple[bool, ...] = ()  # with `greedy`: whether each choice is what greedy decoding gives
 
 
 class Answerer:
     """One model, with the weights of one checkpoint after another. Compiled for one batch size and a few sizes of cache."""
 
-    def __init__(self, opened: Opened, options: EvaluateOptions, vocabulary: Vocabulary):
-        self._dtype, self._mesh = serving_dtype(options.dtype, opened), serving.serving_mesh(opened.model)
+    def __init__(
+        self, opened: Opened, dtype: str | None, batch_size: int, vocabulary: Vocabulary, *, greedy: bool = False,
+        sampling: Sampling = GREEDY,
+    ):  # fmt: skip
+        """greedy: ranked answers also say whether a choice is what greedy decoding gives."""
+        self._dtype, self._mesh = serving_dtype(dtype, opened), serving.serving_mesh(opened.model)
+        self._greedy, self._sampling = greedy, sampling
         self._definition = serving.define(opened.model, self._dtype)
         self._generator: Generator | None = None
         self._scorer: Scorer | None = None
-        self._vocabulary, self._batch_size, self._stop_ids = vocabulary, options.batch_size, stop_ids(vocabulary)
+        self._vocabulary, self._batch_size, self._stop_ids = vocabulary, batch_size, stop_ids(vocabulary)
         self._to_load: Opened | None = None
         self.use(opened)
 
@@ -64,7 +70,7 @@ class Answerer:
             return
         if self._generator is None:
             weights = serving.load_weights(self._to_load, self._definition, self._mesh)
-            self._generator = Generator(self._to_load.model, self._dtype, self._mesh, weights)
+            self._generator = Generator(self._to_load.model, self._dtype, self._mesh, weights, self._sampling)
             self._scorer = Scorer(self._to_load.model, self._dtype, self._mesh, weights)
         else:
             # What is compiled stays; the old weights go before the new ones come.
@@ -132,11 +138,15 @@ class Answerer:
 
     def _rank(self, batch: list[Request], prefix: Prefix | None, slots: int) -> list[Answer]:
         rows = [row for request in batch for row, _ in request.rows]
-        scored = iter(self._scorer.logprobs(rows, prefix=prefix, batch=self._batch_size, slots=slots))
+        found = self._scorer.scores(rows, prefix=prefix, batch=self._batch_size, slots=slots, greedy=self._greedy)
         self._count(rows, prefix)
-        skipped = len(prefix.tokens) if prefix else 0
-        sums = lambda request: tuple(sum(next(scored)[begin - 1 - skipped :]) for _, begin in request.rows)
-        return [Answer(logprobs=sums(request)) for request in batch]
+        skipped, scored = len(prefix.tokens) if prefix else 0, iter(found)
+        answers = []
+        for request in batch:
+            parts = [(pair, begin - 1 - skipped) for (_, begin), pair in zip(request.rows, scored)]
+            sums = tuple(sum(logprobs[begin:]) for (logprobs, _), begin in parts)
+            answers.append(Answer(logprobs=sums, greedy=tuple(all(first[begin:]) for (_, first), begin in parts)))
+        return answers
 
     def _count(self, prompts: list[list[int]], prefix: Prefix | None) -> None:
         asked = sum(map(len, prompts))

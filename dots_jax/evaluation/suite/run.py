@@ -51,7 +51,7 @@ def evaluate(options: EvaluateOptions) -> None:
     vocabulary = open_vocabulary(options.tokenizer, opened)
     if vocabulary is None:
         raise UserError("This checkpoint has no tokenizer: give one, as --tokenizer=FILE.")
-    answerer = Answerer(opened, options, vocabulary)
+    answerer = Answerer(opened, options.dtype, options.batch_size, vocabulary)
     if options.steps:
         steps = chosen_steps(options, opened)
         texts = read_texts(options.validation, vocabulary, opened.model.max_seq_len) if options.validation else None
