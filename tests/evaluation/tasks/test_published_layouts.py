@@ -90,6 +90,6 @@ def test_every_row_reads_its_published_files_and_its_own_answers_are_right(linke
 
 
 def test_a_row_without_files_says_which_are_missing(tmp_path):
-    for name in (row for suite in SUITES.values() for row in suite if row in TASKS):
+    for name in (row for suite in SUITES.values() for row in suite if not TASKS[row].make):
         with pytest.raises(NoData, match=name):
             list(TASKS[name].load(Files(str(tmp_path), name)))
