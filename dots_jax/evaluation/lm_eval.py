@@ -21,8 +21,9 @@ from dots_jax.evaluation.suite.answering import Answer, Answerer
 from dots_jax.evaluation.suite.requests import GENERATION, RANKING, Request, encode_pair
 from dots_jax.evaluation.tasks.task import Item
 from dots_jax.inference.prefix import common_prefix
+from dots_jax.inference.prompts import chat_tokens
 from dots_jax.inference.sampling import GREEDY, Sampling
-from dots_jax.inference.session import chat_tokens, open_vocabulary
+from dots_jax.inference.session import open_vocabulary
 
 WINDOW = 256  # requests whose common beginning is fed once
 NEW_TOKENS = 256  # where a task does not say

@@ -56,6 +56,7 @@ class Answerer:
         self._scorer: Scorer | None = None
         self._vocabulary, self._batch_size, self._stop_ids = vocabulary, batch_size, stop_ids(vocabulary)
         self._to_load: Opened | None = None
+        self._drawn = 0  # requests before
         self.use(opened)
 
     def use(self, opened: Opened) -> None:
@@ -127,7 +128,13 @@ class Answerer:
 
     def _generate(self, window: list[Request], prefix: Prefix | None, slots: int) -> Iterator[tuple[Request, Answer]]:
         self._count([request.tokens for request in window], prefix)
-        rows = [generation.Request(request.tokens, 0, request.max_new_tokens) for request in window]
+        # Draws depend on a row's number; greedy decoding makes none.
+        first = 0 if self._sampling == GREEDY else self._drawn
+        self._drawn += len(window)
+        rows = [
+            generation.Request(request.tokens, first + number, request.max_new_tokens)
+            for number, request in enumerate(window)
+        ]
         found = complete(
             self._generator, rows, self._stop_ids, self._vocabulary, stop=[request.stop for request in window],
             batch_size=self._batch_size, prefix=prefix, slots=slots,
