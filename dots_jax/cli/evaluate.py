@@ -46,7 +46,7 @@ def _suite(options: EvaluateOptions) -> None:
         raise UserError("--suite answers with a checkpoint, --row --verdicts judges answers: give one of the two.")
     load_tensorflow(options.debug)
     from dots_jax.evaluation.suite.run import evaluate
-    from dots_jax.parallel.distributed import require_backend
+    from dots_jax.parallel.distributed import initialize
 
-    require_backend()
+    initialize(options.distributed)
     evaluate(options)

@@ -94,6 +94,7 @@ class EvaluateOptions(Options):
     output: str | None = flag("the folder of a --suite, or the .jsonl of --verdicts", path=True)
     list: bool = flag("print all rows: metric, reference, licence; with --data which are there", False)
     unsafe_code: bool = flag("run programs without a sandbox where the machine has none", False)
+    distributed: str | None = flag("several processes: auto, or ADDRESS:PORT,PROCESS,PROCESSES")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

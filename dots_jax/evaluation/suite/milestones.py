@@ -15,6 +15,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
+
 from dots_jax.checkpoint.open import Opened
 from dots_jax.cli.options import EvaluateOptions
 from dots_jax.config import UserError
@@ -25,6 +27,7 @@ from dots_jax.evaluation.suite.answering import Answerer
 from dots_jax.evaluation.suite.published import FIGURES
 from dots_jax.evaluation.suite.summary import RowSummary
 from dots_jax.inference.text import Vocabulary
+from dots_jax.parallel.exchange import from_first
 from dots_jax.storage import atomic_write, open_file, write_text
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's
@@ -98,38 +101,50 @@ def evaluate_steps(
     run: Callable[[Opened, str], list[RowSummary]], texts: Texts | None,
 ) -> None:  # fmt: skip
     """Runs the rows of each checkpoint, measures its loss, and writes the table and the picture anew after each."""
-    found = []
+    found, first = [], jax.process_index() == 0
     for opened in checkpoints:
         output = os.path.join(options.output, f"step_{opened.step}")
-        print(f"step {opened.step:,} ({opened.metadata.tokens:,} tokens)")
+        if first:
+            print(f"step {opened.step:,} ({opened.metadata.tokens:,} tokens)", flush=True)
         rows = run(opened, output)
         scores = {row.name: row.as_json() for row in rows}
         loss = _loss(output, answerer, texts) if texts else _loss_of_run(opened)
+        if not first:
+            continue
         found.append({"step": opened.step, "tokens": opened.metadata.tokens, "rows": scores, "loss": loss})
         text = json.dumps({"suite": options.suite, "steps": found}, indent=1, ensure_ascii=False)
         write_text(f"{options.output}/dynamics.json", text + "\n")
         with atomic_write(f"{options.output}/dynamics.png", "wb") as file:
             file.write(draw(options.suite, found))
-    print(f"{options.output}/dynamics.png")
+    if first:
+        print(f"{options.output}/dynamics.png")
 
 
 def _loss(output: str, answerer: Answerer, texts: Texts) -> dict[str, dict[str, float]]:
     """Measured once for the weights of this folder, which `run.json` names, and a file."""
-    with open(f"{output}/run.json", encoding="utf-8") as file:
-        key = hashlib.sha256(f"{file.read()}{texts.digest}".encode()).hexdigest()
-    path, stored = f"{output}/loss.json", {}
-    if os.path.exists(path):
+    path = f"{output}/loss.json"
+
+    def read() -> tuple[str, dict]:
+        with open(f"{output}/run.json", encoding="utf-8") as file:
+            key = hashlib.sha256(f"{file.read()}{texts.digest}".encode()).hexdigest()
+        if not os.path.exists(path):
+            return key, {}
         with open(path, encoding="utf-8") as file:
-            stored = json.load(file)
+            return key, json.load(file)
+
+    key, stored = from_first(read)
+    first = jax.process_index() == 0
     if key not in stored:
         nats = answerer.text_loss(texts.rows)
-        stored[key] = {
-            "nats_per_token": nats / texts.tokens,
-            "nats_per_byte": nats / texts.bytes,
-            "tokens": texts.tokens,
-        }
-        write_text(path, json.dumps(stored, indent=1) + "\n")
-    print(f"{texts.name}: {stored[key]['nats_per_token']:.4f} nats a token, {stored[key]['nats_per_byte']:.4f} a byte")
+        counts = {"tokens": texts.tokens, "bytes": texts.bytes}
+        stored[key] = {"nats_per_token": nats / texts.tokens, "nats_per_byte": nats / texts.bytes, **counts}
+        if first:
+            write_text(path, json.dumps(stored, indent=1) + "\n")
+    found = stored[key]
+    if first:
+        print(
+            f"{texts.name}: {found['nats_per_token']:.4f} nats a token, {found['nats_per_byte']:.4f} a byte", flush=True
+        )
     return {texts.name: stored[key]}
 
 

@@ -15,13 +15,14 @@ from collections.abc import Iterable, Iterator
 from dots_jax.config import UserError
 from dots_jax.evaluation.suite.requests import VERSION, Setting
 from dots_jax.locks import owned
+from dots_jax.parallel.exchange import from_first
 from dots_jax.storage import in_bucket, write_text
 
 RECORD, ITEMS = "run.json", "items.jsonl"
 
 
 class Results:
-    """The answers of one run; made by `open_results`."""
+    """The answers of one run; made by `open_results`. Of several processes the first one writes."""
 
     def __init__(self, folder: str):
         self.path = os.path.join(folder, ITEMS)
@@ -65,6 +66,35 @@ class Results:
 
     def close(self) -> None:
         self._file.close()
+
+
+class OtherProcess:
+    """The answers as a process sees them that does not write: it knows which are there."""
+
+    def __init__(self):
+        self.keys: set[str] = set()
+
+    def add(self, lines: Iterable[dict]) -> None:
+        self.keys.update(line["key"] for line in lines)
+
+    def lines(self, keys: set[str]) -> Iterator[dict]:
+        return iter(())
+
+
+@contextlib.contextmanager
+def open_shared(folder: str, setting: Setting) -> Iterator[Results | OtherProcess]:
+    """`open_results` in process 0; every process knows the same answers. Raises UserError in all of them."""
+    with contextlib.ExitStack() as stack:
+        opened: list[Results] = []
+
+        def keys() -> list[str]:
+            opened.append(stack.enter_context(open_results(folder, setting)))
+            return sorted(opened[0].keys)
+
+        known = from_first(keys)
+        results = opened[0] if opened else OtherProcess()
+        results.keys = set(known)
+        yield results
 
 
 @contextlib.contextmanager

@@ -9,11 +9,13 @@ import json
 import sys
 from collections.abc import Iterator
 
+import jax
+
 from dots_jax.checkpoint.open import Opened, open_checkpoint
 from dots_jax.cli.options import EvaluateOptions
 from dots_jax.config import UserError
 from dots_jax.data.tokenizers import chat
-from dots_jax.evaluation.rows.row import Tools, score_items
+from dots_jax.evaluation.rows.row import Row, Tools, score_items
 from dots_jax.evaluation.rows.table import ROWS
 from dots_jax.evaluation.scoring.score import Score
 from dots_jax.evaluation.suite.answering import Answer, Answerer
@@ -23,12 +25,13 @@ from dots_jax.evaluation.suite.milestones import chosen_steps, evaluate_steps, r
 from dots_jax.evaluation.suite.plan import Planned, groups_of, making_of, plan_row, row_names
 from dots_jax.evaluation.suite.report import write_report
 from dots_jax.evaluation.suite.requests import GENERATION, RANKING, Request, RequestMaker, Setting
-from dots_jax.evaluation.suite.results import Results, open_results
+from dots_jax.evaluation.suite.results import OtherProcess, Results, open_shared
 from dots_jax.evaluation.suite.summary import RowSummary, summarise
 from dots_jax.evaluation.tasks.task import Making
 from dots_jax.evaluation.verdicts import as_json
 from dots_jax.inference.prompts import PromptEncoder
 from dots_jax.inference.session import open_vocabulary, serving_dtype
+from dots_jax.parallel.exchange import from_all
 from dots_jax.storage import open_file, write_text
 
 WINDOW = 256  # items whose prompts are compared, to find what they begin with
@@ -74,14 +77,19 @@ def run_rows(
         vocabulary.special_id(chat.GENERATION_PROMPT)
     maker = RequestMaker(setting, vocabulary.encode, as_chat, vocabulary.eos_id)
     making = making_of(options, vocabulary.encode, setting.context)
-    with Tools(options.unsafe_code) as tools, open_results(output, setting) as results:
+    with Tools(options.unsafe_code) as tools, open_shared(output, setting) as results:
         rows = [plan_row(name, options.data, making, options.judge) for name in names]
         for row in rows:
             if row.task:
                 tools.open(ROWS[row.name].needs)
         answerer.use(opened)
-        judge = KeptJudge(f"{output}/judge.jsonl", options.judge, options.judge_model) if options.judge else None
+        first = jax.process_index() == 0
+        judge = (
+            KeptJudge(f"{output}/judge.jsonl", options.judge, options.judge_model) if options.judge and first else None
+        )
         wanted = _answer(rows, maker, making, results, tools, answerer, options)
+        if not first:
+            return []
         verdicts = _judge(rows, maker, making, results, tools, judge, options) if judge else {}
         lines = (line | verdicts.get(line["key"], {}) for line in results.lines(set(wanted)))
         summaries = summarise([(row.name, row.missing) for row in rows], lines)
@@ -89,7 +97,9 @@ def run_rows(
     return summaries
 
 
-def _answer(rows, maker, making: Making, results: Results, tools: Tools, answerer: Answerer, options) -> dict[str, str]:
+def _answer(
+    rows, maker, making: Making, results: Results | OtherProcess, tools: Tools, answerer: Answerer, options
+) -> dict[str, str]:
     """Answers what is not answered yet. Returns the keys of all requests -> their row."""
     wanted: dict[str, str] = {}
     modes = (GENERATION, RANKING) if options.ranking else (GENERATION,)
@@ -103,7 +113,7 @@ def _answer(rows, maker, making: Making, results: Results, tools: Tools, answere
                     results.add(_lines(row.name, pairs, tools))
                     bar.update(len(pairs))
     counts = answerer.counts
-    if counts.asked:
+    if counts.asked and jax.process_index() == 0:
         print(
             f"{counts.fed:,} tokens fed for prompts of {counts.asked:,}, {counts.generated:,} generated",
             file=sys.stderr,
@@ -156,14 +166,23 @@ def _lines(row: str, pairs: list[tuple[Request, Answer]], tools: Tools) -> Itera
             }  # fmt: skip
         return
     if ROWS[row].judged:
-        scores = [Score(None, None, {"left_out": "not judged yet"})] * len(pairs)
+        scores = [as_json(Score(None, None, {"left_out": "not judged yet"}))] * len(pairs)
     else:
-        scores = score_items(ROWS[row], [(answer.text, request.item.gold) for request, answer in pairs], tools)
+        scores = _scores(ROWS[row], [(answer.text, request.item.gold) for request, answer in pairs], tools)
     for (request, answer), score in zip(pairs, scores):
         yield common(request) | {
             "new_tokens": answer.new_tokens, "ended": answer.ended, "text": answer.text[:SHOWN],
-            **as_json(score), "context": request.item.context[-SHOWN:], "expected": request.item.answer.strip()[:SHOWN],
+            **score, "context": request.item.context[-SHOWN:], "expected": request.item.answer.strip()[:SHOWN],
         }  # fmt: skip
+
+
+def _scores(row: Row, pairs: list[tuple], tools: Tools) -> list[dict]:
+    """Programs and derivations are shared out over the processes; every process has all scores."""
+    processes, place = jax.process_count(), jax.process_index()
+    if processes == 1 or not row.parallel:
+        return [as_json(score) for score in score_items(row, pairs, tools)]
+    found = from_all([as_json(score) for score in score_items(row, pairs[place::processes], tools)])
+    return [found[number % processes][number // processes] for number in range(len(pairs))]
 
 
 def _write(options, opened: Opened, setting: Setting, making: Making, summaries: list[RowSummary], output: str) -> None:
@@ -207,5 +226,6 @@ def _tokenizer_digest(vocabulary) -> str:
 def _progress(name: str):
     from tqdm import tqdm
 
-    with tqdm(desc=name, unit="item", disable=not sys.stderr.isatty()) as bar:
+    quiet = jax.process_index() > 0 or not sys.stderr.isatty()
+    with tqdm(desc=name, unit="item", disable=quiet) as bar:
         yield bar

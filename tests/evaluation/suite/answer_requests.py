@@ -1,0 +1,44 @@
+"""Answers 50 prompts with several stop strings: python answer_requests.py CHECKPOINT BATCH_SIZE OUT [ADDRESS,PROCESS,PROCESSES]"""
+
+import json
+import random
+import sys
+
+import jax
+
+from dots_jax.checkpoint.open import open_checkpoint
+from dots_jax.evaluation.suite.answering import Answerer
+from dots_jax.evaluation.suite.requests import GENERATION, RANKING, Request
+from dots_jax.evaluation.tasks.task import Item
+from dots_jax.inference.vocabularies import bytes_vocabulary
+from dots_jax.parallel.distributed import initialize
+
+STOPS = (("。", "e"), ("a", "\n\n", "是"), ("zz", "Z"), ("，", "qu", "\x00"), ())
+WORDS = "the 一个 sum is 42 答案 def f(x): 。 of ， return\n".split(" ")
+ITEM = Item("", "", "", None)
+
+
+def main(checkpoint: str, batch_size: str, out: str, distributed: str | None = None) -> None:
+    initialize(distributed)
+    vocabulary = bytes_vocabulary()
+    answerer = Answerer(open_checkpoint(checkpoint), "float32", int(batch_size), vocabulary)
+    rng = random.Random(0)
+    texts = [" ".join(rng.choices(WORDS, k=rng.randint(3, 25))) for _ in range(50)]
+    requests = [
+        Request(GENERATION, None, "", ITEM, vocabulary.encode(text), (), 24, STOPS[n % len(STOPS)], 0, 0, 0, "")
+        for n, text in enumerate(texts)
+    ]
+    ranked = [
+        Request(RANKING, None, "", ITEM, [], tuple((vocabulary.encode(text + end), len(text.encode())) for end in "AB"), 0, (), 0, 0,
+                0, "")
+        for text in texts[:8]
+    ]  # fmt: skip
+    found = [[answer.text, answer.ended] for pairs in answerer.answers(requests) for _, answer in pairs]
+    logprobs = [answer.logprobs for pairs in answerer.answers(ranked) for _, answer in pairs]
+    if jax.process_index() == 0:
+        with open(out, "w", encoding="utf-8") as file:
+            json.dump({"texts": found, "logprobs": logprobs, "devices": jax.device_count()}, file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
