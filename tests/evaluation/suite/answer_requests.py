@@ -28,11 +28,10 @@ def main(checkpoint: str, batch_size: str, out: str, distributed: str | None = N
         Request(GENERATION, None, "", ITEM, vocabulary.encode(text), (), 24, STOPS[n % len(STOPS)], 0, 0, 0, "")
         for n, text in enumerate(texts)
     ]
-    ranked = [
-        Request(RANKING, None, "", ITEM, [], tuple((vocabulary.encode(text + end), len(text.encode())) for end in "AB"), 0, (), 0, 0,
-                0, "")
-        for text in texts[:8]
-    ]  # fmt: skip
+    ranked = []
+    for text in texts[:8]:
+        rows = tuple((vocabulary.encode(text + end), len(text.encode())) for end in "AB")
+        ranked.append(Request(RANKING, None, "", ITEM, [], rows, 0, (), 0, 0, 0, ""))
     found = [[answer.text, answer.ended] for pairs in answerer.answers(requests) for _, answer in pairs]
     logprobs = [answer.logprobs for pairs in answerer.answers(ranked) for _, answer in pairs]
     if jax.process_index() == 0:
