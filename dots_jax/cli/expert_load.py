@@ -1,8 +1,9 @@
 """Which experts the tokens of each domain meet (figure 5 of the report): exact counts, and a picture.
 
-    dots expert_load --checkpoint=DIR --domain=code=code.jsonl --domain=prose=prose.txt --output=DIR
+    dots expert_load --checkpoint=DIR --domain=code=a.jsonl --domain=prose=b.txt --output=DIR
 
-A file holds JSON lines with the field text, or plain text. Domains that are counted already are kept.
+A file holds JSON lines with the field text, or plain text. Domains that are counted already are
+kept.
 """
 
 from dots_jax.cli.execute import load_tensorflow

@@ -116,7 +116,8 @@ def test_a_tilde_is_the_home_folder(monkeypatch, capfd):
         ("plan hlo f --topology=v5p:2 --mesh=data", "--mesh must be axes and sizes, as in data=1,fsdp=16,expert=8, but is data."),
         ("plan hol f", "dots plan has no subcommand hol; did you mean hlo?"),
         ("trian", "dots has no command trian; did you mean train?"),
-        ("zebra", "dots has no command zebra; there are train, eval, evaluate, score, generate, rft, convert, curate, cache, "
+        ("zebra", "dots has no command zebra; there are train, eval, evaluate, expert_load, score, generate, rft, convert, curate, "
+         "cache, inspect_source, fetch_source, tokenizer, plan."),
          "inspect_source, fetch_source, tokenizer, plan."),
     ],
 )  # fmt: skip

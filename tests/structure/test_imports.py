@@ -51,7 +51,7 @@ def test_every_requirement_is_pinned_exactly():
 
 def test_what_the_code_imports_is_required():
     """A library that only another library brings along can vanish with that library's next version."""
-    files = ("requirements.txt", "requirements-curation.txt")
+    files = ("requirements.txt", "requirements-curation.txt", "requirements-lm-eval.txt")
     listed = {normal(requirement.name) for name in files for requirement in requirements(name)}
     owners = importlib.metadata.packages_distributions()
     for path in (ROOT / "dots_jax").rglob("*.py"):

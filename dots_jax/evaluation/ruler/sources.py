@@ -15,6 +15,9 @@ from dots_jax.config import UserError
 from dots_jax.evaluation.tasks.files import Files, NoData, read_json, read_text, require
 
 
+LONGEST = 80  # words of a sentence
+
+
 class Question(NamedTuple):
     """answers: any of them is right. needed: places of the documents that must be there. near: those that come first else."""
 
@@ -54,7 +57,10 @@ def _sentences(path: str, texts: tuple[str, ...]) -> list[str]:
         text = content["text"]
     else:
         text = "\n".join(map(read_text, texts))
-    found = punkt.PunktSentenceTokenizer(punkt.load_model("english")).tokenize(re.sub(r"\s+", " ", text).strip())
+    sentences = punkt.PunktSentenceTokenizer(punkt.load_model("english")).tokenize(re.sub(r"\s+", " ", text).strip())
+    # A prompt is filled by sentences: longer ones than any in prose would leave it too empty.
+    words = [sentence.split(" ") for sentence in sentences]
+    found = [" ".join(each[first : first + LONGEST]) for each in words for first in range(0, len(each), LONGEST)]
     if not found:
         raise UserError(f"{path or texts[0]} holds no text: RULER hides its needles in it.")
     return found
