@@ -14,7 +14,6 @@ from typing import NamedTuple
 from dots_jax.config import UserError
 from dots_jax.evaluation.tasks.files import Files, NoData, read_json, read_text, require
 
-
 LONGEST = 80  # words of a sentence
 
 
