@@ -1,4 +1,4 @@
-# make demo | demo-curate | evaluate-demo | rft | test | test-slow | lint | docs | clean | help        (make help says what each does)
+# make demo | demo-curate | evaluate-demo | rft | story | test | test-slow | lint | docs | clean | help     (make help says what each does)
 #
 # Everything runs from .venv, which the first target makes; after that nothing needs the network.
 # Another Python: make demo PYTHON=python3.12
@@ -30,13 +30,14 @@ BIN := $(VENV)/bin/python
 INSTALL := PYTHONUNBUFFERED=1 $(BIN) -m pip install --disable-pip-version-check --progress-bar off
 DOTS := awk '/^(Collecting|Requirement)/ {printf "."; fflush()} END {print ""}'
 
-.PHONY: help demo demo-curate evaluate-demo rft test test-slow lint docs clean python
+.PHONY: help demo demo-curate evaluate-demo rft story test test-slow lint docs clean python
 
 help:
 	@echo 'make demo           train gin/tiny.gin on 2 CPU cores and evaluate it, in $(WORKDIR)'
 	@echo 'make demo-curate    curate a small web with faults planted: $(CURATED)/corpus/report.html'
 	@echo 'make evaluate-demo  answer a few benchmark rows with the demo: $(WORKDIR)/evaluation/report.html'
 	@echo 'make rft            rejection sampling on sums, next to two controls: $(RFT)/bars.png'
+	@echo 'make story          web pages to weights, in small, and what it cost: story/report.html'
 	@echo 'make test           the tests; offline after installation'
 	@echo 'make test-slow      the slow tests; installs torch and transformers as well'
 	@echo 'make lint           ruff, shellcheck, and types on the lower floors (basedpyright)'
@@ -58,6 +59,9 @@ demo-curate: $(STAMP_CURATION)
 
 rft: $(STAMP_CURATION)
 	$(BIN) -m benchmarks.rft_demo --output=$(RFT)
+
+story: $(STAMP_CURATION)
+	$(BIN) -m benchmarks.story
 
 test: $(STAMP_CURATION)
 	$(BIN) -m pytest -m "not slow" -n 2 --dist loadfile --durations=20

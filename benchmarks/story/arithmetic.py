@@ -1,6 +1,6 @@
 """The arithmetic of the story: documents of sums, differences and products, each a function of (seed, index).
 
-    python -m benchmarks.story.arithmetic --output=story/arithmetic.jsonl
+python -m benchmarks.story.arithmetic --output=story/arithmetic.jsonl
 """
 
 import argparse

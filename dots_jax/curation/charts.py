@@ -137,3 +137,57 @@ def nice_top(value: float) -> float:
 def card(title: str, body: str, note: str = "") -> str:
     below = f'<p class="small">{text(note)}</p>' if note else ""
     return f'<div class="card"><h3 dir="auto">{text(title)}</h3>{body}{below}</div>'
+
+
+def section(title: str, about: str, body: str) -> str:
+    return f"<section><h2>{text(title)}</h2><p>{text(about)}</p>{body}</section>"
+
+
+def document(title: str, sections: Sequence[str], *, style: str = "", images: bool = False) -> str:
+    """A complete page that loads nothing and runs nothing. style: more of it. images: allows those inside the page (data:)."""
+    allowed = "img-src data:; " if images else ""
+    head = (
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; {allowed}style-src 'unsafe-inline'\">"
+    )
+    head = f"{head}<title>{text(title)}</title><style>{_STYLE}{style}</style></head>"
+    return f"{head}<body><main>{''.join(sections)}</main></body></html>\n"
+
+
+_STYLE = """
+:root{--ink:#1d2733;--dim:#5d6b7a;--paper:#f6f7f9;--card:#fff;--line:#dde2e8;--kept:#2f7d5b;--lost:#c8553d;--before:#b9c4d0;
+--mark:#7a3ea8}
+@media(prefers-color-scheme:dark){:root{--ink:#e4e9ef;--dim:#9aa7b5;--paper:#14191f;--card:#1c232b;--line:#313b46;
+--kept:#58b98d;--lost:#e5806a;--before:#56646f;--mark:#c79bec}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.45 system-ui,sans-serif}
+main{max-width:1180px;margin:0 auto;padding:20px 16px 60px}
+h1{font-size:26px;margin:8px 0 2px}h2{font-size:19px;margin:34px 0 4px}h3{font-size:14px;margin:0 0 8px;overflow-wrap:anywhere}
+p{margin:4px 0 12px;color:var(--dim);max-width:80ch}.small{font-size:12.5px;margin:6px 0 0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:10px;margin:16px 0}
+.tile{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px 14px}
+.tile b{display:block;font-size:22px}.tile span{color:var(--dim);font-size:13px}
+.grid2{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,340px),1fr));gap:12px}
+.card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px 14px;min-width:0}
+.row{display:grid;grid-template-columns:92px 1fr 96px;gap:10px;align-items:center;padding:2px 0;
+font-size:13px}
+.sites .row{grid-template-columns:minmax(110px,40%) 1fr 76px}.lines .row{grid-template-columns:minmax(50%,60%) 1fr 56px}
+.label{overflow:hidden;text-overflow:ellipsis;white-space:nowrap;unicode-bidi:isolate}
+.bar{display:flex;height:14px;background:var(--paper);border-radius:3px;overflow:hidden}
+.bar i{display:block;height:100%;min-width:1px}.note{text-align:right;font-variant-numeric:tabular-nums;color:var(--dim)}
+i.kept,.key.kept{background:var(--kept)}i.lost,.key.lost{background:var(--lost)}.key.before{background:var(--before)}
+.key{display:inline-block;width:11px;height:11px;border-radius:2px;margin:0 5px 0 0}.legend span+span{margin-left:14px}
+svg{display:block;width:100%;height:auto}svg text{font:11px system-ui,sans-serif;fill:var(--dim)}
+rect.kept{fill:var(--kept)}rect.lost{fill:var(--lost)}rect.before{fill:var(--before)}
+.axis{stroke:var(--dim)}.grid{stroke:var(--line)}line.mark{stroke:var(--mark);stroke-dasharray:4 3}
+svg text.mark{fill:var(--mark)}.curve{fill:none;stroke:var(--mark);stroke-width:1.5}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:13px;width:100%}
+th,td{text-align:right;padding:4px 8px;border-bottom:1px solid var(--line);vertical-align:top}
+th:first-child,td:first-child,td.left,th.left{text-align:left}td{font-variant-numeric:tabular-nums}
+details{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:8px 14px;margin:8px 0}
+summary{cursor:pointer;font-size:14px;overflow-wrap:anywhere}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;background:var(--paper);border-radius:6px;padding:8px 10px;margin:8px 0;
+font:12.5px/1.45 ui-monospace,monospace;unicode-bidi:isolate}
+.meta{font-size:12.5px;color:var(--dim);overflow-wrap:anywhere;margin-top:10px}
+"""

@@ -14,10 +14,12 @@ from dots_jax.curation.charts import (
     bars,
     bins,
     card,
+    document,
     even_ticks,
     histogram,
     nice_top,
     number,
+    section,
     text,
 )
 from dots_jax.curation.minhash import hit_probability
@@ -28,47 +30,6 @@ from dots_jax.curation.survey import BINS_PER_DECADE, MEASURED, Frequent, Survey
 LANGUAGES, PICTURES, SITES, LINES = 6, 12, 15, 20  # of which the page shows at most this many
 BINS = range(20, 41)  # of a histogram of scores
 
-_STYLE = """
-:root{--ink:#1d2733;--dim:#5d6b7a;--paper:#f6f7f9;--card:#fff;--line:#dde2e8;--kept:#2f7d5b;--lost:#c8553d;--before:#b9c4d0;
---mark:#7a3ea8}
-@media(prefers-color-scheme:dark){:root{--ink:#e4e9ef;--dim:#9aa7b5;--paper:#14191f;--card:#1c232b;--line:#313b46;
---kept:#58b98d;--lost:#e5806a;--before:#56646f;--mark:#c79bec}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.45 system-ui,sans-serif}
-main{max-width:1180px;margin:0 auto;padding:20px 16px 60px}
-h1{font-size:26px;margin:8px 0 2px}h2{font-size:19px;margin:34px 0 4px}h3{font-size:14px;margin:0 0 8px;overflow-wrap:anywhere}
-p{margin:4px 0 12px;color:var(--dim);max-width:80ch}.small{font-size:12.5px;margin:6px 0 0}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:10px;margin:16px 0}
-.tile{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px 14px}
-.tile b{display:block;font-size:22px}.tile span{color:var(--dim);font-size:13px}
-.grid2{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,340px),1fr));gap:12px}
-.card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px 14px;min-width:0}
-.row{display:grid;grid-template-columns:92px 1fr 96px;gap:10px;align-items:center;padding:2px 0;
-font-size:13px}
-.sites .row{grid-template-columns:minmax(110px,40%) 1fr 76px}.lines .row{grid-template-columns:minmax(50%,60%) 1fr 56px}
-.label{overflow:hidden;text-overflow:ellipsis;white-space:nowrap;unicode-bidi:isolate}
-.bar{display:flex;height:14px;background:var(--paper);border-radius:3px;overflow:hidden}
-.bar i{display:block;height:100%;min-width:1px}.note{text-align:right;font-variant-numeric:tabular-nums;color:var(--dim)}
-i.kept,.key.kept{background:var(--kept)}i.lost,.key.lost{background:var(--lost)}.key.before{background:var(--before)}
-.key{display:inline-block;width:11px;height:11px;border-radius:2px;margin:0 5px 0 0}.legend span+span{margin-left:14px}
-svg{display:block;width:100%;height:auto}svg text{font:11px system-ui,sans-serif;fill:var(--dim)}
-rect.kept{fill:var(--kept)}rect.lost{fill:var(--lost)}rect.before{fill:var(--before)}
-.axis{stroke:var(--dim)}.grid{stroke:var(--line)}line.mark{stroke:var(--mark);stroke-dasharray:4 3}
-svg text.mark{fill:var(--mark)}.curve{fill:none;stroke:var(--mark);stroke-width:1.5}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:13px;width:100%}
-th,td{text-align:right;padding:4px 8px;border-bottom:1px solid var(--line);vertical-align:top}
-th:first-child,td:first-child,td.left,th.left{text-align:left}td{font-variant-numeric:tabular-nums}
-details{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:8px 14px;margin:8px 0}
-summary{cursor:pointer;font-size:14px;overflow-wrap:anywhere}
-pre{white-space:pre-wrap;overflow-wrap:anywhere;background:var(--paper);border-radius:6px;padding:8px 10px;margin:8px 0;
-font:12.5px/1.45 ui-monospace,monospace;unicode-bidi:isolate}
-.meta{font-size:12.5px;color:var(--dim);overflow-wrap:anywhere;margin-top:10px}
-"""
-_HEAD = (
-    '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-)
-
 
 def report_page(report: dict, found: Survey, config: CurateConfig) -> str:
     """The page, from report.json and the survey of the same corpus."""
@@ -77,12 +38,7 @@ def report_page(report: dict, found: Survey, config: CurateConfig) -> str:
         _summary(report, title), _funnel(report, found), _languages(report, found), _lengths(found), _scores(found, config),
         _jaccard(found, config), _sites(found), _lines(found), _kept(found), _dropped(found),
     )  # fmt: skip
-    head = f"{_HEAD}<title>{text(title)}</title><style>{_STYLE}</style></head>"
-    return f"{head}<body><main>{''.join(sections)}</main></body></html>\n"
-
-
-def _section(title: str, about: str, body: str) -> str:
-    return f"<section><h2>{text(title)}</h2><p>{text(about)}</p>{body}</section>"
+    return document(title, sections)
 
 
 def _cards(cards: Sequence[str]) -> str:
@@ -125,7 +81,7 @@ def _funnel(report: dict, found: Survey) -> str:
             cells = f'<td>{text(step["step"])}</td><td class="left">{text(reason)}</td><td>{count:,}</td><td>{records:,}</td>'
             table.append(f"<tr>{cells}<td>{_share(records, came)}</td></tr>")
     head = '<tr><th>step</th><th class="left">reason</th><th>rows</th><th>records</th><th>of what came in</th></tr>'
-    return _section(
+    return section(
         "Funnel", "What came to each step, and the share of it that stayed. A row can be a record, a line or a part of a text.",
         _legend(("kept", "kept"), ("lost", "removed"))
         + f'<div class="card">{bars(rows)}</div><details><summary>All reasons</summary><div class="scroll"><table>'
@@ -154,7 +110,7 @@ def _languages(report: dict, found: Survey) -> str:
     about = "Texts by language, from extraction on. \u201cunknown\u201d: removed before a language was found." + (
         f" {more} more languages are in report.json." if more > 0 else ""
     )
-    return _section("Funnel of each language", about, _cards(cards))
+    return section("Funnel of each language", about, _cards(cards))
 
 
 def _lengths(found: Survey) -> str:
@@ -169,7 +125,7 @@ def _lengths(found: Survey) -> str:
         ]
         picture = histogram(series, ticks, 0, last, title=f"lengths of {language}")
         cards.append(card(language, picture, f"before {before.total():,} texts, after {after.total():,}"))
-    return _section(
+    return section(
         "Lengths", "Characters of a text after extraction, and in the corpus; shares of each, logarithmic axis.",
         _legend(("before", "before"), ("kept", "after")) + _cards(cards),
     )  # fmt: skip
@@ -217,7 +173,7 @@ def _scores(found: Survey, config: CurateConfig) -> str:
         f"Shares of the kept and of the removed documents over the number that a step compares with its threshold. Rules: "
         f"kept documents are a random sample of at most {MEASURED}, measured again."
     )
-    return _section("Scores and thresholds", about, _legend(("kept", "kept"), ("lost", "removed")) + _cards(cards))
+    return section("Scores and thresholds", about, _legend(("kept", "kept"), ("lost", "removed")) + _cards(cards))
 
 
 def _of_step(found: Survey, step: str) -> list:
@@ -275,7 +231,7 @@ def _jaccard(found: Survey, config: CurateConfig) -> str:
         "Similarity of each removed near-duplicate with the document that stays, estimated from the bands that they "
         "share. The line is the probability, 0 to 100 %, that two texts of this similarity meet at all."
     )
-    return _section(
+    return section(
         "Near-duplicates", about, _cards([card("Jaccard similarity", picture, f"{counts.total():,} removed")])
     )
 
@@ -293,7 +249,7 @@ def _sites(found: Survey) -> str:
     about = "Documents kept / records removed after reading, by host." + (
         f" Counts are up to {error:,} too low." if error else ""
     )
-    return _section("Sites", about, _legend(("kept", "kept"), ("lost", "removed")) + _cards(cards))
+    return section("Sites", about, _legend(("kept", "kept"), ("lost", "removed")) + _cards(cards))
 
 
 def _lines(found: Survey) -> str:
@@ -303,7 +259,7 @@ def _lines(found: Survey) -> str:
     rows = [Bar(line.strip() or "(empty)", (("lost", count),), number(count)) for line, count in top]
     error = f" Counts are up to {found.lines.error:,} too low." if found.lines.error else ""
     about = f"By the line-wise step and by rules; the first 200 characters.{error}"
-    return _section("Lines removed most often", about, f'<div class="card">{bars(rows, "lines")}</div>')
+    return section("Lines removed most often", about, f'<div class="card">{bars(rows, "lines")}</div>')
 
 
 def _kept(found: Survey) -> str:
@@ -312,7 +268,7 @@ def _kept(found: Survey) -> str:
         f'<pre dir="auto">{text(one.text)}</pre>'
         for one in found.kept_samples
     )
-    return _section(
+    return section(
         "Documents that stay", "A random sample; the first 400 characters.",
         f"<details open><summary>{len(found.kept_samples)} documents</summary>{samples}</details>",
     )  # fmt: skip
@@ -332,4 +288,4 @@ def _dropped(found: Survey) -> str:
         count = found.records[step, reason]
         of = f"{count:,} records" if count else "lines or parts"
         blocks.append(f"<details><summary>{text(step)}: {text(reason)} · {of}</summary>{''.join(samples)}</details>")
-    return _section("Samples of what was removed", "A random sample of each reason, from the ledger.", "".join(blocks))
+    return section("Samples of what was removed", "A random sample of each reason, from the ledger.", "".join(blocks))

@@ -1,0 +1,108 @@
+"""The steps of the story: of each its command, what it reads and what it makes."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+FOLDER = "story"  # which the gin files name as well
+PROMPTS = ("Return a new", "def __init__(self", "12 + 30 =")
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """command: words after `python -m`. reads: files outside the folder, whose content counts. makes: paths in the folder.
+
+    needs: an optional package without which the step is left out by name.
+    """
+
+    name: str
+    title: str
+    command: Callable[[Path], list[str]]
+    makes: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+    needs: str = ""
+
+
+def bindings(folder: Path) -> list[str]:
+    """The paths of the gin files, for a folder other than theirs."""
+    if str(folder) == FOLDER:
+        return []
+    paths = {
+        "DataConfig.tokenizer": f"{folder}/tokenizer.json",
+        "DataConfig.cache_dir": f"{folder}/cache",
+        "web/Source.files": (("train", f"{folder}/data/corpus/documents/*.jsonl.zst"),),
+        "arithmetic/Source.files": (("train", f"{folder}/arithmetic.jsonl"),),
+    }
+    return [f"--gin_bindings={name} = {value!r}" for name, value in paths.items()]
+
+
+def steps(short: bool = False) -> list[Step]:
+    """All steps in order. short: fewer pages and a few training steps, for a test."""
+    web = ["--modules=24", "--texts=36", "--keep=5"] if short else []
+    most = ["--max_steps=4"] if short else []
+    shared = ("gin/cache_tiny.gin", "gin/story/sources.gin", "gin/tiny.gin", "gin/models/tiny.gin")
+    return [
+        Step(
+            "data", "A small web, curated", lambda at: ["benchmarks.demo_web", f"--output={at}/data", *web],
+            ("data",), ("benchmarks/demo_web.py", "gin/curate.gin"),
+        ),
+        Step(
+            "arithmetic", "Sums", lambda at: ["benchmarks.story.arithmetic", f"--output={at}/arithmetic.jsonl"],
+            ("arithmetic.jsonl",), ("benchmarks/story/arithmetic.py",),
+        ),
+        Step(
+            "tokenizer", "Tokenizer",
+            lambda at: [
+                "dots_jax.train_tokenizer", "--vocab_size=2048", f"--output={at}/tokenizer.json",
+                f"--files={at}/data/corpus/documents/*.jsonl.zst",
+            ],
+            ("tokenizer.json",),
+        ),
+        Step(
+            "cache", "Token caches",
+            lambda at: ["dots_jax.cache", "--gin_file=gin/story/cache.gin", *bindings(at)],
+            ("cache",), ("gin/story/cache.gin", *shared),
+        ),
+        Step(
+            "pretrain", "Pre-training",
+            lambda at: [
+                "dots_jax.train", "--gin_file=gin/story/pretrain.gin", f"--workdir={at}/pretrain", *most, *bindings(at),
+            ],
+            ("pretrain",), ("gin/story/pretrain.gin", *shared),
+        ),
+        Step(
+            "samples", "Fixed prompts at each milestone",
+            lambda at: ["benchmarks.story.samples", f"--checkpoint={at}/pretrain", f"--output={at}/samples"],
+            ("samples",), ("benchmarks/story/samples.py",),
+        ),
+        Step(
+            "load", "Expert load of three domains",
+            lambda at: ["benchmarks.story.expert_load", f"--folder={at}"],
+            ("load.json", "load.png"), ("benchmarks/story/expert_load.py",),
+        ),
+        Step(
+            "export", "Weights out",
+            lambda at: ["dots_jax.convert", "to_hf", f"{at}/pretrain", f"{at}/export", "--dtype=float32"],
+            ("export",),
+        ),
+        Step(
+            "import", "Weights in again",
+            lambda at: ["dots_jax.convert", "from_hf", f"{at}/export", f"{at}/imported"],
+            ("imported",),
+        ),
+        Step(
+            "reread", "The imported weights answer as the run does",
+            lambda at: ["benchmarks.story.reread", f"--folder={at}"],
+            ("reread.json",), ("benchmarks/story/reread.py",),
+        ),
+        Step(
+            "transformers", "transformers answers as the run does",
+            lambda at: ["benchmarks.story.reread", f"--folder={at}", "--transformers"],
+            ("transformers.json",), ("benchmarks/story/reread.py",), needs="transformers",
+        ),
+    ]  # fmt: skip
+
+
+def read_json(path: Path):
+    return json.loads(path.read_text())
