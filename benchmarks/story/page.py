@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.story.reread import read_rows
 from benchmarks.story.steps import PROMPTS, Step, read_json
 from dots_jax.config import UserError
-from dots_jax.curation.charts import Bar, bars, card, document, number, section, text
+from dots_jax.curation.charts import Bar, bars, card, html_page, number, section, text
 from dots_jax.storage import write_text
 
 PLANNER = Path(__file__).parents[1] / "results" / "planner.json"
@@ -50,7 +50,7 @@ def story_page(folder: Path, markers: Sequence[dict]) -> str:
         _summary(folder, markers, rows), _missing(markers), _data(folder, commands), _loss(rows, commands),
         _load(folder, commands), _samples(folder, rows, commands), _weights(folder, markers, commands), _costs(markers),
     )  # fmt: skip
-    return document("dots.llm1 in small", sections, style=STYLE, images=True)
+    return html_page("dots.llm1 in small", sections, style=STYLE, images=True)
 
 
 def _summary(folder: Path, markers: Sequence[dict], rows: Sequence[dict]) -> str:
@@ -64,7 +64,10 @@ def _summary(folder: Path, markers: Sequence[dict], rows: Sequence[dict]) -> str
         (number(read_json(folder / "reread.json")["parameters"]), "parameters"),
     )
     found = "".join(f'<div class="tile"><b>{text(value)}</b><span>{text(name)}</span></div>' for value, name in tiles)
-    about = "From web pages to weights, by the commands that a full-size run uses. The left column of each table is this tiny run, the right one is dots.llm1 with 142B parameters (arXiv 2506.05767)."
+    about = (
+        "From web pages to weights, by the commands that a full-size run uses. The left column of each table is this tiny run, "
+        "the right one is dots.llm1 with 142B parameters (arXiv 2506.05767)."
+    )
     return f'<h1>dots.llm1 in small</h1><p>{about}</p><div class="tiles">{found}</div>'
 
 
@@ -86,7 +89,8 @@ def _pairs(rows: Sequence[tuple[str, str, str]], command: str) -> str:
         for name, tiny, full in rows
     )
     head = "<tr><th></th><th>this run</th><th>142B run</th></tr>"
-    return f'<div class="card scroll"><table class="pair">{head}{body}</table></div><p class="small"><code>{text(command)}</code></p>'
+    said = f'<p class="small"><code>{text(command)}</code></p>'
+    return f'<div class="card scroll"><table class="pair">{head}{body}</table></div>{said}'
 
 
 def _data(folder: Path, commands: dict) -> str:

@@ -143,7 +143,7 @@ def section(title: str, about: str, body: str) -> str:
     return f"<section><h2>{text(title)}</h2><p>{text(about)}</p>{body}</section>"
 
 
-def document(title: str, sections: Sequence[str], *, style: str = "", images: bool = False) -> str:
+def html_page(title: str, sections: Sequence[str], *, style: str = "", images: bool = False) -> str:
     """A complete page that loads nothing and runs nothing. style: more of it. images: allows those inside the page (data:)."""
     allowed = "img-src data:; " if images else ""
     head = (

@@ -14,9 +14,9 @@ from dots_jax.curation.charts import (
     bars,
     bins,
     card,
-    document,
     even_ticks,
     histogram,
+    html_page,
     nice_top,
     number,
     section,
@@ -38,7 +38,7 @@ def report_page(report: dict, found: Survey, config: CurateConfig) -> str:
         _summary(report, title), _funnel(report, found), _languages(report, found), _lengths(found), _scores(found, config),
         _jaccard(found, config), _sites(found), _lines(found), _kept(found), _dropped(found),
     )  # fmt: skip
-    return document(title, sections)
+    return html_page(title, sections)
 
 
 def _cards(cards: Sequence[str]) -> str:
