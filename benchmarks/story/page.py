@@ -146,7 +146,11 @@ def _loss(rows: Sequence[dict], commands: dict) -> str:
             (f"held-out loss: {task}", f"{found['loss']:.2f}", "not published")
             for task, found in _validation(rows).items()
         ),
-        ("cost", f"{sum(row['step_seconds'] for row in steps) / 60:.1f} min of steps", _cost_142b()),
+        (
+            "cost",
+            f"{sum(row.get('step_seconds') or 0 for row in steps) / 60:.1f} min of steps, without compilation",
+            _cost_142b(),
+        ),
     )
     about = (
         "As figure 3 of the report. Losses of different tokenizers and data do not compare with each other; shapes do."
