@@ -25,8 +25,8 @@ MISSING = (
     ),
 )
 STYLE = """
-td.run{min-width:150px}table.pair td,table.pair th{text-align:left}img{display:block;width:100%;height:auto;background:#fff;
-border-radius:6px}code{font:12px ui-monospace,monospace;overflow-wrap:anywhere}table.pair td:first-child{min-width:110px}
+td.run{overflow-wrap:anywhere}table.pair td,table.pair th{text-align:left}img{display:block;width:100%;height:auto;background:#fff;
+border-radius:6px}code{font:12px ui-monospace,monospace;overflow-wrap:anywhere}table.pair{table-layout:fixed}
 td pre{min-width:150px;margin:0}table.samples td{text-align:left}
 @media print{body{background:#fff}section,.card,tr{break-inside:avoid}main{padding:0}}
 """
@@ -201,7 +201,10 @@ def _samples(folder: Path, rows: Sequence[dict], commands: dict) -> str:
     head = "".join(f'<th class="left">{text(number(tokens[step]))} tokens</th>' for step in kept)
     body = "".join(
         f"<tr><td><b>{text(prompt)}</b></td>"
-        + "".join(f"<td><pre>{text(answers[step][at])}</pre></td>" for step in kept)
+        + "".join(
+            f"<td><pre>{text(answers[step][at] if answers[step][at].strip() else '(no visible text)')}</pre></td>"
+            for step in kept
+        )
         + "</tr>"
         for at, prompt in enumerate(PROMPTS)
     )

@@ -15,7 +15,7 @@ def test_the_story_runs_and_its_figures_are_in_range(tmp_path, capsys):
     rows = [json.loads(line) for line in (tmp_path / "pretrain" / "metrics.jsonl").read_text().splitlines()]
     steps = [row for row in rows if "loss" in row]
     assert 7 < steps[0]["loss"] < 8.5  # a uniform guess over 2,064 ids: 7.63
-    assert steps[-1]["loss"] < 5.0
+    assert 2.5 < steps[-1]["loss"] < 4.3  # 3.64 in the run that the range comes from
     assert {row["stage"] for row in steps} == {"stable", "anneal1", "anneal2", "long"}
     assert steps[-1]["dropped_tokens"] == 0
     demo = json.loads((tmp_path / "data" / "demo.json").read_text())
