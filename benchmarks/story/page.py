@@ -17,7 +17,7 @@ MESH = "gin/meshes/v5p_8x8x8.gin"
 MISSING = (
     (
         "Post-training",
-        "SFT, sampling, verification, RFT and the four bars: docs/fine_tuning.md has the commands of SFT.",
+        "SFT, sampling, verification, RFT and the four bars: `make rft` shows them on a run of its own.",
     ),
     (
         "Evaluation rows",
