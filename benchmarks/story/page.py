@@ -9,21 +9,11 @@ from benchmarks.story.reread import read_rows
 from benchmarks.story.steps import PROMPTS, Step, read_json
 from dots_jax.config import UserError
 from dots_jax.curation.charts import Bar, bars, card, html_page, number, section, text
+from dots_jax.evaluation.suite.published import BASE
 from dots_jax.storage import write_text
 
 PLANNER = Path(__file__).parents[1] / "results" / "planner.json"
 MESH = "gin/meshes/v5p_8x8x8.gin"
-# Parts of the report that this page does not show yet.
-MISSING = (
-    (
-        "Post-training",
-        "SFT, sampling, verification, RFT and the four bars: `make rft` shows them on a run of its own.",
-    ),
-    (
-        "Evaluation rows",
-        "the table of benchmark rows, and their curves over milestones (figure 4): docs/evaluation.md.",
-    ),
-)
 STYLE = """
 td.run{overflow-wrap:anywhere}table.pair td,table.pair th{text-align:left}img{display:block;width:100%;height:auto;background:#fff;
 border-radius:6px}code{font:12px ui-monospace,monospace;overflow-wrap:anywhere}table.pair{table-layout:fixed}
@@ -48,7 +38,8 @@ def story_page(folder: Path, markers: Sequence[dict]) -> str:
     rows = read_rows(folder / "pretrain" / "metrics.jsonl")
     sections = (
         _summary(folder, markers, rows), _missing(markers), _data(folder, commands), _loss(rows, commands),
-        _load(folder, commands), _samples(folder, rows, commands), _weights(folder, markers, commands), _costs(markers),
+        _load(folder, commands), _samples(folder, rows, commands), _evaluation(folder, commands), _rft(folder, commands),
+        _weights(folder, markers, commands), _costs(markers),
     )  # fmt: skip
     return html_page("dots.llm1 in small", sections, style=STYLE, images=True)
 
@@ -72,15 +63,11 @@ def _summary(folder: Path, markers: Sequence[dict], rows: Sequence[dict]) -> str
 
 
 def _missing(markers: Sequence[dict]) -> str:
-    named = list(MISSING) + [
-        (marker["title"], f"left out: {marker['skipped']}") for marker in markers if "skipped" in marker
-    ]
+    named = [(marker["title"], f"left out: {marker['skipped']}") for marker in markers if "skipped" in marker]
+    if not named:
+        return ""
     items = "".join(f"<li><b>{text(name)}</b>: {text(why)}</li>" for name, why in named)
-    return section(
-        "Not on this page",
-        "Parts of the report that this run does not cover.",
-        f'<div class="card"><ul>{items}</ul></div>',
-    )
+    return section("Not on this page", "Steps that this run left out.", f'<div class="card"><ul>{items}</ul></div>')
 
 
 def _pairs(rows: Sequence[tuple[str, str, str]], command: str) -> str:
@@ -211,6 +198,44 @@ def _samples(folder: Path, rows: Sequence[dict], commands: dict) -> str:
     table = f'<div class="card scroll"><table class="samples"><tr><th>prompt</th>{head}</tr>{body}</table></div>'
     about = "The likeliest continuation of fixed prompts, by each milestone. The report released a checkpoint at every 1T tokens."
     return section("Samples", about, f'{table}<p class="small"><code>{text(commands["samples"])}</code></p>')
+
+
+def _evaluation(folder: Path, commands: dict) -> str:
+    if "evaluate" not in commands:
+        return ""
+    found = read_json(folder / "evaluation" / "dynamics.json")
+    pairs = []
+    for name, row in found["steps"][-1]["rows"].items():
+        score = row.get("generated") or {}
+        said = f"{score['score']:.1f}, of {row['items']} items" if score else "no items"
+        pairs.append((name, said, f"{BASE[name]} (table 2)" if name in BASE else "figure 4, a curve"))
+    about = (
+        "As figure 4 of the report, over the milestones of this run. The items are a few of each form, written for this project: "
+        "so small a model answers at chance."
+    )
+    picture = _image((folder / "evaluation" / "dynamics.png").read_bytes(), "scores and loss over tokens")
+    return section("Benchmark rows", about, picture + _pairs(pairs, commands["evaluate"]))
+
+
+def _rft(folder: Path, commands: dict) -> str:
+    if "rft" not in commands:
+        return ""
+    found = read_json(folder / "rft" / "result.json")
+    mean = found["mean"]
+    pairs = (
+        ("after SFT", f"{mean['sft']:.3f}", "about 400K conversations, 2 epochs (section 5)"),
+        ("after RFT", f"{mean['rft']:.3f}", "rejection sampling with verifiers for mathematics and code (section 5)"),
+        ("control: as many steps on SFT's data", f"{mean['sft_more']:.3f}", "not published"),
+        ("control: answers that were not verified", f"{mean['unverified']:.3f}", "not published"),
+        ("SFT on what it learned", f"{mean['sft_on_learned']:.3f}", "not published"),
+        ("learning rate of RFT", "1e-3 to 1e-4, cosine", "5e-6 to 1e-6, cosine"),
+    )
+    about = (
+        f"pass@1 on sums that no run has seen, the mean of {len(found['seeds'])} seeds. A model of its own learns sums of two "
+        "numbers as conversations, then its own right answers."
+    )
+    picture = _image((folder / "rft" / "bars.png").read_bytes(), "pass@1 after SFT, RFT and two controls")
+    return section("Post-training", about, picture + _pairs(pairs, commands["rft"]))
 
 
 def _weights(folder: Path, markers: Sequence[dict], commands: dict) -> str:

@@ -41,6 +41,12 @@ def steps(short: bool = False) -> list[Step]:
     """All steps in order. short: fewer pages and a few training steps, for a test."""
     web = ["--modules=24", "--texts=36", "--keep=5"] if short else []
     most = ["--max_steps=4"] if short else []
+    limit = ["--limit=2"] if short else []
+    rft = Step(
+        "rft", "Fine-tuning, sampling, verification, RFT and two controls",
+        lambda at: ["benchmarks.rft_demo", f"--output={at}/rft"],
+        ("rft",), ("benchmarks/rft_demo.py", "gin/rft_tiny_sft.gin", "gin/rft_tiny.gin"),
+    )  # fmt: skip
     shared = ("gin/cache_tiny.gin", "gin/story/sources.gin", "gin/tiny.gin", "gin/models/tiny.gin")
     return [
         Step(
@@ -101,6 +107,15 @@ def steps(short: bool = False) -> list[Step]:
             lambda at: ["benchmarks.story.reread", f"--folder={at}", "--transformers"],
             ("transformers.json",), ("benchmarks/story/reread.py",), needs="transformers",
         ),
+        Step(
+            "evaluate", "Benchmark rows at each milestone",
+            lambda at: [
+                "dots_jax.evaluate", "--suite=figure4", f"--steps={'all' if short else 'milestones'}",
+                f"--checkpoint={at}/pretrain", "--data=benchmarks/evaluation_demo", f"--output={at}/evaluation", "--dtype=float32", *limit,
+            ],
+            ("evaluation",),
+        ),
+        *([] if short else [rft]),
     ]  # fmt: skip
 
 

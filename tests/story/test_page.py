@@ -41,6 +41,12 @@ def folder(tmp_path):
         tmp_path / "load.json", {"domains": {"code": {"loss": 3.5, "tokens": 100}}, "specialisation": [0.1, 0.2, 0.3]}
     )
     (tmp_path / "load.png").write_bytes(b"picture")
+    scores = {"mmlu": {"generated": {"score": 25.0}, "items": 4}, "nq": {"missing": "no data"}}
+    write(tmp_path / "evaluation" / "dynamics.json", {"steps": [{"step": 3, "rows": scores}]})
+    (tmp_path / "evaluation" / "dynamics.png").write_bytes(b"curves")
+    mean = {"sft": 0.5, "rft": 0.75, "sft_more": 0.51, "unverified": 0.49, "sft_on_learned": 0.98}
+    write(tmp_path / "rft" / "result.json", {"seeds": {"0": mean}, "mean": mean})
+    (tmp_path / "rft" / "bars.png").write_bytes(b"bars")
     write(tmp_path / "reread.json", {"prompts": 3, "equal": 3, "parameters": 1_500_000, "bytes": 6_000_000})
     return tmp_path
 
@@ -52,6 +58,7 @@ def test_a_page_escapes_the_model_and_names_what_is_left_out(folder):
     assert "http://" not in page and "https://" not in page
     assert "no transformers here" in page and "Post-training" in page and "figure 4" in page
     assert "7.00 to 5.00" in page and "4.25" in page and "18 of 18 planted faults" in page
+    assert "25.0, of 4 items" in page and "no items" in page and "0.750" in page and "mean of 1 seeds" in page
     assert "130,000 H800 hours" in page and "142B run" in page
 
 

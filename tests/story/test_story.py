@@ -22,6 +22,9 @@ def test_the_story_runs_and_its_figures_are_in_range(tmp_path, capsys):
     assert demo["found"] == demo["planted"]
     reread = json.loads((tmp_path / "reread.json").read_text())
     assert reread["equal"] == reread["prompts"] and reread["parameters"] > 1_000_000
+    bars = json.loads((tmp_path / "rft" / "result.json").read_text())
+    assert bars["gain_over_sft"] >= 15 and bars["gain_over_controls"] >= 12
+    assert len(json.loads((tmp_path / "evaluation" / "dynamics.json").read_text())["steps"]) >= 2
     page = (tmp_path / "report.html").read_text()
     assert "<script" not in page and 'src="data:image/png' in page and "142B run" in page
     capsys.readouterr()
