@@ -111,7 +111,8 @@ def steps(short: bool = False) -> list[Step]:
             "evaluate", "Benchmark rows at each milestone",
             lambda at: [
                 "dots_jax.evaluate", "--suite=figure4", f"--steps={'all' if short else 'milestones'}",
-                f"--checkpoint={at}/pretrain", "--data=benchmarks/evaluation_demo", f"--output={at}/evaluation", "--dtype=float32", *limit,
+                f"--checkpoint={at}/pretrain", "--data=benchmarks/evaluation_demo", f"--output={at}/evaluation",
+                "--dtype=float32", *limit,
             ],
             ("evaluation",),
         ),
