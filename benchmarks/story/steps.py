@@ -39,14 +39,12 @@ def bindings(folder: Path) -> list[str]:
 
 def steps(short: bool = False) -> list[Step]:
     """All steps in order. short: fewer pages and a few training steps, for a test."""
+    return _to_a_model(short) + _from_a_model(short)
+
+
+def _to_a_model(short: bool) -> list[Step]:
     web = ["--modules=24", "--texts=36", "--keep=5"] if short else []
     most = ["--max_steps=4"] if short else []
-    limit = ["--limit=2"] if short else []
-    rft = Step(
-        "rft", "Fine-tuning, sampling, verification, RFT and two controls",
-        lambda at: ["benchmarks.rft_demo", f"--output={at}/rft"],
-        ("rft",), ("benchmarks/rft_demo.py", "gin/rft_tiny_sft.gin", "gin/rft_tiny.gin"),
-    )  # fmt: skip
     shared = ("gin/cache_tiny.gin", "gin/story/sources.gin", "gin/tiny.gin", "gin/models/tiny.gin")
     return [
         Step(
@@ -77,6 +75,17 @@ def steps(short: bool = False) -> list[Step]:
             ],
             ("pretrain",), ("gin/story/pretrain.gin", *shared),
         ),
+    ]  # fmt: skip
+
+
+def _from_a_model(short: bool) -> list[Step]:
+    limit = ["--limit=2"] if short else []
+    rft = Step(
+        "rft", "Fine-tuning, sampling, verification, RFT and two controls",
+        lambda at: ["benchmarks.rft_demo", f"--output={at}/rft"],
+        ("rft",), ("benchmarks/rft_demo.py", "gin/rft_tiny_sft.gin", "gin/rft_tiny.gin"),
+    )  # fmt: skip
+    return [
         Step(
             "samples", "Fixed prompts at each milestone",
             lambda at: ["benchmarks.story.samples", f"--checkpoint={at}/pretrain", f"--output={at}/samples"],
