@@ -3,8 +3,8 @@
     python -m dots_jax.evaluation.lm_eval --model dots --model_args checkpoint=runs/tiny,batch_size=16 --tasks hellaswag
 
 Log-likelihoods and generations come from the engine of `dots evaluate`: prompts that begin alike are fed once. Tokens are split
-between context and continuation as the harness splits them; where it fails, since nothing of a continuation is left, the
-continuation begins at the first token that differs.
+between context and continuation as the harness splits them (`harness_pair`); where it fails, since nothing of a continuation is
+left, the continuation begins at the first token that differs.
 """
 
 import functools
@@ -103,7 +103,7 @@ class DotsLM(LM):
         if isinstance(context, Conversation):
             tokens = chat_tokens(context.messages, self._vocabulary)
             return tokens + encode(continuation), len(tokens)
-        return encode_pair(context, continuation, encode, self._vocabulary.eos_id)
+        return harness_pair(context, continuation, encode, self._vocabulary.eos_id)
 
     def _ranked(self, rows: Sequence[tuple[list[int], int]], quiet: bool) -> list[Answer]:
         request = lambda row: Request(RANKING, None, "", ITEM, [], (row,), 0, (), 0, 0, 0, "")
@@ -162,6 +162,15 @@ class DotsLM(LM):
         if self._sampled[0] != sampling:
             self._sampled = (sampling, self._make(sampling=sampling))
         return self._sampled[1]
+
+
+def harness_pair(context: str, continuation: str, encode, start: int) -> tuple[list[int], int]:
+    """As the harness: the context's own tokens, then those of both together from there on, even where a boundary inside a word
+    makes the two differ. `dots evaluate` keeps the tokens of both together, as does this where the harness fails."""
+    alone, both = encode(context.rstrip()), encode(context + continuation)
+    if alone and len(alone) < len(both):
+        return alone + both[len(alone) :], len(alone)
+    return encode_pair(context, continuation, encode, start)
 
 
 class Conversation:

@@ -36,17 +36,23 @@ class Fitter:
         Raises UserError where not even `smallest` fits.
         """
         low, high, best = smallest - 1, math.inf, None  # sizes that are known to fit, and not to fit
+        below = above = 0  # tokens of a prompt of these sizes
         size = max(smallest, size)
-        for _ in range(TRIES):
+        for attempt in range(TRIES):
             text = build(size)
             tokens = self.count(text)
             if tokens > self.room:
-                high = size
+                high, above = size, tokens
             else:
-                low, best = size, text
+                low, below, best = size, tokens, text
                 if tokens >= FULL * self.room:
                     break
-            size = max(low + 1, min(size + math.floor((self.room * AIM - tokens) / each), high - 1))
+            step = math.floor((self.room * AIM - tokens) / each)
+            if best is not None and high < math.inf:
+                # Hay of unequal pieces: between what fits and what does not, in proportion, and every other time in the middle.
+                share = 0.5 if attempt % 2 else (self.room * AIM - below) / (above - below)
+                step = low + round(share * (high - low)) - size
+            size = max(low + 1, min(size + step, high - 1))
             if size >= high:
                 break
         if best is None:
