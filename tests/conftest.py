@@ -10,7 +10,14 @@ import signal
 import socket
 import tempfile
 
-from session import MemoryWatch, compiler_flags, forget_compiled, interrupts, largest_processes
+from session import (
+    MemoryWatch,
+    compiler_flags,
+    forget_compiled,
+    forget_compiled_above,
+    interrupts,
+    largest_processes,
+)
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = compiler_flags(8)
@@ -45,6 +52,7 @@ def pytest_configure(config):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     result = yield
+    forget_compiled_above(1000)
     if number := interrupts.came():
         pytest.exit(f"{signal.Signals(number).name} during {item.nodeid}", returncode=128 + number)
     return result

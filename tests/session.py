@@ -40,6 +40,12 @@ def forget_compiled() -> None:
         ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what is freed for itself otherwise
 
 
+def forget_compiled_above(mib: int) -> None:
+    """The same within a file whose tests compile much, once the process holds more than that."""
+    if _private_mib(os.getpid()) > mib:
+        forget_compiled()
+
+
 def largest_processes() -> tuple[int, int]:
     """Peak resident MiB of this process, and of the largest process that it started and that has ended."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
