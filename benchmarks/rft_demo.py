@@ -17,18 +17,18 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from dots_jax.locks import owned
 from dots_jax.storage import atomic_write, write_text
 
 LARGEST = 100  # numbers are below it
-DRAW = 1  # of the sums into parts. The size of the first part was chosen on draw 0, so its sums held out are not used here
+DRAW = 1  # of the sums into parts; the size of the first part was chosen on draw 0, and its held-out sums
 SIZES = {"sft": 480, "questions": 3000, "held_out": 800}
 SAMPLES = 4
-AT_ONCE = 2  # seeds: one for each core
+AT_ONCE = 2  # commands: one for each core
 ARMS = {
     "sft": "after SFT",
     "rft": "RFT: right answers",
@@ -42,6 +42,7 @@ class Demo:
 
     def __init__(self, output: Path, sizes: dict[str, int] | None = None, tokens: tuple[int, int] | None = None):
         self.output, self.sizes, self.tokens = output, sizes or SIZES, tokens
+        self._at_once = threading.Semaphore(AT_ONCE)
         self._environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": str(output / "compiled"),  # seeds share their programs
@@ -81,15 +82,21 @@ class Demo:
                 folder / f"{name}.jsonl", "rft", "keep", f"--questions={questions}", f"--verified={verified}",
                 f"--mix={self.output}/sft.jsonl", f"--output={folder}/{name}.jsonl", *flags,
             )  # fmt: skip
-        for arm, data in (
-            ("rft", folder / "kept.jsonl"),
-            ("sft_more", self.output / "sft.jsonl"),
-            ("unverified", folder / "unverified.jsonl"),
-        ):
+        data = {
+            "rft": folder / "kept.jsonl",
+            "sft_more": self.output / "sft.jsonl",
+            "unverified": folder / "unverified.jsonl",
+        }
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            found = pool.map(lambda arm: self._arm(folder, arm, data.get(arm), seed), ARMS)
+            on_learned = pool.submit(self._pass_at_1, folder, "sft", "learned")
+            return dict(zip(ARMS, found)) | {"sft_on_learned": on_learned.result()}
+
+    def _arm(self, folder: Path, arm: str, data: Path | None, seed: int) -> float:
+        """pass@1 on the sums held out after the arm's training. data: None where it is trained already."""
+        if data:
             self._train("rft_tiny", folder / arm, data, seed, initial=folder / "sft")
-        greedy = ("--samples=1", "--temperature=0")
-        found = {arm: self._pass_at_1(folder, arm, "held_out", greedy) for arm in ARMS}
-        return found | {"sft_on_learned": self._pass_at_1(folder, "sft", "learned", greedy)}
+        return self._pass_at_1(folder, arm, "held_out")
 
     def _train(self, name: str, workdir: Path, data: Path, seed: int, initial: Path | None = None) -> None:
         bindings = [
@@ -112,8 +119,9 @@ class Demo:
         )
         return verified
 
-    def _pass_at_1(self, folder: Path, arm: str, part: str, flags: Sequence[str]) -> float:
-        verified = self._answers(folder, arm, self.output / f"{part}.jsonl", f"{arm}_{part}", *flags)
+    def _pass_at_1(self, folder: Path, arm: str, part: str) -> float:
+        greedy = ("--samples=1", "--temperature=0")
+        verified = self._answers(folder, arm, self.output / f"{part}.jsonl", f"{arm}_{part}", *greedy)
         rows = [json.loads(line) for line in verified.read_text().splitlines()]
         return sum(row["verdict"] == "correct" for row in rows) / len(rows)
 
@@ -124,13 +132,16 @@ class Demo:
             made.touch()
 
     def _dots(self, *arguments: str) -> None:
-        print("$ dots " + re.sub(r" --gin_bindings=\S+ = \S+", "", " ".join(arguments)), file=sys.stderr, flush=True)
-        done = subprocess.run(
-            [sys.executable, "-m", "dots_jax", *arguments],
-            env=self._environment,
-            check=False,
-            stdout=subprocess.DEVNULL,
-        )
+        with self._at_once:
+            print(
+                "$ dots " + re.sub(r" --gin_bindings=\S+ = \S+", "", " ".join(arguments)), file=sys.stderr, flush=True
+            )
+            done = subprocess.run(
+                [sys.executable, "-m", "dots_jax", *arguments],
+                env=self._environment,
+                check=False,
+                stdout=subprocess.DEVNULL,
+            )
         if done.returncode:
             raise SystemExit(
                 f"dots {arguments[0]} ended with status {done.returncode}; the same command goes on from here."
@@ -201,7 +212,7 @@ def main() -> int:
         demo = Demo(output)
         demo.write_data()
         seeds = [int(seed) for seed in arguments.seeds.split(",")]
-        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        with concurrent.futures.ThreadPoolExecutor(len(seeds)) as pool:
             found = summary(dict(zip(seeds, pool.map(demo.run, seeds))))
         used = os.times()
         found["seconds"] = round(time.monotonic() - began, 1)
