@@ -43,6 +43,13 @@ def test_a_pair_that_hangs_costs_its_own_time_and_no_other_verdict(verifier):
     assert score.value == 0 and score.details == {"verdict": "timeout"}
 
 
+def test_rows_of_matrices_are_compared_and_nothing_is_read_out_of_what_is_no_latex(verifier):
+    matrix = r"\begin{pmatrix} 1 & %d \\ 0 & 2 \end{pmatrix}"
+    pairs = [(rf"$\boxed{{{matrix % 3}}}$", matrix % other) for other in (3, 4)]
+    pairs += [(r"$\boxed{\begin{cases} 7 \ }$", r"\begin{array} 8 & 7 \ "), (r"$\boxed{1 & 2 \ 3}$", r"4 & 2 \ 3")]
+    assert [each.verdict for each in verifier.verify(pairs)] == ["correct", "wrong", "wrong", "wrong"]
+
+
 def test_most_pairs_need_no_algebra(verifier):
     began = time.process_time()
     pairs = [(f"So we get $\\boxed{{{n}}}$.", str(n)) for n in range(500)]

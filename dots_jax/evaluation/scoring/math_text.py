@@ -60,7 +60,7 @@ def plain(answer: str) -> str:
     text = text.strip().strip("$").strip()
     text = re.sub(r"^\\[(\[]|\\[)\]]$", "", text).strip()
     text = re.sub(r"\\(?:left|right|bigl?|bigr?|Bigl?|Bigr?|displaystyle|,|!|;|:|quad|qquad)(?![a-zA-Z])", "", text)
-    text = re.sub(r"\\\s", " ", text)
+    text = re.sub(r"(?<!\\)\\\s", " ", text)  # a space; behind another backslash it is the end of a row
     text = re.sub(r"(\d)\s*\{,\}\s*(?=\d{3})", r"\1,", text)
     if re.fullmatch(r"[-+]?\$?\d{1,3}(?:,\d{3})+(?:\.\d+)?\D*", text):
         text = text.replace(",", "")
