@@ -1,6 +1,6 @@
 """Text <-> token ids where there is no seqio or TensorFlow: a notebook that only looks at a model.
 
-Gives the ids that `data/tokenizers/tokenizer.py` and the byte vocabulary give.
+Gives the ids that `data/tokenizers/tokenizer_file.py` and the byte vocabulary give.
 """
 
 import itertools
@@ -8,10 +8,9 @@ import json
 from collections.abc import Sequence
 
 from dots_jax.config import UserError
+from dots_jax.data.tokenizers.bytes_vocabulary import FIRST_BYTE
 from dots_jax.human import first_line
 from dots_jax.storage import folder
-
-FIRST_BYTE = 3  # of seqio's byte vocabulary, whose first ids are padding, end and unknown
 
 
 class TextIds:

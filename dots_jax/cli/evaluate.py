@@ -8,7 +8,6 @@ A suite that was stopped goes on where it was. IN.jsonl holds {"id", "prediction
 the same rows with "extracted", "correct" and "score". Programs run in a sandbox.
 """
 
-from dots_jax.cli.execute import load_tensorflow
 from dots_jax.cli.options import EvaluateOptions
 from dots_jax.config import UserError
 
@@ -34,7 +33,6 @@ def _suite(options: EvaluateOptions) -> None:
     if options.prompts:
         if not options.data:
             raise UserError(f"Missing --data: as in --suite={options.suite} --data=DIR.")
-        load_tensorflow(options.debug)
         from dots_jax.evaluation.suite.prompts import write_prompts
 
         write_prompts(options)
@@ -44,7 +42,6 @@ def _suite(options: EvaluateOptions) -> None:
             raise UserError(f"Missing --{name}: as in --suite={options.suite} --{name}=DIR.")
     if options.row or options.verdicts:
         raise UserError("--suite answers with a checkpoint, --row --verdicts judges answers: give one of the two.")
-    load_tensorflow(options.debug)
     from dots_jax.evaluation.suite.run import evaluate
     from dots_jax.parallel.distributed import initialize
 

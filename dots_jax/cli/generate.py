@@ -12,7 +12,6 @@ their "logprobs", "text", "finish_reason" (stop or length) and "stop_reason".
 import dataclasses
 import re
 
-from dots_jax.cli.execute import load_tensorflow
 from dots_jax.cli.options import GenerateOptions
 from dots_jax.config import UserError
 
@@ -22,7 +21,6 @@ ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 
 def main(options: GenerateOptions) -> None:
     options = dataclasses.replace(options, stop=tuple(map(unescape, options.stop)))
-    load_tensorflow(options.debug)
     from dots_jax.inference.session import generate
     from dots_jax.parallel.distributed import require_backend
 

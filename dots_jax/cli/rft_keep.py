@@ -7,14 +7,12 @@ sample answers. KEPT.left_out.jsonl names each sample that is left out, with its
 KEPT.report.json and KEPT.png count them.
 """
 
-from dots_jax.cli.execute import load_tensorflow
 from dots_jax.cli.options import RftKeepOptions
 
 OPTIONS = RftKeepOptions
 
 
 def main(options: RftKeepOptions) -> None:
-    load_tensorflow(options.debug)
     from dots_jax.posttraining.keep import keep
 
     keep(options)

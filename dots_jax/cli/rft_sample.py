@@ -6,14 +6,12 @@ Q.jsonl: {"id", "messages" or "prompt", "answer" or "tests"}. S.jsonl: {"id", "s
 "finish_reason"}. Started again, it continues; the same flags give the same bytes.
 """
 
-from dots_jax.cli.execute import load_tensorflow
 from dots_jax.cli.options import RftSampleOptions
 
 OPTIONS = RftSampleOptions
 
 
 def main(options: RftSampleOptions) -> None:
-    load_tensorflow(options.debug)
     from dots_jax.parallel.distributed import require_backend
     from dots_jax.posttraining.sample import sample
 

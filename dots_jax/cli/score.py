@@ -6,14 +6,12 @@ Rows are {"text": ...} or {"tokens": [...]}, and are written again with "logprob
 token after the first.
 """
 
-from dots_jax.cli.execute import load_tensorflow
 from dots_jax.cli.options import ScoreOptions
 
 OPTIONS = ScoreOptions
 
 
 def main(options: ScoreOptions) -> None:
-    load_tensorflow(options.debug)
     from dots_jax.inference.session import score
     from dots_jax.parallel.distributed import require_backend
 

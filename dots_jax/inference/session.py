@@ -13,6 +13,8 @@ from typing import IO
 from dots_jax.checkpoint.open import Opened, open_checkpoint
 from dots_jax.cli.options import GenerateOptions, ScoreOptions
 from dots_jax.config import ModelConfig, UserError
+from dots_jax.data.tokenizers.bytes_vocabulary import BytesVocabulary
+from dots_jax.data.tokenizers.tokenizer_file import TokenizerFile
 from dots_jax.inference import weights as serving
 from dots_jax.inference.completion import complete, in_order
 from dots_jax.inference.generation import TOKENS_PER_STREAMED_CALL, Generator, Request
@@ -191,9 +193,7 @@ def open_vocabulary(path: str | None, opened: Opened) -> Vocabulary | None:
     path = path or opened.tokenizer
     if path is None:
         return None
-    from dots_jax.inference.vocabularies import bytes_vocabulary, tokenizer_vocabulary  # these load TensorFlow
-
-    vocabulary = tokenizer_vocabulary(path) if path else bytes_vocabulary()
+    vocabulary = TokenizerFile(path) if path else BytesVocabulary()
     if vocabulary.size > opened.model.vocab_size:
         raise UserError(
             f"The tokenizer {vocabulary.name} has {vocabulary.size} ids, but the model of {opened.path} only "

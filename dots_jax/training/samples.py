@@ -10,12 +10,12 @@ from dots_jax.config import TrainConfig
 from dots_jax.data.corpus import Corpus
 from dots_jax.data.registry import get_task
 from dots_jax.data.sources import chat_task
+from dots_jax.data.tokenizers.vocabulary import DataVocabulary
 from dots_jax.inference import weights as serving
 from dots_jax.inference.completion import complete, in_order
 from dots_jax.inference.generation import Generator, Request
 from dots_jax.inference.prompts import PromptEncoder
 from dots_jax.inference.text import stop_ids
-from dots_jax.inference.vocabularies import DataVocabulary
 from dots_jax.storage import folder, write_text
 from dots_jax.training.run import Run
 from dots_jax.training.state import TrainState

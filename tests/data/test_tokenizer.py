@@ -24,7 +24,8 @@ from dots_jax.data.sources import json_lines, text_task
 from dots_jax.data.sources.file_source import FileSource
 from dots_jax.data.tokenizers import training as tokenizer_training
 from dots_jax.data.tokenizers import vocabulary
-from dots_jax.data.tokenizers.tokenizer import SPECIAL_TOKENS, TokenizerVocabulary
+from dots_jax.data.tokenizers.tokenizer import TokenizerVocabulary
+from dots_jax.data.tokenizers.tokenizer_file import SPECIAL_TOKENS
 from dots_jax.data.tokenizers.training import LeftOut
 
 TEXTS = [

@@ -16,9 +16,9 @@ from dots_jax.checkpoint.open import open_checkpoint
 from dots_jax.checkpoint.store import Checkpoints
 from dots_jax.cli.main import main
 from dots_jax.config import ComputeConfig, MeshConfig, OptimizerConfig, tiny
+from dots_jax.data.tokenizers.tokenizer_file import TokenizerFile
 from dots_jax.inference import weights as serving
 from dots_jax.inference.prompts import chat_tokens
-from dots_jax.inference.vocabularies import tokenizer_vocabulary
 from dots_jax.model.model_def import ModelDef
 from dots_jax.parallel.mesh import make_mesh
 from dots_jax.storage import tokenizer_file
@@ -164,7 +164,7 @@ def test_rows_of_messages(chat_checkpoint, tmp_path, capfd):
     assert "1 of 4 rows: name of a message is not in the template" in capfd.readouterr().err
     found = read(tmp_path / "out")
     assert [{k: row[k] for k in given} for row, given in zip(found, rows)] == rows
-    vocabulary = tokenizer_vocabulary(str(chat_checkpoint / "tokenizer" / "tokenizer.json"))
+    vocabulary = TokenizerFile(str(chat_checkpoint / "tokenizer" / "tokenizer.json"))
     tokens = [{"tokens": chat_tokens(messages, vocabulary)} for messages in (question, question, rows[2]["messages"])]
     assert run_generate(*flags, f"--input={write(tmp_path / 'ids', *tokens)}", f"--output={tmp_path / 'same'}") == 0
     assert [row["new_tokens"] for row in found[:3]] == [row["new_tokens"] for row in read(tmp_path / "same")]

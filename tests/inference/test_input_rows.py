@@ -6,9 +6,9 @@ import pytest
 from golden import make_chat
 
 from dots_jax.config import UserError, tiny
+from dots_jax.data.tokenizers.tokenizer_file import TokenizerFile
 from dots_jax.inference.input_rows import read_rows
 from dots_jax.inference.prompts import PromptEncoder, chat_tokens
-from dots_jax.inference.vocabularies import tokenizer_vocabulary
 
 ASK = [{"role": "user", "content": "What is the capital?"}]
 
@@ -17,7 +17,7 @@ ASK = [{"role": "user", "content": "What is the capital?"}]
 def vocabulary(tmp_path_factory):
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     path.write_text(make_chat.tokenizer_json())
-    return tokenizer_vocabulary(str(path))
+    return TokenizerFile(str(path))
 
 
 @pytest.fixture

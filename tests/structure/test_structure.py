@@ -259,7 +259,6 @@ def test_model_and_step_work_with_jax_and_flax_alone():
         r for r in rooms if (PACKAGE / f"{r.replace('.', '/')}.py").exists() or (PACKAGE / r / "__init__.py").exists()
     ]
     names = [module_name(p) for p in SOURCES if fits(module_name(p), present)]
-    names.remove("inference.vocabularies")  # reads text
     done = run_python(BLOCK + "".join(f"import dots_jax.{name}\n" for name in names))
     assert done.returncode == 0, done.stderr
 

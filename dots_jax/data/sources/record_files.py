@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import google_crc32c
-import tensorflow as tf
 from array_record.python import array_record_module
 
 from dots_jax.config import UserError
@@ -217,6 +216,8 @@ def _masked_crc(data: bytes) -> bytes:
 
 
 def _example(record: bytes, rule: RecordText) -> Record | Malformed:
+    import tensorflow as tf  # these formats alone need it
+
     try:
         features = tf.train.Example.FromString(record).features.feature
     except Exception:  # protobuf's DecodeError, whose module is private

@@ -23,7 +23,7 @@ from dots_jax.data.sources.documents import Reading, commonest, documents_of, pi
 from dots_jax.data.sources.json_lines import ByteStream, Malformed
 from dots_jax.data.sources.record_files import is_record_file, read_texts
 from dots_jax.data.sources.split_files import with_parts_joined
-from dots_jax.data.tokenizers.tokenizer import SPECIAL_TOKENS, TokenizerVocabulary
+from dots_jax.data.tokenizers.tokenizer_file import SPECIAL_TOKENS, TokenizerFile
 from dots_jax.data.tokenizers.vocabulary import token_bytes
 from dots_jax.storage import in_bucket, write_text
 
@@ -180,9 +180,9 @@ def train_to_file(
     if not any(sample):
         raise UserError(f"There is no text in {source}: there is nothing to train on.")
     _write(output, tokenizer)
-    vocabulary = TokenizerVocabulary(output)
+    vocabulary = TokenizerFile(output)
     print(f"wrote       {output}, sha256 {vocabulary.sha256[:12]}")
-    print(f"vocabulary  {vocabulary.vocab_size:,} ids: ModelConfig.vocab_size must be no smaller")
+    print(f"vocabulary  {vocabulary.size:,} ids: ModelConfig.vocab_size must be no smaller")
     if left_out.counts:
         print(f"left out    {left_out.counts.total():,} malformed records: {commonest(left_out.counts)}")
     for setting, count in sorted(left_out.by_settings.items()):
@@ -190,7 +190,7 @@ def train_to_file(
     print(f"text        {_bytes_per_token(vocabulary, sample):.2f} bytes a token, on the first {len(sample)} documents")
 
 
-def _bytes_per_token(vocabulary: TokenizerVocabulary, texts: list[str]) -> float:
+def _bytes_per_token(vocabulary: TokenizerFile, texts: list[str]) -> float:
     return sum(len(text.encode()) for text in texts) / sum(len(ids) for ids in vocabulary.encode_batch(texts))
 
 

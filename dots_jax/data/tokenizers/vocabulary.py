@@ -54,3 +54,22 @@ def encode_batch(vocabulary: seqio.Vocabulary, texts: list[bytes]) -> list[np.nd
         first = vocabulary.vocab_size - vocabulary.extra_ids - 256
         return [np.frombuffer(text, np.uint8).astype(np.int64) + first for text in texts]
     return [np.asarray(vocabulary.encode(text.decode(errors="replace")), np.int64) for text in texts]
+
+
+class DataVocabulary:
+    """A seqio vocabulary as generation reads one: see `inference.text.Vocabulary`."""
+
+    def __init__(self, vocabulary: seqio.Vocabulary, name: str):
+        self.name, self.size, self.eos_id = name, vocabulary.vocab_size, vocabulary.eos_id
+        self.pieces, self._vocabulary = token_bytes(vocabulary), vocabulary
+
+    def encode(self, text: str) -> list[int]:
+        return list(map(int, self._vocabulary.encode(text)))
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
+    def special_id(self, name: str) -> int:
+        if not hasattr(self._vocabulary, "special_id"):
+            raise UserError(f"The vocabulary of this model, {self.name}, has no special token {name!r}.")
+        return self._vocabulary.special_id(name)

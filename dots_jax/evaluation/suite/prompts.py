@@ -6,9 +6,10 @@ import sys
 from dots_jax.checkpoint.open import open_checkpoint
 from dots_jax.cli.options import EvaluateOptions
 from dots_jax.config import UserError
+from dots_jax.data.tokenizers.bytes_vocabulary import BytesVocabulary
+from dots_jax.data.tokenizers.tokenizer_file import TokenizerFile
 from dots_jax.evaluation.suite.plan import groups_of, making_of, plan_row, row_names
 from dots_jax.inference.session import open_vocabulary
-from dots_jax.inference.vocabularies import bytes_vocabulary, tokenizer_vocabulary
 from dots_jax.storage import atomic_write
 
 
@@ -22,7 +23,7 @@ def write_prompts(options: EvaluateOptions) -> None:
         if vocabulary is None:
             raise UserError("This checkpoint has no tokenizer: give one, as --tokenizer=FILE.")
     else:
-        vocabulary = tokenizer_vocabulary(options.tokenizer) if options.tokenizer else bytes_vocabulary()
+        vocabulary = TokenizerFile(options.tokenizer) if options.tokenizer else BytesVocabulary()
     making = making_of(options, vocabulary.encode, None)
     rows = [plan_row(name, options.data, making, "none") for name in row_names(options)]
     with atomic_write(options.prompts) as file:

@@ -7,10 +7,10 @@ import sys
 import jax
 
 from dots_jax.checkpoint.open import open_checkpoint
+from dots_jax.data.tokenizers.bytes_vocabulary import BytesVocabulary
 from dots_jax.evaluation.suite.answering import Answerer
 from dots_jax.evaluation.suite.requests import GENERATION, RANKING, Request
 from dots_jax.evaluation.tasks.task import Item
-from dots_jax.inference.vocabularies import bytes_vocabulary
 from dots_jax.parallel.distributed import initialize
 
 STOPS = (("。", "e"), ("a", "\n\n", "是"), ("zz", "Z"), ("，", "qu", "\x00"), ())
@@ -20,7 +20,7 @@ ITEM = Item("", "", "", None)
 
 def main(checkpoint: str, batch_size: str, out: str, distributed: str | None = None) -> None:
     initialize(distributed)
-    vocabulary = bytes_vocabulary()
+    vocabulary = BytesVocabulary()
     answerer = Answerer(open_checkpoint(checkpoint), "float32", int(batch_size), vocabulary)
     rng = random.Random(0)
     texts = [" ".join(rng.choices(WORDS, k=rng.randint(3, 25))) for _ in range(50)]
