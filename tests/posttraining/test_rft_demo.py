@@ -29,7 +29,7 @@ def test_parts_of_the_data_share_no_sum(tmp_path, monkeypatch):
     }
     ids["learned"] = [json.loads(row)["id"] for row in open(tmp_path / "learned.jsonl")]
     everything = sum(ids.values(), [])
-    assert len(everything) == len(set(everything)) == 480 + 3000 + 800
+    assert len(everything) == len(set(everything)) == 520 + 3000 + 800
 
 
 @pytest.mark.slow
@@ -37,7 +37,7 @@ def test_parts_of_the_data_share_no_sum(tmp_path, monkeypatch):
 def test_one_seed(tmp_path):
     demo = rft_demo.Demo(tmp_path)
     demo.write_data()
-    found = demo.run(0)
+    found = demo.run(2)
     assert found["sft_on_learned"] >= 0.95
-    assert found["rft"] > max(found["sft"], found["sft_more"], found["unverified"]) + 0.04
-    assert rft_demo.draw(rft_demo.summary({0: found}), 800).startswith(b"\x89PNG")
+    assert found["rft"] > max(found["sft"], found["sft_more"], found["unverified"]) + 0.1
+    assert rft_demo.draw(rft_demo.summary({2: found}), 800).startswith(b"\x89PNG")
