@@ -32,6 +32,7 @@ COMMANDS = {
     "convert": "weights from Hugging Face and back",
     "curate": "web pages to a corpus, with a ledger of everything removed",
     "cache": "tokenise data sets ahead of training",
+    "takedown": "where a run holds listed documents, and which checkpoints learned them",
     "inspect_source": "rows, tokens, languages and lengths of record files, from a sample",
     "fetch_source": "a data set of the Hugging Face hub into a folder or a bucket",
     "tokenizer": "train a tokenizer of dots.llm1's kind",

@@ -230,6 +230,13 @@ class CacheOptions(GinOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TakedownOptions(GinOptions):
+    list: tuple[str, ...] = flag("FIELD=FILE: values of a field of the records, a line each; may be repeated", ())
+    workdir: str | None = flag("the run whose checkpoints are named", path=True)
+    output: str | None = flag("the .json to write; the list of texts stands next to it", path=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class FetchOptions(Options):
     repo: str | None = flag("the data set on the hub, as HuggingFaceFW/fineweb-2")
     revision: str | None = flag("its commit, 40 hex digits; for a branch the command names it")

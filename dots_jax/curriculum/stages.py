@@ -111,6 +111,14 @@ class Schedule:
         parts = [segment for segment in self.segments if segment.stage_index == stage_index]
         return sum(min(max(step - part.first_step, 0), part.num_steps) * part.batch_size for part in parts)
 
+    def step_of(self, stage_index: int, sequence: int) -> int:
+        """The step that takes a sequence of a stage, which counts them from 0. Raises IndexError behind its last."""
+        for part in self.segments:
+            number = sequence - part.stage_sequence
+            if part.stage_index == stage_index and 0 <= number < part.num_steps * part.batch_size:
+                return part.first_step + number // part.batch_size
+        raise IndexError(f"stage {stage_index} has no sequence {sequence}")
+
     def is_milestone(self, step: int, every_steps: int, milestone_tokens: int) -> bool:
         """Whether the checkpoint after `step` steps is the first of those on the grid of `every_steps` that lies past
         a multiple of `milestone_tokens`; the end of the run is one too."""

@@ -117,7 +117,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch, capfd):
         ("plan hol f", "dots plan has no subcommand hol; did you mean hlo?"),
         ("trian", "dots has no command trian; did you mean train?"),
         ("zebra", "dots has no command zebra; there are train, eval, evaluate, expert_load, score, generate, rft, convert, curate, "
-         "cache, inspect_source, fetch_source, tokenizer, plan."),
+         "cache, takedown, inspect_source, fetch_source, tokenizer, plan."),
     ],
 )  # fmt: skip
 def test_wrong_command_lines(capfd, words, sentence):

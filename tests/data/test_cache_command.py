@@ -116,7 +116,8 @@ def test_holds_every_document_and_says_where_from(corpus, tmp_path, capsys):
 
     directory = directory_of(tmp_path)
     assert {p.name for p in directory.iterdir()} == {
-        "manifest.json", *(f"tokens-{i:05d}.array_record" for i in range(4))
+        "manifest.json", *(f"tokens-{i:05d}.array_record" for i in range(4)), *(f"lengths-{i:05d}.u4" for i in range(4)),
+        *(f"documents-{i:05d}.u8" for i in range(4)),
     }  # fmt: skip
     manifest = open_stream(TASK, "train", tmp_path).manifest
     assert (manifest.documents, manifest.tokens, manifest.bytes) == (240, tokens, tokens - 240)

@@ -90,7 +90,7 @@ LIBRARIES = {
 }
 # What `python -m` runs besides `dots` itself: each calls one subcommand.
 COMMANDS = {"__main__", "train", "train_tokenizer", "eval", "cache", "generate", "convert", "plan", "planning.__main__"}
-COMMANDS |= {"curate", "evaluate", "expert_load", "fetch_source", "inspect_source", "rft"}
+COMMANDS |= {"curate", "evaluate", "expert_load", "fetch_source", "inspect_source", "rft", "takedown"}
 
 # A library that only the named modules may import, lest it spread.
 ONLY_IN = {

@@ -175,9 +175,12 @@ def write_shard(building: Path, shard: int) -> None:
     }
     if documents:
         row |= write_file(building / "cache" / name, documents, plan.token_dtype, plan.chunk_tokens)
-        if plan.weighted:
-            with atomic_write(building / "cache" / fmt.lengths_name(name), "wb") as file:
-                file.write(np.array([len(d.tokens) for d in documents], "<u4").tobytes())
+        hashes = [fmt.document_hash(d.tokens, plan.token_dtype) for d in documents]
+        for column, values, dtype in (
+            (fmt.lengths_name(name), [len(d.tokens) for d in documents], "<u4"), (fmt.hashes_name(name), hashes, "<u8"),
+        ):  # fmt: skip
+            with atomic_write(building / "cache" / column, "wb") as file:
+                file.write(np.array(values, dtype).tobytes())
     write_json(done, row)
 
 

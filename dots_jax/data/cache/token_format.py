@@ -3,7 +3,8 @@
     <cache_dir>/tokens/<task>/<source>/<split>/manifest.json        what is in it, and of which files, with checksums
                                                malformed.jsonl      samples of records that were left out, if any
                                                tokens-00000.array_record ...
-                                               lengths-00000.u4 ... of the documents, in a weighted cache
+                                               lengths-00000.u4 ... tokens of each document, in their order
+                                               documents-00000.u8 ... a hash of each document's tokens: what takedown.py looks up
 
 The stream of a split is the tokens of its files one after the other. A record of a file is one chunk: the file's next
 `chunk_tokens` tokens (fewer only in its last), with the places in it where documents end and, in a weighted cache, a
@@ -16,6 +17,7 @@ n-th part of the hashes: the stream does not depend on how many files there are,
 """
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -55,23 +57,44 @@ def decode_chunk(
 
 
 def lengths_name(tokens_name: str) -> str:
-    """The file with the lengths of the documents of a file of tokens, of a weighted cache: uint32, in their order."""
+    """The file with the lengths of the documents of a file of tokens: uint32, in their order."""
     return f"lengths-{tokens_name.removeprefix('tokens-').partition('.')[0]}.u4"
 
 
+def hashes_name(tokens_name: str) -> str:
+    """The file with `document_hash` of the documents of a file of tokens: uint64, in their order."""
+    return f"documents-{tokens_name.removeprefix('tokens-').partition('.')[0]}.u8"
+
+
+def document_hash(tokens: np.ndarray, token_dtype: str) -> int:
+    """64 bits of the tokens of a document, its end token included. One in 2**64 / documents has another one's by chance."""
+    content = tokens.astype(token_dtype, copy=False).tobytes()
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
 def read_lengths(directory: Path, manifest: "Manifest") -> np.ndarray | None:
-    """Tokens of each document of a weighted cache, int64; None if the cache does not say, as one that was made earlier."""
+    """Tokens of each document, int64; None if the cache does not say, as one that was made earlier."""
     found = []
     for file in manifest.files:
-        try:
-            with open_file(str(directory / lengths_name(file["name"]))) as opened:
-                lengths = np.frombuffer(opened.read(), "<u4").astype(np.int64)
-        except (OSError, ValueError, UserError):
+        lengths = _read_column(directory / lengths_name(file["name"]), "<u4", file["documents"])
+        if lengths is None or lengths.sum(dtype=np.int64) != file["tokens"]:
             return None
-        if len(lengths) != file["documents"] or lengths.sum() != file["tokens"]:
-            return None
-        found.append(lengths)
+        found.append(lengths.astype(np.int64))
     return np.concatenate(found) if found else None
+
+
+def read_hashes(directory: Path, file: dict) -> np.ndarray | None:
+    """`document_hash` of each document of a file of the manifest, uint64; None if the cache does not say."""
+    return _read_column(directory / hashes_name(file["name"]), "<u8", file["documents"])
+
+
+def _read_column(path: Path, dtype: str, length: int) -> np.ndarray | None:
+    try:
+        with open_file(str(path)) as opened:
+            column = np.frombuffer(opened.read(), dtype)
+    except (OSError, ValueError, UserError):
+        return None
+    return column if len(column) == length else None
 
 
 def token_dtype(vocab_size: int) -> str:

@@ -86,6 +86,14 @@ class TokenStream:
         Raises UserError if the rule leaves out every conversation."""
         return len(self.layout(seq_len, rule)) if self.weighted else num_sequences(self.num_tokens, seq_len)
 
+    def sequences_of(self, start: int, end: int, seq_len: int, rule: LayoutRule = DEFAULT) -> list[int]:
+        """The packed sequences that hold a token of [start, end) of the stream."""
+        if not self.weighted:
+            return list(range(start // seq_len, (end - 1) // seq_len + 1))
+        layout = self.layout(seq_len, rule)
+        pieces = np.flatnonzero((layout.starts < end) & (layout.starts + layout.lengths > start))
+        return sorted(set((np.searchsorted(layout.rows, pieces, side="right") - 1).tolist()))
+
     def sequence(self, index: int, seq_len: int, rule: LayoutRule = DEFAULT) -> Batch:
         """Packed sequence `index` of the stream: packing.FEATURES, each [seq_len]."""
         if self.weighted:

@@ -1,6 +1,7 @@
 """A mixture, or one split of a task, as an indexable list of packed sequences: what the training loop reads."""
 
 import hashlib
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -11,7 +12,7 @@ from dots_jax.data.cache.token_cache import open_stream
 from dots_jax.data.cache.token_stream import TokenStream
 from dots_jax.data.registry import TaskMixture, find_mixture
 from dots_jax.data.sequences.conversation_layout import DEFAULT, LayoutRule
-from dots_jax.data.sequences.order import MixtureOrder
+from dots_jax.data.sequences.order import BLOCK, MixtureOrder, Place
 from dots_jax.data.sequences.packing import Batch, empty, stack
 from dots_jax.data.sequences.token_source import TokenSource
 from dots_jax.data.sequences.untie import Untier
@@ -85,6 +86,19 @@ class MixtureSequences:
         task, _, window = self._order.place(index)
         row = self._streams[task].sequence(window, self.window, self._layout)
         return self._untier.row(row, index) if self._untier else row
+
+    def indices(self, task: str, start: int, end: int, below: int) -> list[int]:
+        """The sequences of the stage, of its first `below`, that hold a token of [start, end) of a task's stream; sorted."""
+        below, found = self._inside(below), []
+        windows = self._streams[task].sequences_of(start, end, self.window, self._layout)
+        for window in windows:
+            for epoch in itertools.count():
+                index = self._order.index(Place(task, epoch, window))
+                if index < below:
+                    found.append(index)
+                elif index >= below + BLOCK:  # the order inside a block may put a later epoch first
+                    break
+        return sorted(found)
 
     def counts(self, index: int) -> dict[str, int]:
         """Sequences of each task before sequence `index` of the stage."""

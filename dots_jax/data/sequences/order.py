@@ -66,6 +66,21 @@ def permute(index: int, size: int, permutation_key: int) -> int:
             return index
 
 
+def unpermute(index: int, size: int, permutation_key: int) -> int:
+    """What `permute` sends to index."""
+    if not 0 <= index < size:
+        raise ValueError(f"unpermute: {index} is not in range({size}).")
+    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    mask = (1 << half) - 1
+    while True:
+        left, right = index >> half, index & mask
+        for round_number in reversed(range(_ROUNDS)):
+            left, right = right ^ (_mix(left ^ permutation_key ^ (round_number << 56)) & mask), left
+        index = left << half | right
+        if index < size:
+            return index
+
+
 class _Split:
     """A node of the mixture tree: how many of the first n sequences go to its left side."""
 
@@ -114,6 +129,34 @@ class MixtureOrder:
         epoch, step = divmod(rank, self._windows[task])
         epoch_key = key(self._seed, self._salt, "epoch", task, epoch)
         return Place(task, epoch, permute(step, self._windows[task], epoch_key))
+
+    def index(self, place: Place) -> int:
+        """The sequence of the stage that comes from there: `place(index(p)) == p`."""
+        epoch_key = key(self._seed, self._salt, "epoch", place.task, place.epoch)
+        windows = self._windows[place.task]
+        rank = place.epoch * windows + unpermute(place.window, windows, epoch_key)
+        low, high = rank, rank + 1  # the sequence of that rank is in [low, high), before the order inside blocks
+        while self._count(place.task, high) <= rank:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._count(place.task, middle) > rank else (middle, high)
+        if self._length and low >= self._length:
+            return low  # behind the stage's last sequence, where there is no order
+        block = range(low - low % BLOCK, low - low % BLOCK + BLOCK)
+        return next(i for i in block if self._shuffled(i) == low)
+
+    def _count(self, task: str, n: int) -> int:
+        """Sequences of a task among the first n, before the order inside blocks."""
+        pending = [(self._tree, n)]
+        while pending:
+            node, n = pending.pop()
+            if node == task:
+                return n
+            if not isinstance(node, str):
+                left = node.left_count(n)
+                pending += [(node.left, left), (node.right, n - left)]
+        raise KeyError(task)
 
     def counts(self, index: int) -> dict[str, int]:
         """Sequences of each task before sequence `index`."""

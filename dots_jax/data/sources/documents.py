@@ -62,6 +62,7 @@ class Reading:
     left_out: setting of the source -> records that it leaves out. noted: what is not learned of conversations, or not as it
     stood -> conversations. content: of the piece's file, when it has been read; None if
     the piece is no file. damage: if the file cannot be read to its end. language: that the source states for the file.
+    takes: of the number and text of a record, whether it is read, for who looks for a few; None: all are.
     """
 
     on_malformed: Callable[[Malformed], None]
@@ -70,6 +71,7 @@ class Reading:
     left_out: Counter[str] = dataclasses.field(default_factory=Counter)
     language: str = ""
     noted: Counter[str] = dataclasses.field(default_factory=Counter)
+    takes: Callable[[int, bytes], bool] | None = None
 
 
 def commonest(counts: Mapping[str, int]) -> str:
@@ -169,7 +171,7 @@ def _file_texts(
                 reading.left_out[text.reason] += text.records
             elif not plain and isinstance(text, Malformed):  # tf.data has no place for it
                 reading.on_malformed(text)
-            else:
+            elif reading.takes is None or isinstance(text, Malformed) or reading.takes(number, text):
                 yield number, text
     except DamagedFile as error:
         reading.damage = error
