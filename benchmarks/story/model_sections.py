@@ -136,7 +136,11 @@ def weights(folder: Path, markers: Sequence[dict], commands: Mapping[str, str]) 
         ),
         ("bytes of the export", number(ours["bytes"]), f"{number(2 * full.total)}, bfloat16: 2 bytes a parameter"),
         ("bytes a parameter", f"{ours['bytes'] / ours['parameters']:.2f}", "2"),
-        ("read by our own reader", f"{ours['equal']} of {ours['prompts']} prompts answered with equal tokens", "not run"),
+        (
+            "read by our own reader",
+            f"{ours['equal']} of {ours['prompts']} prompts answered with equal tokens",
+            "not run",
+        ),
         ("read by transformers", theirs, "its own implementation is transformers' Dots1ForCausalLM"),
     )
     return section("Weights out", "The layout is dots.llm1's on Hugging Face.", pairs(rows, commands["export"]))

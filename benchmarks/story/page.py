@@ -35,7 +35,9 @@ def write_page(folder: Path, steps: Sequence[Step]) -> None:
 
 def story_page(folder: Path, markers: Sequence[dict]) -> str:
     """The complete HTML. markers: of each step, in order."""
-    commands = {marker["name"]: "python -m " + " ".join(marker["command"]) for marker in markers if "skipped" not in marker}
+    commands = {
+        marker["name"]: "python -m " + " ".join(marker["command"]) for marker in markers if "skipped" not in marker
+    }
     rows = read_rows(folder / "pretrain" / "metrics.jsonl")
     sections = [
         _summary(folder, markers, rows), left_out(markers), _data(folder, commands), _loss(folder, rows, commands),
@@ -118,10 +120,7 @@ def _loss(folder: Path, rows: Sequence[dict], commands: Mapping[str, str]) -> st
         ("loss spikes", str(last["spike_total"]), "none irrecoverable, no rollback"),
         ("steps left out for a loss or gradient that is not finite", str(last["nonfinite_total"]), "not published"),
         ("tokens dropped", str(last["dropped_tokens"]), "0"),
-        *(
-            (f"held-out loss: {task}", _over_seeds(runs, task), "not published")
-            for task in _validation(rows)
-        ),
+        *((f"held-out loss: {task}", _over_seeds(runs, task), "not published") for task in _validation(rows)),
         (
             "cost",
             f"{sum(row.get('step_seconds') or 0 for row in steps) / 60:.1f} min of steps, without compilation",
@@ -132,7 +131,9 @@ def _loss(folder: Path, rows: Sequence[dict], commands: Mapping[str, str]) -> st
         "As figure 3 of the report. Losses of different tokenizers and data do not compare with each other; shapes do."
     )
     if others:
-        about += f" Held-out losses are means over {len(runs)} seeds, with the least and the largest; the curve is seed 0's."
+        about += (
+            f" Held-out losses are means over {len(runs)} seeds, with the least and the largest; the curve is seed 0's."
+        )
     return section(
         "Pre-training", about, image(drawn.getvalue(), "loss over tokens") + pairs(found, commands["pretrain"])
     )

@@ -54,7 +54,9 @@ def _again(seed: int, short: bool) -> Step:
     first = next(step for step in _to_a_model(short) if step.name == "pretrain")
 
     def command(at: Path) -> list[str]:
-        words = [f"--workdir={at}/seeds/{seed}" if word.startswith("--workdir=") else word for word in first.command(at)]
+        words = [
+            f"--workdir={at}/seeds/{seed}" if word.startswith("--workdir=") else word for word in first.command(at)
+        ]
         return [*words, f"--gin_bindings=TrainConfig.seed = {seed}"]
 
     return Step(f"pretrain_{seed}", f"Pre-training, seed {seed}", command, (f"seeds/{seed}",), first.reads)

@@ -81,7 +81,9 @@ def test_a_step_that_fills_the_disk_is_one_sentence_and_is_taken_up_again(tmp_pa
     (tmp_path / "bad").touch()
     monkeypatch.setattr(driver, "LEAST_FREE", 0)
     monkeypatch.setattr(driver, "NO_ROOM", 1 << 60)
-    with pytest.raises(UserError, match="The step first ended with status 1. .*MiB are free on its disk.*it goes on here"):
+    with pytest.raises(
+        UserError, match="The step first ended with status 1. .*MiB are free on its disk.*it goes on here"
+    ):
         run([step("first")], tmp_path)
     monkeypatch.undo()
     (tmp_path / "bad").unlink()
