@@ -39,8 +39,9 @@ def number(value, text: str = "{:,}", missing: str = "-") -> str:
 
 
 def planner_rows(**wanted) -> list[dict]:
-    """Rows of planner.json that hold these values; rows of a configuration that does not fit are left out."""
-    rows = [row for row in results("planner")["rows"] if "refused" not in row]
+    """Rows of planner.json that hold these values; rows of a configuration that does not fit are left out, and so are rows with
+    run files of their own (`gin`), which docs/story_costs.md has."""
+    rows = [row for row in results("planner")["rows"] if "refused" not in row and "gin" not in row]
     return [row for row in rows if all(row.get(name) == value for name, value in wanted.items())]
 
 
@@ -151,6 +152,52 @@ def serving_bounds() -> str:
     ]
     columns = ["chips", "HBM, GiB", f"holds the {s['weights_gib']} GiB of bfloat16 weights", "tokens/s at most, 1 row"]
     return table([*columns, "tokens/s at most, 16 rows"], rows)
+
+
+def hours(values: list[float]) -> str:
+    """Centre and range; of a bound alone, `at least`."""
+    shown = [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values]
+    return "-" if not shown else f"at least {shown[0]}" if len(shown) == 1 else f"**{shown[1]}** ({shown[0]} to {shown[2]})"
+
+
+def amount(tokens: float) -> str:
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if tokens >= size:
+            return f"{tokens / size:.4g}{unit}"
+    return f"{tokens:,.0f}"
+
+
+def story_prices(model: str) -> str:
+    rows = [
+        [
+            row["part"],
+            amount(row["tokens"]),
+            f"{row['chips']} v5p",
+            hours(row["hours"]) + (" at the bound" if row["bound"] and len(row["hours"]) > 1 else ""),
+            hours(row["chip_hours"]),
+            f"`{row['planned']}`" if row["planned"] else "bound of serving",
+        ]
+        for row in results("story_prices")["rows"]
+        if row["model"] == model
+    ]
+    return table(["part", "tokens", "chips", "hours (range)", "chip-hours (range)", "step planned for"], rows)
+
+
+def story_plans() -> str:
+    """The rows of planner.json with run files of their own, and that of the 142B's pre-training."""
+    rows = []
+    for row in results("planner")["rows"]:
+        if "gin" not in row and row["file"] != "gin/meshes/v5p_4x4x8.gin":
+            continue
+        if "calibrated" not in row:
+            rows.append([f"`{row['file']}`", row["topology"], "not planned yet", "-", "-", "-"])
+            continue
+        fast, centre, slow = row["calibrated"]["step_seconds"]
+        memory = f"{row['hbm_gib']:.1f} of {row['hbm_of_gib']}"
+        rows.append(
+            [f"`{row['file']}`", row["topology"], f"{centre} ({fast} to {slow})", mfu(row), memory, planned(row)]
+        )
+    return table(["run file", "topology", "seconds a step", "MFU (range)", "HBM, GiB a chip", "planned"], rows)
 
 
 def gin_figures(file: str) -> list[str]:
@@ -362,6 +409,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "calibration_left": calibration_left,
     "kernel_bundles": kernel_bundles,
     "serving_bounds": serving_bounds,
+    "story_plans": story_plans,
+    "story_1b": lambda: story_prices("1B"),
+    "story_142b": lambda: story_prices("142B"),
     "cpu_train_step": cpu_train_step,
     "cpu_generate": cpu_generate,
     "cpu_convert": cpu_convert,

@@ -36,7 +36,9 @@ def run(steps: Sequence[Step], folder: Path) -> None:
             for number, step in enumerate(steps, 1):
                 before = _run_one(step, folder, before, f"[{number}/{len(steps)}] {step.title}")
     except OSError as error:
-        raise UserError(f"{folder}: {error.strerror or error}. Start the story again, and it goes on here.") from error
+        raise UserError(
+            f"{error.filename or folder}: {error.strerror or error}. Start the story again, and it goes on here."
+        ) from error
 
 
 def checksum(step: Step, folder: Path, before: str) -> str:

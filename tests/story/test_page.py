@@ -13,7 +13,6 @@ from benchmarks.story.page import MESH, PLANNER, write_page
 from benchmarks.story.steps import PROMPTS, steps
 from dots_jax.config import Stage, UserError, tiny
 
-
 LOADS = {"code": [[4, 0], [2, 2]], "prose": [[4, 0], [4, 0]]}
 
 
