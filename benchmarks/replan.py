@@ -2,11 +2,12 @@
 
     python -m benchmarks.replan [--only=NAME,NAME] [--list] [--again] [--work=FOLDER]
 
-A row is planned where it was not since the TPU kernels changed; stopped, the next start goes on with the next row. --only: names of
-gin/meshes, or of the run file of a row with run files of its own (`gin`), in this order. --again: rows that are up to date as well. --list: says which rows are old, and stops. A plan compiles
-the complete step of the 142B model: some minutes on two free cores, one at a time. Its .json and .hlo stay in --work
-(/tmp/dots_jax_plans); where they are there already for the same kernels, they are read again and nothing is compiled, so that a
-change of the estimate alone takes a minute. A row's commit is that at which its module was compiled.
+A row is planned where it was not since the TPU kernels changed; stopped, the next start goes on with the next row. --only: names
+of gin/meshes, or of the run file of a row with run files of its own (`gin`), in this order. --again: rows that are up to date as
+well. --list: says which rows are old, and stops. A plan compiles the complete step of the 142B model: some minutes on two free
+cores, one at a time. Its .json and .hlo stay in --work (/tmp/dots_jax_plans); where they are there already for the same kernels,
+they are read again and nothing is compiled, so that a change of the estimate alone takes a minute. A row's commit is that at
+which its module was compiled.
 At the end: python docs/tables.py
 """
 

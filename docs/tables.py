@@ -154,10 +154,12 @@ def serving_bounds() -> str:
     return table([*columns, "tokens/s at most, 16 rows"], rows)
 
 
-def hours(values: list[float]) -> str:
-    """Centre and range; of a bound alone, `at least`."""
+def hours(values: list[float], bound: bool) -> str:
+    """Centre and range, or one figure; `at least` where a part of it is a bound that no program can pass."""
     shown = [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values]
-    return "-" if not shown else f"at least {shown[0]}" if len(shown) == 1 else f"**{shown[1]}** ({shown[0]} to {shown[2]})"
+    if not shown:
+        return "-"
+    return "at least " * bound + (shown[0] if len(shown) == 1 else f"**{shown[1]}** ({shown[0]} to {shown[2]})")
 
 
 def amount(tokens: float) -> str:
@@ -173,8 +175,8 @@ def story_prices(model: str) -> str:
             row["part"],
             amount(row["tokens"]),
             f"{row['chips']} v5p",
-            hours(row["hours"]) + (" at the bound" if row["bound"] and len(row["hours"]) > 1 else ""),
-            hours(row["chip_hours"]),
+            hours(row["hours"], row["bound"]),
+            hours(row["chip_hours"], row["bound"]),
             f"`{row['planned']}`" if row["planned"] else "bound of serving",
         ]
         for row in results("story_prices")["rows"]

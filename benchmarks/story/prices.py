@@ -85,7 +85,8 @@ def training(size: Model, part: str, planner: dict) -> tuple[dict, ModelConfig]:
     }  # fmt: skip
     if "calibrated" in row:
         found["hours"] = [
-            flops / (row["num_chips"] * CHIPS[CHIP].flops * share / 100) / 3600 for share in row["calibrated"]["mfu"][::-1]
+            flops / (row["num_chips"] * CHIPS[CHIP].flops * share / 100) / 3600
+            for share in row["calibrated"]["mfu"][::-1]
         ]
     return found, config.model
 
