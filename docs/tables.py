@@ -13,6 +13,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))  # also where a test or MkDocs loads this file by its path
+import story_tables  # noqa: E402
+from folder_tree import ROOMS as ROOMS  # noqa: E402
+from folder_tree import folder_tree  # noqa: E402
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 GIN_BEGIN = "# --- figures: benchmarks/results/planner.json, written by docs/tables.py"
@@ -154,52 +159,14 @@ def serving_bounds() -> str:
     return table([*columns, "tokens/s at most, 16 rows"], rows)
 
 
-def hours(values: list[float], bound: bool) -> str:
-    """Centre and range, or one figure; `at least` where a part of it is a bound that no program can pass."""
-    shown = [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values]
-    if not shown:
-        return "-"
-    return "at least " * bound + (shown[0] if len(shown) == 1 else f"**{shown[1]}** ({shown[0]} to {shown[2]})")
-
-
-def amount(tokens: float) -> str:
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
-        if tokens >= size:
-            return f"{tokens / size:.4g}{unit}"
-    return f"{tokens:,.0f}"
-
-
 def story_prices(model: str) -> str:
-    rows = [
-        [
-            row["part"],
-            amount(row["tokens"]),
-            f"{row['chips']} v5p",
-            hours(row["hours"], row["bound"]),
-            hours(row["chip_hours"], row["bound"]),
-            f"`{row['planned']}`" if row["planned"] else "bound of serving",
-        ]
-        for row in results("story_prices")["rows"]
-        if row["model"] == model
-    ]
-    return table(["part", "tokens", "chips", "hours (range)", "chip-hours (range)", "step planned for"], rows)
+    return table(*story_tables.prices(results("story_prices")["rows"], model))
 
 
 def story_plans() -> str:
     """The rows of planner.json with run files of their own, and that of the 142B's pre-training."""
-    rows = []
-    for row in results("planner")["rows"]:
-        if "gin" not in row and row["file"] != "gin/meshes/v5p_4x4x8.gin":
-            continue
-        if "calibrated" not in row:
-            rows.append([f"`{row['file']}`", row["topology"], "not planned yet", "-", "-", "-"])
-            continue
-        fast, centre, slow = row["calibrated"]["step_seconds"]
-        memory = f"{row['hbm_gib']:.1f} of {row['hbm_of_gib']}"
-        rows.append(
-            [f"`{row['file']}`", row["topology"], f"{centre} ({fast} to {slow})", mfu(row), memory, planned(row)]
-        )
-    return table(["run file", "topology", "seconds a step", "MFU (range)", "HBM, GiB a chip", "planned"], rows)
+    rows = [row for row in results("planner")["rows"] if "gin" in row or row["file"] == "gin/meshes/v5p_4x4x8.gin"]
+    return table(*story_tables.plans(rows, mfu, planned))
 
 
 def gin_figures(file: str) -> list[str]:
@@ -294,56 +261,6 @@ def demo_results() -> str:
     ]
     columns = ["nats per byte, held-out files of the Python library", "`make demo`", "byte frequencies", "uniform"]
     return table(columns, rows)
-
-
-# --- the tree ---------------------------------------------------------------------------------------------------------
-
-# Rooms of dots_jax/ from the ground up, then the folders around it. What does not exist (yet) is left out.
-ROOMS = {
-    "config": "frozen, typed dataclasses that check themselves",
-    "storage": "local and gs:// paths, atomic writes",
-    "locks": "one writer at a time in a folder, also in a bucket",
-    "parallel": "mesh, sharding rules, collectives, batches, processes",
-    "curriculum": "stages, learning rates, which source is read how often",
-    "hlo": "a reader of compiled TPU modules: cost, links, timeline, memory",
-    "data": "sources, tokenizers, token caches, order, packing; never jax",
-    "curation": "from crawled pages to a corpus",
-    "kernels": "attention and grouped matmul for TPU, GPU and CPU, and their references",
-    "model": "transformer, attention, router, mixture of experts, head",
-    "checkpoint": "save, verify, restore; parts of arrays",
-    "huggingface": "the released weights: a table of names, conversion both ways",
-    "inference": "decoder with a cache, sampling, generation, scoring",
-    "sandbox": "runs code that a model wrote, fenced off, and judges it",
-    "evaluation": "perplexity of checkpoints; the report's benchmarks, asked and judged",
-    "training": "the loop on one screen, its periodic work, resuming; step, state, optimizer",
-    "posttraining": "fine-tuning on conversations and preferences",
-    "serving": "an HTTP server for generation",
-    "analysis": "opens checkpoints; expert load, learning dynamics, attention, figures",
-    "planning": "memory and time of a run on a pod, compiled and searched",
-    "cli": "the `dots` command: options, gin files, one file a subcommand; the only room with gin",
-}
-FOLDERS = {
-    "gin": "one readable file a run; models/ schedules/ data/ meshes/ are its parts",
-    "tpu_scripts": "a TPU pod from a terminal: pod, startup.sh, pod.env.example",
-    "notebooks": "Colab: look into a checkpoint",
-    "docs": "these pages, and the scripts that make their tables and drawings",
-    "benchmarks": "measurements, and results/*.json with every published figure",
-    "tests": "a folder for each room; structure/ holds the floors",
-}
-
-
-def folder_tree() -> str:
-    rooms = [f"  {label(name):<16}{caption}" for name, caption in ROOMS.items() if exists(f"dots_jax/{name}")]
-    folders = [f"{name + '/':<18}{caption}" for name, caption in FOLDERS.items() if exists(name)]
-    return "\n".join(["```text", "dots_jax/", *rooms, *folders, "```"])
-
-
-def label(room: str) -> str:
-    return f"{room}/" if (ROOT / "dots_jax" / room).is_dir() else f"{room}.py"
-
-
-def exists(name: str) -> bool:
-    return (ROOT / name).is_dir() or (ROOT / f"{name}.py").exists()
 
 
 def calibration_runs() -> str:
