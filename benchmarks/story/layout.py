@@ -5,19 +5,22 @@ from collections.abc import Sequence
 
 from dots_jax.curation.charts import section, text
 
-# Prints light and complete: no section title without what follows it, no row, tile or picture on two sheets.
+# Prints light and complete. A section that fits on a sheet is on one: Chromium keeps an inline block together, while for a block it
+# overlooks `break-inside: avoid` after the first.
 STYLE = """
 td.run{overflow-wrap:anywhere}table.pair td,table.pair th{text-align:left}img{display:block;width:100%;height:auto;background:#fff;
 border-radius:6px}code{font:12px ui-monospace,monospace;overflow-wrap:anywhere}table.pair{table-layout:fixed}
 td pre{min-width:150px;margin:0}table.samples td{text-align:left}a{color:inherit}
-@media(max-width:520px){table.pair th,table.pair td{padding:4px 5px;overflow-wrap:anywhere}table.pair{font-size:12px}}
+p.small{max-width:none}
+@media screen and (max-width:520px){th,td{padding:4px 4px}td{overflow-wrap:anywhere}table{font-size:11.5px}
+.picture img{min-width:620px}}
 @page{margin:14mm 12mm}
 @media print{:root{--ink:#000;--dim:#444;--paper:#fff;--card:#fff;--line:#bbb;--kept:#2f7d5b;--lost:#c8553d;--before:#b9c4d0;
 --mark:#7a3ea8}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}body{background:#fff;font-size:11px}main{padding:0;max-width:none}
-h2{break-after:avoid}section>p{break-after:avoid}tr,.tile,.row,.card:has(img){break-inside:avoid}.card{padding:6px 8px}
+main{orphans:1;widows:1}section{display:inline-block;width:100%}tr,.tile,.row{break-inside:avoid}.card{padding:6px 8px}
 .scroll{overflow:visible}td pre{min-width:0;font-size:9.5px}table{font-size:10.5px}thead{display:table-header-group}
-img{max-height:200mm;object-fit:contain}a[href^=http]::after{content:" (" attr(href) ")"}p{max-width:none}}
+img{max-height:95mm;object-fit:contain}a[href^=http]::after{content:" (" attr(href) ")"}p{max-width:none}}
 """
 
 Pair = tuple[str, str, str]  # name, this run's, the 142B run's
@@ -43,9 +46,12 @@ def said(command: str) -> str:
 
 
 def image(png: bytes, alt: str) -> str:
-    return (
-        f'<div class="card"><img alt="{text(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}"></div>'
-    )
+    inside = base64.b64encode(png).decode()
+    return f'<div class="card scroll picture"><img alt="{text(alt)}" src="data:image/png;base64,{inside}"></div>'
+
+
+def several(count: int, what: str) -> str:
+    return f"{count} {what}" + "s" * (count != 1)
 
 
 def tile(value: str, name: str) -> str:

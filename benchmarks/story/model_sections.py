@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.story.layout import image, pairs, said
+from benchmarks.story.layout import image, pairs, said, several
 from benchmarks.story.reread import read_rows
 from benchmarks.story.steps import PROMPTS, read_json
 from dots_jax.checkpoint.open import open_checkpoint
@@ -68,8 +68,8 @@ def samples(folder: Path, rows: Sequence[dict], commands: Mapping[str, str]) -> 
     )
     table = f'<div class="card scroll"><table class="samples"><tr><th>prompt</th>{head}</tr>{body}</table></div>'
     about = (
-        f"The likeliest continuation of fixed prompts, by each of {len(kept)} checkpoints. The report released a checkpoint at "
-        "every 1T tokens."
+        f"The likeliest continuation of fixed prompts, by {several(len(kept), 'checkpoint')} of this run. The report "
+        "released a checkpoint at every 1T tokens."
     )
     return section("Samples", about, table + said(commands["samples"]))
 
@@ -83,8 +83,8 @@ def evaluation(folder: Path, commands: Mapping[str, str]) -> str:
         here = f"{score['score']:.1f}, of {row['items']} items" if score else "no items"
         rows.append((name, here, f"{BASE[name]} (table 2)" if name in BASE else "figure 4, a curve"))
     about = (
-        f"As figure 4 of the report, over {len(found['steps'])} checkpoints of this run. The items are a few of each form, written "
-        "for this project: so small a model answers at chance."
+        f"As figure 4 of the report, over {several(len(found['steps']), 'checkpoint')} of this run. The items are a few "
+        "of each form, written for this project: so small a model answers at chance."
     )
     picture = image((folder / "evaluation" / "dynamics.png").read_bytes(), "scores and loss over tokens")
     return section("Benchmark rows", about, picture + pairs(rows, commands["evaluate"]))
@@ -110,8 +110,8 @@ def rft(folder: Path, commands: Mapping[str, str]) -> str:
         ("learning rate of RFT", _rate(phases["rft"]), "5e-6 to 1e-6, cosine (each phase)"),
     )
     about = (
-        f"pass@1 on sums that no run has seen: the mean of {len(found['seeds'])} seeds, with the least and the largest. A model of "
-        "its own learns sums of two numbers as conversations, then its own right answers."
+        f"pass@1 on sums that no run has seen: the mean of {several(len(found['seeds']), 'seed')}, with the least and the "
+        "largest. A model of its own learns sums of two numbers as conversations, then its own right answers."
     )
     picture = image((folder / "rft" / "bars.png").read_bytes(), "pass@1 after SFT, RFT and two controls")
     return section("Post-training", about, picture + pairs(rows, commands["rft"]))

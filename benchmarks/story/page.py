@@ -178,6 +178,9 @@ def _costs(markers: Sequence[dict]) -> str:
             f"<tr><td>{text(marker['title'])}</td>" + "".join(f"<td>{text(cell)}</td>" for cell in cells) + "</tr>"
         )
     head = "<tr><th>step</th><th>seconds</th><th>core-seconds</th><th>MiB, largest process</th><th>starts</th></tr>"
-    about = "Of all starts of a step, where it was stopped. Core-seconds are processor time of the step and of what it started."
+    about = (
+        "Sums of the starts of a step that came to an end; what a start used that was killed is not known. "
+        "Core-seconds are processor time of the step and of what it started."
+    )
     table = f'<div class="card scroll"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
     return section("Time and memory", about, table)

@@ -104,7 +104,7 @@ def _from_a_model(short: bool) -> list[Step]:
         "rft", "Fine-tuning, sampling, verification, RFT and two controls",
         lambda at: ["benchmarks.rft_demo", f"--output={at}/rft"],
         ("rft",), ("benchmarks/rft_demo.py", "gin/rft_tiny_sft.gin", "gin/rft_tiny.gin"),
-        left_out="the short form has no time for it; `make story` runs it, and so does `make rft`" if short else "",
+        left_out="the short form has no time for it; make story runs it" if short else "",
     )  # fmt: skip
     return [
         Step(

@@ -80,7 +80,7 @@ def test_a_page_escapes_the_model_and_names_what_is_left_out(folder):
     assert "no transformers here" in page and "Post-training" in page and "figure 4" in page
     assert "7.00 to 5.00" in page and "4.25" in page and "18 of 18 planted faults" in page
     assert "25.0, of 4 items" in page and "no items" in page and "0.750 (0.750 to 0.750)" in page
-    assert "the mean of 1 seeds" in page and "130,000 H800 hours" in page and "142B run" in page
+    assert "the mean of 1 seed," in page and "130,000 H800 hours" in page and "142B run" in page
 
 
 def test_what_the_page_says_of_the_run_is_read_from_it(folder):
