@@ -1,4 +1,4 @@
-"""The page of the story: strings of a model are escaped, what is left out is named, and nothing is loaded."""
+"""The page of the story: strings of a model are escaped, what did not run is named, and nothing is loaded."""
 
 import errno
 import json
