@@ -11,6 +11,7 @@ VENV := .venv
 WORKDIR ?= runs/tiny
 CURATED ?= runs/demo-curate
 RFT ?= runs/rft
+SEEDS ?= 1
 
 # An existing .venv keeps its Python unless the caller names another one.
 ifeq ($(origin PYTHON),file)
@@ -61,7 +62,7 @@ rft: $(STAMP_CURATION)
 	$(BIN) -m benchmarks.rft_demo --output=$(RFT)
 
 story: $(STAMP_CURATION)
-	$(BIN) -m benchmarks.story
+	$(BIN) -m benchmarks.story --seeds=$(SEEDS)
 
 test: $(STAMP_CURATION)
 	$(BIN) -m pytest -m "not slow" -n 2 --dist loadfile --durations=20

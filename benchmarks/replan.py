@@ -2,11 +2,12 @@
 
     python -m benchmarks.replan [--only=NAME,NAME] [--list] [--again] [--work=FOLDER]
 
-A row is planned where it was not since the TPU kernels changed; stopped, the next start goes on with the next row. --only: names of
-gin/meshes, in this order. --again: rows that are up to date as well. --list: says which rows are old, and stops. A plan compiles
-the complete step of the 142B model: some minutes on two free cores, one at a time. Its .json and .hlo stay in --work
-(/tmp/dots_jax_plans); where they are there already for the same kernels, they are read again and nothing is compiled, so that a
-change of the estimate alone takes a minute. A row's commit is that at which its module was compiled.
+A row is planned where it was not since the TPU kernels changed; stopped, the next start goes on with the next row. --only: names
+of gin/meshes, or of the run file of a row with run files of its own (`gin`), in this order. --again: rows that are up to date as
+well. --list: says which rows are old, and stops. A plan compiles the complete step of the 142B model: some minutes on two free
+cores, one at a time. Its .json and .hlo stay in --work (/tmp/dots_jax_plans); where they are there already for the same kernels,
+they are read again and nothing is compiled, so that a change of the estimate alone takes a minute. A row's commit is that at
+which its module was compiled.
 At the end: python docs/tables.py
 """
 
@@ -49,7 +50,8 @@ def plan(row: dict, work: Path) -> dict:
     found, module, compiled_at = (target.with_suffix(suffix) for suffix in (".json", ".hlo", ".commit"))
     if not (found.is_file() and module.is_file()):
         compiled_at.write_text(commit())
-    flags = ["--gin_file=gin/dots142b.gin", f"--gin_file={row['file']}", f"--topology={row['topology']}"]
+    files = row.get("gin", ["gin/dots142b.gin", row["file"]])
+    flags = [*(f"--gin_file={file}" for file in files), f"--topology={row['topology']}"]
     flags += [f"--slices={row['slices']}"] if "slices" in row else []
     flags += [f"--stage={row['stage']}"] if "stage" in row else []
     flags += [f"--json={found}"]
@@ -72,22 +74,27 @@ def fill(row: dict, found: dict) -> None:
     """The figures of a forecast, into a row."""
     memory, calibrated = found["memory_gib"], found["calibrated"]
     seconds, share, exposed = found["step_seconds"], found["mfu"], found["exposed_seconds"]["compiler"]
+    of_142b = row["seq_len"] == 8192 and "gin" not in row
     hours, names = found["chip_hours_per_trillion_tokens"], ("fast", "centre", "slow")
     row |= {
         "hbm_gib": round(memory["total"], 1), "fullest_gib": round(memory["peak"], 2), "fits": found["fits"],
         "calibrated": {
-            "step_seconds": [round(calibrated["step_seconds"][name], 1) for name in names],
+            "step_seconds": [_seconds(calibrated["step_seconds"][name]) for name in names],
             "mfu": [round(100 * calibrated["mfu"][name], 1) for name in names[::-1]],
             "hfu": round(100 * calibrated["hfu"], 1),
         },
-        "step_seconds": [round(seconds["floor"], 1), round(seconds["compiler"], 1)],
+        "step_seconds": [_seconds(seconds["floor"]), _seconds(seconds["compiler"])],
         "mfu": [round(100 * share["compiler"], 1), round(100 * share["floor"], 1)],
         "mfu_all_overlapped": round(100 * share["overlapped"], 1), "exposed_seconds": round(exposed, 1),
         "chip_hours_1T": round(hours), "days_1T": round(hours / row["num_chips"] / 24, 1),
-        "days_all": round(ALL_TOKENS / 1e12 * hours / row["num_chips"] / 24) if row["seq_len"] == 8192 else None,
+        "days_all": round(ALL_TOKENS / 1e12 * hours / row["num_chips"] / 24) if of_142b else None,
         "planned": {"date": datetime.date.today().isoformat(), "commit": found["commit"], "kernels": kernels_hash()},
     }  # fmt: skip
     row.pop("note", None)
+
+
+def _seconds(value: float) -> float:
+    return round(value, 1 if value >= 10 else 2)
 
 
 def commit() -> str:

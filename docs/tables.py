@@ -13,6 +13,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))  # also where a test or MkDocs loads this file by its path
+import story_tables  # noqa: E402
+from folder_tree import ROOMS as ROOMS  # noqa: E402
+from folder_tree import folder_tree  # noqa: E402
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 GIN_BEGIN = "# --- figures: benchmarks/results/planner.json, written by docs/tables.py"
@@ -39,8 +44,9 @@ def number(value, text: str = "{:,}", missing: str = "-") -> str:
 
 
 def planner_rows(**wanted) -> list[dict]:
-    """Rows of planner.json that hold these values; rows of a configuration that does not fit are left out."""
-    rows = [row for row in results("planner")["rows"] if "refused" not in row]
+    """Rows of planner.json that hold these values; rows of a configuration that does not fit are left out, and so are rows with
+    run files of their own (`gin`), which docs/story_costs.md has."""
+    rows = [row for row in results("planner")["rows"] if "refused" not in row and "gin" not in row]
     return [row for row in rows if all(row.get(name) == value for name, value in wanted.items())]
 
 
@@ -153,6 +159,16 @@ def serving_bounds() -> str:
     return table([*columns, "tokens/s at most, 16 rows"], rows)
 
 
+def story_prices(model: str) -> str:
+    return table(*story_tables.prices(results("story_prices")["rows"], model))
+
+
+def story_plans() -> str:
+    """The rows of planner.json with run files of their own, and that of the 142B's pre-training."""
+    rows = [row for row in results("planner")["rows"] if "gin" in row or row["file"] == "gin/meshes/v5p_4x4x8.gin"]
+    return table(*story_tables.plans(rows, mfu, planned))
+
+
 def gin_figures(file: str) -> list[str]:
     """The comment lines of a mesh's header, or of gin/dots142b.gin, which includes gin/meshes/v5p_8x8x8.gin."""
     planner = results("planner")
@@ -247,56 +263,6 @@ def demo_results() -> str:
     return table(columns, rows)
 
 
-# --- the tree ---------------------------------------------------------------------------------------------------------
-
-# Rooms of dots_jax/ from the ground up, then the folders around it. What does not exist (yet) is left out.
-ROOMS = {
-    "config": "frozen, typed dataclasses that check themselves",
-    "storage": "local and gs:// paths, atomic writes",
-    "locks": "one writer at a time in a folder, also in a bucket",
-    "parallel": "mesh, sharding rules, collectives, batches, processes",
-    "curriculum": "stages, learning rates, which source is read how often",
-    "hlo": "a reader of compiled TPU modules: cost, links, timeline, memory",
-    "data": "sources, tokenizers, token caches, order, packing; never jax",
-    "curation": "from crawled pages to a corpus",
-    "kernels": "attention and grouped matmul for TPU, GPU and CPU, and their references",
-    "model": "transformer, attention, router, mixture of experts, head",
-    "checkpoint": "save, verify, restore; parts of arrays",
-    "huggingface": "the released weights: a table of names, conversion both ways",
-    "inference": "decoder with a cache, sampling, generation, scoring",
-    "sandbox": "runs code that a model wrote, fenced off, and judges it",
-    "evaluation": "perplexity of checkpoints; the report's benchmarks, asked and judged",
-    "training": "the loop on one screen, its periodic work, resuming; step, state, optimizer",
-    "posttraining": "fine-tuning on conversations and preferences",
-    "serving": "an HTTP server for generation",
-    "analysis": "opens checkpoints; expert load, learning dynamics, attention, figures",
-    "planning": "memory and time of a run on a pod, compiled and searched",
-    "cli": "the `dots` command: options, gin files, one file a subcommand; the only room with gin",
-}
-FOLDERS = {
-    "gin": "one readable file a run; models/ schedules/ data/ meshes/ are its parts",
-    "tpu_scripts": "a TPU pod from a terminal: pod, startup.sh, pod.env.example",
-    "notebooks": "Colab: look into a checkpoint",
-    "docs": "these pages, and the scripts that make their tables and drawings",
-    "benchmarks": "measurements, and results/*.json with every published figure",
-    "tests": "a folder for each room; structure/ holds the floors",
-}
-
-
-def folder_tree() -> str:
-    rooms = [f"  {label(name):<16}{caption}" for name, caption in ROOMS.items() if exists(f"dots_jax/{name}")]
-    folders = [f"{name + '/':<18}{caption}" for name, caption in FOLDERS.items() if exists(name)]
-    return "\n".join(["```text", "dots_jax/", *rooms, *folders, "```"])
-
-
-def label(room: str) -> str:
-    return f"{room}/" if (ROOT / "dots_jax" / room).is_dir() else f"{room}.py"
-
-
-def exists(name: str) -> bool:
-    return (ROOT / name).is_dir() or (ROOT / f"{name}.py").exists()
-
-
 def calibration_runs() -> str:
     """Published runs against the method; benchmarks/results/calibration.json."""
     rows = [
@@ -362,6 +328,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "calibration_left": calibration_left,
     "kernel_bundles": kernel_bundles,
     "serving_bounds": serving_bounds,
+    "story_plans": story_plans,
+    "story_1b": lambda: story_prices("1B"),
+    "story_142b": lambda: story_prices("142B"),
     "cpu_train_step": cpu_train_step,
     "cpu_generate": cpu_generate,
     "cpu_convert": cpu_convert,

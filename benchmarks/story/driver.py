@@ -4,18 +4,14 @@
 they were is done and stays; a step that was killed goes on with what it has; if its inputs changed, what it made is removed first.
 """
 
-import contextlib
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.story.step_process import measured
 from benchmarks.story.steps import Step, read_json
 from dots_jax.config import UserError
 from dots_jax.locks import owned
@@ -23,6 +19,7 @@ from dots_jax.storage import write_text
 
 ROOT = Path(__file__).parents[2]
 LEAST_FREE = 1 << 30  # bytes; a complete story takes about a third
+NO_ROOM = 16 << 20  # bytes: where a step failed with less, the disk is why
 
 
 def run(steps: Sequence[Step], folder: Path) -> None:
@@ -39,7 +36,9 @@ def run(steps: Sequence[Step], folder: Path) -> None:
             for number, step in enumerate(steps, 1):
                 before = _run_one(step, folder, before, f"[{number}/{len(steps)}] {step.title}")
     except OSError as error:
-        raise UserError(f"{folder}: {error.strerror or error}. Start the story again, and it goes on here.") from error
+        raise UserError(
+            f"{error.filename or folder}: {error.strerror or error}. Start the story again, and it goes on here."
+        ) from error
 
 
 def checksum(step: Step, folder: Path, before: str) -> str:
@@ -59,17 +58,12 @@ def _run_one(step: Step, folder: Path, before: str, title: str) -> str:
         print(f"{title}: done before", flush=True)
         return inputs
     command = step.command(folder)
-    if step.needs and importlib.util.find_spec(step.needs) is None:
-        skipped = f"the optional package {step.needs} is not installed: pip install {step.needs}"
+    if skipped := step.left_out or _missing(step):
         print(f"{title}: left out, {skipped}", flush=True)
         write_text(marker, json.dumps({"name": step.name, "title": step.title, "skipped": skipped, "command": command}))
         return inputs
-    free = shutil.disk_usage(folder).free
-    if free < LEAST_FREE:
-        raise UserError(
-            f"{folder}: {free / 2**20:.0f} MiB are free on its disk, and the story needs {LEAST_FREE / 2**20:.0f}: free some and "
-            "start it again; it goes on here."
-        )
+    if full := _full(folder, LEAST_FREE):
+        raise UserError(full)
     if found.get("inputs") and not same:
         print(f"{title}: its inputs changed, so what it made is removed", flush=True)
         for path in made:
@@ -78,8 +72,10 @@ def _run_one(step: Step, folder: Path, before: str, title: str) -> str:
     spent = found.get("cost", {}) if same else {}
     write_text(marker, json.dumps(about | {"cost": spent}))
     print(f"{title}: python -m {' '.join(command)}", flush=True)
-    status, cost = _measured(command, folder / "logs" / f"{step.name}.log")
+    status, cost = measured(command, folder / "logs" / f"{step.name}.log", ROOT)
     cost = _together(spent, cost)
+    if status and (full := _full(folder, NO_ROOM)):
+        raise UserError(f"The step {step.name} ended with status {status}. {full}")
     write_text(marker, json.dumps(about | {"cost": cost, "finished": status == 0}))
     if status:
         raise UserError(
@@ -92,31 +88,30 @@ def _run_one(step: Step, folder: Path, before: str, title: str) -> str:
     return inputs
 
 
+def _missing(step: Step) -> str:
+    """Of the optional packages of a step; empty if they are there."""
+    names = [name for name in step.needs if importlib.util.find_spec(name) is None]
+    if not names:
+        return ""
+    what = f"the optional package {names[0]} is" if len(names) == 1 else f"the optional packages {', '.join(names)} are"
+    return f"{what} not installed: pip install {' '.join(names)}"
+
+
+def _full(folder: Path, least: int) -> str:
+    free = shutil.disk_usage(folder).free
+    if free >= least:
+        return ""
+    return (
+        f"{folder}: {free / 2**20:.0f} MiB are free on its disk, and the story needs {LEAST_FREE / 2**20:.0f}: free some and "
+        "start it again; it goes on here."
+    )
+
+
 def _marker(path: Path) -> dict:
     try:
         return read_json(path)
     except (FileNotFoundError, ValueError):
         return {}
-
-
-def _measured(command: Sequence[str], log: Path) -> tuple[int, dict]:
-    """The exit status, and seconds, core-seconds and the largest process of the command and those it started."""
-    started = time.monotonic()
-    with open(log, "a") as file:
-        process = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, stdout=file, stderr=file)
-        try:
-            _, status, used = os.wait4(process.pid, 0)
-        except BaseException:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(20)
-            raise
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, {
-        "seconds": time.monotonic() - started,
-        "core_seconds": used.ru_utime + used.ru_stime,
-        "peak_mib": used.ru_maxrss / 1024,
-    }
 
 
 def _together(before: dict, now: dict) -> dict:

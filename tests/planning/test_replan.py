@@ -6,6 +6,7 @@ Claim: every published figure of the planner says when, at which commit and for 
 
 import dataclasses
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,27 @@ def test_the_files_of_a_plan_give_the_same_forecast_again(tmp_path):
     ):
         with pytest.raises(UserError, match=sentence):
             _earlier(Options, other)
+
+
+def test_a_row_with_run_files_of_its_own_is_planned_with_those(tmp_path, monkeypatch):
+    """Not on top of the 142B's: the sibling's pre-training, and fine-tuning."""
+    words = []
+
+    def planner(command, **_):
+        words.extend(command)
+        (tmp_path / replan.kernels_hash() / "dots1b.json").write_text(json.dumps(FOUND))
+        return subprocess.CompletedProcess(command, 0, b"")
+
+    monkeypatch.setattr(replan.subprocess, "run", planner)
+    monkeypatch.setattr(replan, "commit", lambda: "abc")
+    row = {
+        "file": "gin/dots1b.gin",
+        "gin": ["gin/dots1b.gin"],
+        "topology": "v5p:2x2x1",
+        "num_chips": 4,
+        "seq_len": 8192,
+    }
+    found = replan.plan(row, tmp_path)
+    assert [word for word in words if word.startswith("--gin_file")] == ["--gin_file=gin/dots1b.gin"]
+    replan.fill(row, found)
+    assert row["days_all"] is None and row["chip_hours_1T"] > 0  # the 11.3T are the 142B's
