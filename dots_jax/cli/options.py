@@ -251,6 +251,7 @@ class InspectOptions(Options):
     files: str | None = flag("a glob of record files, on this machine or in a bucket", path=True)
     field: str = flag("field of a record that holds its text", "text")
     tokenizer: str | None = flag("a tokenizer.json; default: bytes", path=True)
+    filter: tuple[str, ...] = flag("predicate, as in Source.filters: 'score >= 3'; may be repeated", ())
     documents: int = flag("documents to read and tokenise", 1000, minimum=2)
     json: str | None = flag("also write the figures into this file", path=True)
 

@@ -44,6 +44,27 @@ def test_figures_fit_the_files(tmp_path, kind, capsys):
     assert f"Source.tokens        {found['tokens']:.0f}" in out and "languages by script  Latin 75.0%, zh 25.0%" in out
 
 
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_predicates_are_tried_alone_and_together(tmp_path, kind, capsys):
+    rows = [{"text": "word " * 10, "score": n % 4, "language": "zh" if n % 2 else "en"} for n in range(400)]
+    path = tmp_path / f"a.{kind}"
+    if kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=50)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["inspect_source", f"--files={path}", "--documents=400", "--filter=score >= 3"]
+    report = tmp_path / "figures.json"
+    assert main([*words, "--filter=language == 'zh'", f"--json={report}"]) == 0
+    found = json.loads(report.read_text())
+    assert found["filters"] == {"score >= 3": 0.25, "language == 'zh'": 0.5, "all": 0.25} and found["sampled"] == 400
+    assert found["tokens"] == pytest.approx(100 * 50, rel=0.05)
+    assert "passed               25.0% score >= 3" in capsys.readouterr().out
+    assert main([*words, "--filter=score >="]) == 2 and "is no predicate" in capsys.readouterr().err
+    assert main(["inspect_source", f"--files={path}", "--filter=score > 9"]) == 2
+    assert "None of the first records can be used" in capsys.readouterr().err
+    assert main(["inspect_source", f"--files={path}", "--filter=text > 9"]) == 2
+
+
 def test_malformed_records_are_counted(tmp_path, capsys):
     (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n{"text": 7}\n{\n' * 20)
     assert main(["inspect_source", f"--files={tmp_path}/a.jsonl"]) == 0

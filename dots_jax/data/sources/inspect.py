@@ -1,7 +1,8 @@
 """What record files hold, from the footers of Parquet files and a sample of documents: `dots inspect_source`.
 
 The sample comes from the beginnings of up to 40 files, spread evenly. Errors are twice the
-standard error over those places, so that documents of one place, which resemble each other, do not pass for many.
+standard error over those places, so that documents of one place, which resemble each other, do not pass for many. With predicates
+the figures are those of the records that pass all of them, and each predicate is tried alone as well.
 """
 
 import dataclasses
@@ -19,9 +20,11 @@ from array_record.python import array_record_module
 
 from dots_jax.cli.options import InspectOptions
 from dots_jax.config import UserError
+from dots_jax.config.records import RecordRule, parse_predicate
 from dots_jax.data.sources.file_source import FileSource
 from dots_jax.data.sources.json_lines import Malformed
 from dots_jax.data.sources.record_files import INDEXED, numbered_texts
+from dots_jax.data.sources.record_text import LeftOut
 from dots_jax.data.sources.text_task import BYTES
 from dots_jax.data.tokenizers import tokenizer
 from dots_jax.data.tokenizers import vocabulary as vocabularies
@@ -37,12 +40,18 @@ _SCRIPTS = {"HIRAGANA": "ja", "KATAKANA": "ja", "HANGUL": "ko", "CJK": "zh", "CY
 
 @dataclasses.dataclass
 class Sampled:
-    """What one place of the sample holds. bytes_per_record: of the file, compressed as it is. tokens: of each text."""
+    """What one place of the sample holds. bytes_per_record: of the file, compressed as it is. tokens: of each text. left_out:
+    predicate -> records that it leaves out."""
 
     texts: list[bytes]
     malformed: Counter[str]
     bytes_per_record: float = 0.0
     tokens: list[int] = dataclasses.field(default_factory=list)
+    left_out: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    @property
+    def records(self) -> int:
+        return len(self.texts) + self.malformed.total() + self.left_out.total()
 
 
 def inspect(options: InspectOptions) -> int:
@@ -51,32 +60,36 @@ def inspect(options: InspectOptions) -> int:
         raise UserError("Missing --files: a glob of record files, as in --files='corpus/*.parquet'.")
     vocabulary = tokenizer.TokenizerVocabulary(options.tokenizer) if options.tokenizer else BYTES
     files = FileSource({"all": options.files}, options.field).files("all")
-    figures = measure(files, options.field, vocabulary, options.documents)
+    rule = RecordRule(field=options.field, filters=tuple(parse_predicate("--filter", one) for one in options.filter))
+    figures = measure(files, rule, vocabulary, options.documents)
     print("\n".join(_lines(figures, options.tokenizer or "bytes")))
     if options.json:
         write_text(options.json, json.dumps(figures, indent=1) + "\n")
     return 0
 
 
-def measure(files: Sequence, field: str, vocabulary: seqio.Vocabulary, documents: int) -> dict:
+def measure(files: Sequence, rule: RecordRule, vocabulary: seqio.Vocabulary, documents: int) -> dict:
     """files: file_source.SourceFile of each. documents: to sample. Raises UserError if none of them can be used."""
+    field = rule.field
     size = sum(file.size for file in files)
     parquet = all(file.path.endswith(".parquet") for file in files)
     rows, column_bytes, footers = _footers(files, field) if parquet else (None, None, 0)
-    places = _places(files, documents, field)
+    places = _places(files, documents, rule)
     found = [text for place in places for text in place.texts]
     malformed = sum((place.malformed for place in places), Counter())
+    left_out = sum((place.left_out for place in places), Counter())
     if not found:
         raise UserError(
-            f"None of the first records can be used ({dict(malformed)}): check --field={field} and the files."
+            f"None of the first records can be used ({dict(malformed + left_out)}): check --field={field}, --filter and the files."
         )
     for place in places:
         place.tokens = [len(ids) for ids in vocabularies.encode_batch(vocabulary, place.texts)]
     places = [place for place in places if place.texts]
-    usable = len(found) / (len(found) + malformed.total())
+    sampled = len(found) + malformed.total() + left_out.total()
+    usable = len(found) / sampled
     if rows is None:
         # Documents of a byte of file, then tokens of a document: both vary from place to place.
-        per_byte = [sum(p.tokens) / (p.bytes_per_record * (len(p.texts) + p.malformed.total())) for p in places]
+        per_byte = [sum(p.tokens) / (p.bytes_per_record * p.records) for p in places]
         tokens, error = size * statistics.fmean(per_byte), size * _error(per_byte)
         rows = round(size / statistics.fmean(p.bytes_per_record for p in places))
         exact = False
@@ -89,7 +102,8 @@ def measure(files: Sequence, field: str, vocabulary: seqio.Vocabulary, documents
     languages = Counter(language(text) for text in found)
     return {
         "files": len(files), "bytes": size, "rows": rows, "rows_exact": exact, "column_bytes": column_bytes,
-        "sampled": len(found) + malformed.total(), "places": len(places), "malformed": dict(malformed),
+        "sampled": sampled, "places": len(places), "malformed": dict(malformed),
+        "filters": _passed(files, documents, rule),
         "bytes_per_token": text_bytes / max(1, sum(lengths)), "tokens": tokens,
         "tokens_error": error if math.isfinite(error) else None,
         "tokens_per_document": {f"p{p}": lengths[min(len(lengths) - 1, len(lengths) * p // 100)] for p in (5, 50, 95, 99)},
@@ -132,10 +146,23 @@ def _metadata(path: str) -> pyarrow.parquet.FileMetaData:
         raise UserError(f"{path} is no Parquet file that can be read ({str(error)[:100]}): bring it again.") from None
 
 
-def _places(files: Sequence, documents: int, field: str) -> list[Sampled]:
+def _places(files: Sequence, documents: int, rule: RecordRule) -> list[Sampled]:
     chosen = _spread(files, min(_PLACES, documents))
     each = -(-documents // len(chosen))
-    return [_place(file, field, each) for file in chosen]
+    return [_place(file, rule, each) for file in chosen]
+
+
+def _passed(files: Sequence, documents: int, rule: RecordRule) -> dict[str, float]:
+    """Predicate -> share of the records that it takes, each alone, and of all together."""
+    found, sets = {}, {one.text: (one,) for one in rule.filters}
+    if len(sets) > 1:
+        sets["all"] = rule.filters
+    for name, filters in sets.items():
+        places = _places(files, documents, dataclasses.replace(rule, filters=filters))
+        found[name] = 1 - sum(p.left_out.total() for p in places) / max(
+            1, sum(p.records - p.malformed.total() for p in places)
+        )
+    return found
 
 
 class _Counted:
@@ -147,17 +174,17 @@ class _Counted:
         self.bytes += len(data)
 
 
-def _place(file, field: str, number: int) -> Sampled:
+def _place(file, rule: RecordRule, number: int) -> Sampled:
     """The first records of a file, and the bytes of it that a record takes, compressed as it is."""
     place, read = Sampled([], Counter()), None if file.path.endswith(INDEXED) else _Counted()
     seen = behind = 0
-    for _, text in numbered_texts(file.path, field, conversations=False, digest=read):
+    for _, text in numbered_texts(file.path, rule, conversations=False, digest=read):
         # At the first block behind the sample, the blocks before it held all records so far.
         if seen >= number and (read is None or read.bytes > behind):
             break
         if seen < number:
             _add(place, text)
-        seen, behind = seen + 1, read.bytes if read else 0
+        seen, behind = seen + getattr(text, "records", 1), read.bytes if read else 0
     else:
         behind = file.size
     if read is None:
@@ -177,9 +204,11 @@ def _num_records(path: str) -> int:
         reader.close()
 
 
-def _add(place: Sampled, text: bytes | Malformed) -> None:
+def _add(place: Sampled, text: bytes | Malformed | LeftOut) -> None:
     if isinstance(text, Malformed):
         place.malformed[text.reason] += 1
+    elif isinstance(text, LeftOut):
+        place.left_out[text.reason] += text.records
     else:
         place.texts.append(text)
 
@@ -209,6 +238,8 @@ def _lines(figures: dict, what: str) -> Iterator[str]:
     yield f"sample               {figures['sampled']:,} records of {figures['places']} places, {bad:,} malformed"
     for reason, count in sorted(figures["malformed"].items()):
         yield f"                     {count:,} times {reason}"
+    for predicate, share in figures["filters"].items():
+        yield f"passed               {share:.1%} {predicate}"
     yield f"bytes a token        {figures['bytes_per_token']:.3f} ({what})"
     error = figures["tokens_error"]
     spread = "(one place: no error known)" if error is None else f"+- {human(error).strip()}"
