@@ -28,7 +28,7 @@ FLOORS = (
     ("parallel", "curriculum", "hlo", "data", "curation"),
     ("kernels",),
     ("model", "checkpoint"),
-    ("huggingface", "inference"),
+    ("huggingface", "inference", "curation_models"),
     ("evaluation",),
     ("training", "analysis", "posttraining", "serving"),  # serving (to come)
     ("planning",),
@@ -53,6 +53,7 @@ NEVER = {
     "model": {"curriculum", "hlo", "data", "curation", "storage"},
     "checkpoint": {"curriculum", "hlo", "data", "curation", "kernels"},
     "huggingface": {"curriculum", "hlo", "data", "curation", "kernels"},
+    "curation_models": {"hlo", "kernels"},
 }
 
 ANYTHING = None
@@ -81,6 +82,7 @@ LIBRARIES = {
     | {"apache_beam", "pyarrow", "zstandard", "google_crc32c", "etils", "huggingface_hub", "jinja2"},
     "curation": {"numpy", "tqdm", "zstandard", "pyarrow", "apache_beam"}
     | {"trafilatura", "lxml", "resiliparse", "fasttext", "brotli", "rjieba"},
+    "curation_models": MATH | {"flax", "optax", "tokenizers", "tqdm"},
     "evaluation": ANYTHING,
     "training": MATH | {"flax", "optax", "clu", "tqdm"},
     "analysis": ANYTHING,
@@ -90,7 +92,7 @@ LIBRARIES = {
 }
 # What `python -m` runs besides `dots` itself: each calls one subcommand.
 COMMANDS = {"__main__", "train", "train_tokenizer", "eval", "cache", "generate", "convert", "plan", "planning.__main__"}
-COMMANDS |= {"curate", "evaluate", "expert_load", "fetch_source", "inspect_source", "rft"}
+COMMANDS |= {"curate", "train_classifier", "evaluate", "expert_load", "fetch_source", "inspect_source", "rft"}
 
 # A library that only the named modules may import, lest it spread.
 ONLY_IN = {
