@@ -272,7 +272,7 @@ class CurateOptions(GinOptions):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierOptions(Options):
     labels: str | None = flag("the .jsonl of labelled texts", path=True)
-    output: str | None = flag("the folder to write, which CurateConfig.models names", path=True)
+    output: str | None = flag("the folder to write, which QualityConfig.model and the like name", path=True)
     kind: str = flag("document: a label a text; line: a label for each of its lines", "document")
     folds: int = flag("parts of the labels: each is left out once, to measure", 5, minimum=2)
     length: int = flag("tokens of a text, or of a line with its neighbours", 256, minimum=1)

@@ -18,6 +18,7 @@ from dots_jax.config.curation import (
     UrlConfig,
 )
 from dots_jax.config.curation_duplicates import LineConfig, MinHashConfig
+from dots_jax.config.curation_models import ClutterConfig, QualityConfig, WebTypeConfig
 from dots_jax.config.curation_rules import (
     ChineseRules,
     DecontaminationConfig,
@@ -51,6 +52,7 @@ __all__ = [
     "CacheConfig",
     "CheckpointConfig",
     "ChineseRules",
+    "ClutterConfig",
     "ComputeConfig",
     "CurateConfig",
     "DataConfig",
@@ -71,6 +73,7 @@ __all__ = [
     "OptimizerConfig",
     "PiiConfig",
     "ProfileConfig",
+    "QualityConfig",
     "SamplesConfig",
     "RuleThresholds",
     "RulesConfig",
@@ -80,6 +83,7 @@ __all__ = [
     "Untie",
     "UrlConfig",
     "UserError",
+    "WebTypeConfig",
     "check_batch",
     "check_experts",
     "check_ids",

@@ -1,12 +1,13 @@
 """The protocol of a step: a pure function of records and config, with a row of the ledger for everything that it removes.
 
 A local step looks at each record alone; a global step compares documents of the complete corpus through rows of fixed size
-(exchange.py). Either answers with an `Outcome`, and books.py compares both of its sides with what came in.
+(exchange.py). A step of a model stands between them: it looks at one document, and its scores are a stage of their own, so that
+Beam's RunInference can make them. Each answers with an `Outcome`, and books.py compares both of its sides with what came in.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,6 +48,29 @@ class GlobalStep(NamedTuple):
     decide: Callable[[np.ndarray, CurateConfig], np.ndarray]
     condense: Callable[[np.ndarray, CurateConfig], np.ndarray]
     apply: Callable[[Document, np.ndarray, Callable[[int], str], CurateConfig], Outcome]
+
+
+class ModelStep(NamedTuple):
+    """A step that asks a model of the room curation_models, which is loaded only where the config names its folder.
+
+    kind: of the model, `document` or `line`.
+    section(config): its settings, of which `model` is the folder.
+    check(classes, config): raises UserError for settings that do not fit the model's labels.
+    verdicts(probabilities [N, C], classes, config): of one document, whose lines are N with kind `line`, and else 1: rows of
+        (position, other, score) as in exchange.DECISION, which travel instead of the texts.
+    apply(document, decisions, classes, config): carries them out.
+    """
+
+    name: str
+    does: str
+    kind: str
+    section: Callable[[CurateConfig], Any]
+    check: Callable[[Sequence[str], CurateConfig], None]
+    verdicts: Callable[[np.ndarray, Sequence[str], CurateConfig], list[tuple[int, int, float]]]
+    apply: Callable[[Document, np.ndarray, Sequence[str], CurateConfig], Outcome]
+
+
+Step = LocalStep | GlobalStep | ModelStep
 
 
 def each(open_function: Callable[[CurateConfig], contextlib.AbstractContextManager[Callable[[Record], Verdict]]]):

@@ -82,7 +82,7 @@ LIBRARIES = {
     | {"apache_beam", "pyarrow", "zstandard", "google_crc32c", "etils", "huggingface_hub", "jinja2"},
     "curation": {"numpy", "tqdm", "zstandard", "pyarrow", "apache_beam"}
     | {"trafilatura", "lxml", "resiliparse", "fasttext", "brotli", "rjieba"},
-    "curation_models": MATH | {"flax", "optax", "tokenizers", "tqdm"},
+    "curation_models": MATH | {"flax", "optax", "tokenizers", "tqdm", "apache_beam"},
     "evaluation": ANYTHING,
     "training": MATH | {"flax", "optax", "clu", "tqdm"},
     "analysis": ANYTHING,
@@ -98,7 +98,10 @@ COMMANDS |= {"curate", "train_classifier", "evaluate", "expert_load", "fetch_sou
 ONLY_IN = {
     "gin": {"cli.gin_config"},
     "absl.flags": set(),
-    "apache_beam": {"beam"},  # importing it takes seconds, and training needs none of it
+    "apache_beam": {
+        "beam",
+        "curation_models.beam_handler",
+    },  # importing it takes seconds, and training needs none of it
     "pyarrow": {"data.sources.parquet_rows", "data.sources.parts", "data.sources.inspect", "curation", "storage"},
     "zstandard": {"data.sources.json_lines", "curation"},
     "trafilatura": {"curation.extract"},
