@@ -18,7 +18,7 @@ from dots_jax.config.curation import (
     UrlConfig,
 )
 from dots_jax.config.curation_duplicates import LineConfig, MinHashConfig
-from dots_jax.config.curation_models import ClutterConfig, QualityConfig, WebTypeConfig
+from dots_jax.config.curation_models import ClassesConfig, ClutterConfig, QualityConfig, WebTypeConfig
 from dots_jax.config.curation_rules import (
     ChineseRules,
     DecontaminationConfig,
@@ -52,6 +52,7 @@ __all__ = [
     "CacheConfig",
     "CheckpointConfig",
     "ChineseRules",
+    "ClassesConfig",
     "ClutterConfig",
     "ComputeConfig",
     "CurateConfig",

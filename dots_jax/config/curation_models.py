@@ -43,6 +43,22 @@ class ClutterConfig(_OfAModel):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassesConfig(_OfAModel):
+    """How much of the corpus one class may be: the report balances 200 classes."""
+
+    model: str = ""  # a folder of `dots classifier --kind=document`; empty: the step does not run
+    max_share: float = 0.05  # of the documents that stay, for each class that `shares` does not name
+    shares: tuple[tuple[str, float], ...] = ()  # (label, most), as (('novel', 0.02), ('science', 0.3))
+
+    def __post_init__(self):
+        self.check()
+        for name, share in (("max_share", self.max_share), *self.shares):
+            require(
+                0 < share <= 1, f"ClassesConfig: the share of {name} must be above 0 and at most 1, but is {share}."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class QualityConfig(_OfAModel):
     """The quality of a document."""
 

@@ -1,6 +1,7 @@
-"""The steps `web_type`, `clutter` and `quality`: what becomes of the probabilities of a model. Pure functions, numpy alone.
+"""The steps `web_type`, `clutter`, `quality` and `classes`: what becomes of the probabilities of a model.
 
-Probabilities are rounded to 4 decimals before they are compared, so that the last bits of another machine decide nothing.
+Pure functions, numpy alone. Probabilities are rounded to 4 decimals before they are compared, so that the last bits of another
+machine decide nothing.
 """
 
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dots_jax.config import CurateConfig, UserError
+from dots_jax.curation import balance
 from dots_jax.curation.lines import line_row
 from dots_jax.curation.protocol import ModelStep, Outcome
 from dots_jax.curation.record import Document, removal
@@ -97,6 +99,23 @@ def apply_quality(document: Document, decisions: np.ndarray, classes: Sequence[s
     return Outcome([with_score(document, "quality", score)], [])
 
 
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+def check_classes(classes: Sequence[str], config: CurateConfig) -> None:
+    _require_labels([label for label, _ in config.classes.shares], classes, "ClassesConfig.shares")
+
+
+def apply_class(document: Document, decisions: np.ndarray, classes: Sequence[str], config: CurateConfig) -> Outcome:
+    """The score stands in the corpus as `classes/LABEL`."""
+    (row,) = decisions
+    label, score, place = classes[int(row["other"])], float(row["score"]), int(row["position"])
+    if place >= 0:
+        detail = f"document {place + 1:,} of the class"
+        return Outcome([], [removal(document, "classes", f"over the share of {label}", score=score, detail=detail)])
+    return Outcome([with_score(document, f"classes/{label}", score)], [])
+
+
 MODEL_STEPS = (
     ModelStep(
         "web_type", "type of the page, by a model of yours", "document", lambda config: config.web_type,
@@ -109,5 +128,9 @@ MODEL_STEPS = (
     ModelStep(
         "quality", "quality of the text, by a model of yours", "document", lambda config: config.quality,
         check_quality, quality_verdicts, apply_quality,
+    ),
+    ModelStep(
+        "classes", "documents over the share of their class, by a model of yours", "document", lambda config: config.classes,
+        check_classes, type_verdicts, apply_class, balance.settle,
     ),
 )  # fmt: skip

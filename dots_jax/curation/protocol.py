@@ -59,6 +59,8 @@ class ModelStep(NamedTuple):
     verdicts(probabilities [N, C], classes, config): of one document, whose lines are N with kind `line`, and else 1: rows of
         (position, other, score) as in exchange.DECISION, which travel instead of the texts.
     apply(document, decisions, classes, config): carries them out.
+    settle(rows, counts_PC, part, classes, config): for a step that compares classes: the rows of partition `part` once all are
+        there; counts_PC: rows of each partition whose `other` is each class. Partitions are ranges of the keys, in order.
     """
 
     name: str
@@ -68,6 +70,7 @@ class ModelStep(NamedTuple):
     check: Callable[[Sequence[str], CurateConfig], None]
     verdicts: Callable[[np.ndarray, Sequence[str], CurateConfig], list[tuple[int, int, float]]]
     apply: Callable[[Document, np.ndarray, Sequence[str], CurateConfig], Outcome]
+    settle: Callable[[np.ndarray, np.ndarray, int, Sequence[str], CurateConfig], np.ndarray] | None = None
 
 
 Step = LocalStep | GlobalStep | ModelStep

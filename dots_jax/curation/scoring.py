@@ -67,12 +67,24 @@ def write_verdicts(run: Run, stage: Stage, unit: int, rows: Sequence[np.ndarray]
     stem.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(stem.with_name(f"{stem.name}-verdicts.npy"), "wb") as file:
         np.save(file, np.concatenate([np.empty(0, DECISION), *rows]))
-    run.finish(stage.name, unit, {"rows": sum(map(len, rows))})
+    labels, counts = np.unique(
+        np.concatenate([np.empty(0, np.uint64), *(block["other"] for block in rows)]), return_counts=True
+    )
+    run.finish(stage.name, unit, {"labels": dict(zip(map(int, labels), map(int, counts)))})
 
 
-def read_verdicts(run: Run, stage: Stage, unit: int) -> np.ndarray:
+def read_verdicts(run: Run, stage: Stage, unit: int, step: ModelStep) -> np.ndarray:
+    """Of a partition of documents, once all units are done."""
     stem = run.stem(stage.name, unit)
-    return np.load(stem.with_name(f"{stem.name}-verdicts.npy"))
+    rows = np.load(stem.with_name(f"{stem.name}-verdicts.npy"))
+    if step.settle is None:
+        return rows
+    classes = models.about(step, run.config).classes
+    counts_PC = np.zeros((stage.units, len(classes)), np.int64)
+    for part in range(stage.units):
+        for label, count in run.done(stage.name, part)["labels"].items():
+            counts_PC[part, int(label)] = count
+    return step.settle(rows, counts_PC, unit, classes, run.config)
 
 
 def step_of(run: Run, stage: Stage) -> ModelStep:

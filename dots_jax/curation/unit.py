@@ -194,7 +194,7 @@ def _verdicts(run: Run, phase: int, unit: int, step: GlobalStep | ModelStep) -> 
     parts, config = run.config.partitions, run.config
     if isinstance(step, ModelStep):
         classes = models.about(step, config).classes
-        rows = scoring.read_verdicts(run, Stage("score", phase, parts), unit)
+        rows = scoring.read_verdicts(run, Stage("score", phase, parts), unit, step)
         return rows, lambda document, mine: step.apply(document, mine, classes, config)
     decide = f"decide-{phase}"
     decisions = exchange.read_rows(

@@ -13,8 +13,9 @@ from web_pages import output_bytes, rows
 from dots_jax.cli.main import main
 from dots_jax.config import ClutterConfig, CurateConfig, QualityConfig, UserError, WebTypeConfig
 from dots_jax.curation import model_steps, models, scoring
+from dots_jax.curation.balance import caps
 from dots_jax.curation.model_steps import MODEL_STEPS
-from dots_jax.curation.record import Document
+from dots_jax.curation.record import Document, key_of
 
 TEXTS = {
     "good": " ".join(GOOD), "bad": " ".join(BAD), "mixed": "\n".join([" ".join(GOOD), " ".join(BAD), "", " ".join(GOOD[::-1])]),
@@ -135,6 +136,38 @@ def test_another_model_of_the_same_name_is_refused(finished, folders, tmp_path, 
     write_model(tmp_path / "m", "document", ("high", "low"), seed=5)
     capfd.readouterr()
     assert curate(*words) == 2 and "holds a run with other models" in capfd.readouterr().err
+
+
+def test_no_class_is_over_its_share(folders, tmp_path):
+    texts = {f"g{n}": f"{TEXTS['good']} {n}" for n in range(40)} | {f"b{n}": f"{TEXTS['bad']} {n}" for n in range(10)}
+    path = write_texts(tmp_path / "texts.jsonl", texts)
+    model = (f"ClassesConfig.model = '{folders / 'type'}'", "ClassesConfig.max_share = 0.6")
+    words = [f"--gin_bindings={line}" for line in ("CurateConfig.steps = ('identity', 'classes')", *model)]
+    assert curate(f"--input={path}", f"--output={tmp_path / 'out'}", *words) == 0
+    kept, gone = rows(tmp_path / "out", "documents"), rows(tmp_path / "out", "removed")
+    by_key = sorted((id for id in texts if id[0] == "g"), key=lambda id: key_of(0, id))
+    assert {row["id"] for row in kept if row["id"][0] == "g"} == set(by_key[:15])  # 15 of 25
+    assert len(kept) == 25 and len(gone) == 25 and {row["reason"] for row in gone} == {"over the share of article"}
+    assert {row["detail"] for row in gone} == {f"document {n} of the class" for n in range(16, 41)}
+    assert all(list(row["scores"]) == [f"classes/{'article' if row['id'][0] == 'g' else 'shop'}"] for row in kept)
+
+
+@pytest.mark.parametrize(
+    "counts, shares, kept",
+    [
+        ([1000, 10, 20, 5], [0.5] * 4, [35, 10, 20, 5]), ([1000, 10, 20, 0], [0.5, 1, 1, 1], [30, 10, 20, 0]),
+        ([1000, 10, 20, 5], [0.1] * 4, [103, 10, 20, 5]), ([0, 0], [0.5, 0.5], [0, 0]), ([7], [1.0], [7]),
+    ],
+)  # fmt: skip
+def test_caps(counts, shares, kept):
+    assert caps(np.array(counts), np.array(shares)).tolist() == kept
+
+
+def test_caps_of_200_classes_are_the_most_that_fit():
+    counts_C = np.random.default_rng(0).integers(0, 1000, 200)
+    kept_C = caps(counts_C, np.full(200, 0.006))
+    assert kept_C.max() <= 0.006 * kept_C.sum() and (kept_C <= counts_C).all()
+    assert kept_C.max() + 1 > 0.006 * (kept_C.sum() + (counts_C > kept_C).sum()) - 1
 
 
 # --- without models ---------------------------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ FLOORS = (
     ("parallel", "curriculum", "hlo", "data", "curation"),
     ("kernels",),
     ("model", "checkpoint"),
-    ("huggingface", "inference", "curation_models"),
-    ("evaluation",),
+    ("huggingface", "inference"),
+    ("evaluation", "curation_models"),
     ("training", "analysis", "posttraining", "serving"),  # serving (to come)
     ("planning",),
     ("cli",),
@@ -82,7 +82,7 @@ LIBRARIES = {
     | {"apache_beam", "pyarrow", "zstandard", "google_crc32c", "etils", "huggingface_hub", "jinja2"},
     "curation": {"numpy", "tqdm", "zstandard", "pyarrow", "apache_beam"}
     | {"trafilatura", "lxml", "resiliparse", "fasttext", "brotli", "rjieba"},
-    "curation_models": MATH | {"flax", "optax", "tokenizers", "tqdm", "apache_beam"},
+    "curation_models": MATH | {"flax", "optax", "tokenizers", "tqdm", "apache_beam", "ml_dtypes"},
     "evaluation": ANYTHING,
     "training": MATH | {"flax", "optax", "clu", "tqdm"},
     "analysis": ANYTHING,
