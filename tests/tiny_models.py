@@ -51,3 +51,45 @@ def _silent(params: dict) -> dict:
 
     kept = {"embed": dict(params["embed"]), "final_norm": params["final_norm"]}
     return {name: kept.get(name) or zero(part) for name, part in params.items()}
+
+
+def write_embedder(path, seed: int = 0) -> None:
+    """An XLM-RoBERTa of random weights as it is published, whose tokens are words."""
+    import json
+
+    import tokenizers
+    from safetensors.numpy import save_file
+
+    config = {
+        "model_type": "xlm-roberta", "hidden_act": "gelu", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "max_position_embeddings": 66, "pad_token_id": 1, "layer_norm_eps": 1e-5,
+    }  # fmt: skip
+    words = ["<s>", "<pad>", "</s>", "<unk>", *GOOD, *BAD]
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
+    tensors = {
+        "embeddings.word_embeddings.weight": draw(len(words), 32), "embeddings.position_embeddings.weight": 0.01 * draw(66, 32),
+        "embeddings.token_type_embeddings.weight": draw(1, 32), "embeddings.LayerNorm.weight": np.ones(32, np.float32),
+        "embeddings.LayerNorm.bias": np.zeros(32, np.float32),
+    }  # fmt: skip
+    shapes = {
+        "attention.self.query": (32, 32), "attention.self.key": (32, 32), "attention.self.value": (32, 32),
+        "attention.output.dense": (32, 32), "intermediate.dense": (64, 32), "output.dense": (32, 64),
+    }  # fmt: skip
+    for layer in range(2):
+        for name, shape in shapes.items():
+            tensors[f"encoder.layer.{layer}.{name}.weight"] = 0.3 * draw(*shape)
+            tensors[f"encoder.layer.{layer}.{name}.bias"] = np.zeros(shape[0], np.float32)
+        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
+            tensors[f"encoder.layer.{layer}.{name}.weight"] = np.ones(32, np.float32)
+            tensors[f"encoder.layer.{layer}.{name}.bias"] = np.zeros(32, np.float32)
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(config))
+    save_file(tensors, path / "model.safetensors")
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    ends = [("<s>", 0), ("</s>", 2)]
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing("<s> $A </s>", special_tokens=ends)
+    tokenizer.save(str(path / "tokenizer.json"))

@@ -3,7 +3,7 @@
     dots curate --gin_file=gin/curate.gin --input='crawl/*.warc.gz' --output=runs/corpus --dry_run
 
 Steps: url, decoding, extraction, language, identity, lines, rules, minhash, web_type, clutter,
-quality, classes, decontamination, pii. web_type to classes need models of `dots classifier`.
+quality, semantic, classes, decontamination, pii. web_type to classes need models of yours.
 Started again, it continues. On a complete corpus: --takedown=LIST, --explain=URL with --input,
 --compare OUT1 OUT2.
 """

@@ -18,7 +18,7 @@ from dots_jax.config.curation import (
     UrlConfig,
 )
 from dots_jax.config.curation_duplicates import LineConfig, MinHashConfig
-from dots_jax.config.curation_models import ClassesConfig, ClutterConfig, QualityConfig, WebTypeConfig
+from dots_jax.config.curation_models import ClassesConfig, ClutterConfig, QualityConfig, SemanticConfig, WebTypeConfig
 from dots_jax.config.curation_rules import (
     ChineseRules,
     DecontaminationConfig,
@@ -76,6 +76,7 @@ __all__ = [
     "ProfileConfig",
     "QualityConfig",
     "SamplesConfig",
+    "SemanticConfig",
     "RuleThresholds",
     "RulesConfig",
     "Source",

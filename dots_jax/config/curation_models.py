@@ -6,7 +6,7 @@ them nor their thresholds: all values here are our choice.
 
 import dataclasses
 
-from dots_jax.config.checks import check_types, expand_home, require
+from dots_jax.config.checks import check_types, expand_home, require, require_not_negative, require_positive
 
 
 class _OfAModel:
@@ -56,6 +56,24 @@ class ClassesConfig(_OfAModel):
             require(
                 0 < share <= 1, f"ClassesConfig: the share of {name} must be above 0 and at most 1, but is {share}."
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SemanticConfig(_OfAModel):
+    """Semantic duplicates: embeddings by BGE-M3, k-means, and cosines within clusters. The threshold and the model are the
+    report's."""
+
+    model: str = ""  # the folder of BGE-M3, or of another XLM-RoBERTa, as it is published; empty: the step does not run
+    min_cosine: float = 0.95  # from which on the later document of two goes; the report's
+    length: int = 512  # tokens of a document that are embedded
+    clusters: int = 0  # of k-means; 0: the square root of the number of documents
+    probes: int = 3  # clusters in which a document is compared, the nearest ones: more find more pairs at borders
+
+    def __post_init__(self):
+        self.check()
+        require_positive(self, "length", "probes")
+        require_not_negative(self, "clusters")
+        require(0 < self.min_cosine <= 1, f"SemanticConfig.min_cosine must be in (0, 1], but is {self.min_cosine}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ url.py decode.py extract.py language.py identity.py lines.py rules/ near_duplica
               pure functions, each usable alone
 words.py hashing.py minhash.py families.py     words of a text; signatures and bands; who belongs together, also between sources
 models.py model_steps.py scoring.py     the steps of models: their folders, their verdicts, the stage in which a model is asked
+embedding_step.py embedding.py balance.py     semantic duplicates, and shares of classes
 state.py      what a crawl leaves to the next one
 sandbox.py    the process in which a page is extracted: time, memory and death become a reason
 steps.py      the protocol of a step, and the table of all

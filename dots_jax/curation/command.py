@@ -14,7 +14,7 @@ from dots_jax.curation.compare import compare
 from dots_jax.curation.explain import explain
 from dots_jax.curation.inputs import Piece, find_pieces
 from dots_jax.curation.plan import Run
-from dots_jax.curation.protocol import GlobalStep, ModelStep
+from dots_jax.curation.protocol import GlobalStep, WithModel
 from dots_jax.curation.report import idle_line, table
 from dots_jax.curation.rules import sites
 from dots_jax.curation.run import ForEach, in_this_process, is_complete, run_all
@@ -67,7 +67,7 @@ def curate(config: CurateConfig, options: CurateOptions) -> int:
     if any(step.name == "decontamination" for step in steps):
         decontaminate.read_ngrams(config)
     for step in steps:
-        if isinstance(step, ModelStep):
+        if isinstance(step, WithModel):
             models.check(step, config)
     for_each = _runner(config)
     pieces = find_pieces(options.input)

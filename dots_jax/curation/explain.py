@@ -17,7 +17,7 @@ from dots_jax.curation.corpus_files import read_documents, read_lines
 from dots_jax.curation.extract import ENGINES
 from dots_jax.curation.ids import IdTable
 from dots_jax.curation.inputs import Piece, read_piece
-from dots_jax.curation.protocol import GlobalStep, ModelStep, Outcome
+from dots_jax.curation.protocol import EmbeddingStep, GlobalStep, ModelStep, Outcome
 from dots_jax.curation.record import Document, Page, Record, Removal, key_of, removal_of
 from dots_jax.curation.rules import sites
 from dots_jax.curation.rules.step import rule, thresholds
@@ -100,7 +100,7 @@ def _way(record: Record | Removal, config: CurateConfig, corpus: Corpus | None) 
             outcome = scoring.judge(step, record, config) if isinstance(record, Document) else Outcome([record], [])
             removed, record = outcome.removed, outcome.kept[0] if outcome.kept else None
             yield from (f"{'':<17}{name} {score:g}" for name, score in _new_scores(step.name, record))
-        elif isinstance(step, GlobalStep):
+        elif isinstance(step, GlobalStep | EmbeddingStep):
             removed, record = _from_ledger(step.name, record, rows)
         else:
             with step.open(config) as apply:
@@ -112,7 +112,9 @@ def _way(record: Record | Removal, config: CurateConfig, corpus: Corpus | None) 
             yield f"{'removed':<17}by {step.name}"
             return
         if not removed:
-            yield _line(step.name, "stays" if corpus or not isinstance(step, GlobalStep) else "not compared")
+            yield _line(
+                step.name, "stays" if corpus or not isinstance(step, GlobalStep | EmbeddingStep) else "not compared"
+            )
     if isinstance(record, Page):
         yield f"{'removed':<17}no step turned the page into text"
     else:

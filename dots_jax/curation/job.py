@@ -7,10 +7,12 @@ import functools
 from collections.abc import Sequence
 
 from dots_jax import beam
-from dots_jax.curation import models, scoring
+from dots_jax.curation import embedding, models, scoring
 from dots_jax.curation.plan import Run, Stage
 from dots_jax.curation.run import LABELS, ForEach
 from dots_jax.curation.unit import run_unit
+
+INFERENCE = {"score": scoring.Inference, "embed": embedding.Embedding}
 
 
 def on_beam(flags: Sequence[str]) -> ForEach:
@@ -20,9 +22,9 @@ def on_beam(flags: Sequence[str]) -> ForEach:
     def for_each(run: Run, stage: Stage, units: Sequence[int]) -> None:
         done = lambda: stage.units - len(run.unfinished(stage))
         bar = beam.Bar(LABELS[stage.kind], "units", stage.units, done)
-        if stage.kind == "score":
-            handler = models.beam_handler(scoring.step_of(run, stage), run.config)
-            beam.infer(options, units, scoring.Inference(run, stage), handler, bar)
+        if stage.kind in INFERENCE:
+            handler = models.beam_handler(run.phases()[stage.phase].closing, run.config)
+            beam.infer(options, units, INFERENCE[stage.kind](run, stage), handler, bar)
         else:
             beam.run(options, units, functools.partial(run_unit, run, stage), bar)
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from dots_jax.config import CurateConfig
 from dots_jax.curation import models
 from dots_jax.curation.inputs import File, Piece
-from dots_jax.curation.protocol import ModelStep
+from dots_jax.curation.protocol import WithModel
 from dots_jax.curation.steps import Phase, chosen, phases
 from dots_jax.storage import write_text
 
@@ -26,13 +26,21 @@ from dots_jax.storage import write_text
 class Stage(NamedTuple):
     """units: of which each may run anywhere once the stage before is complete."""
 
-    kind: str  # records, score, decide or write
+    kind: str  # of unit.KINDS
     phase: int
     units: int
 
     @property
     def name(self) -> str:
         return "write" if self.kind == "write" else f"{self.kind}-{self.phase}"
+
+
+# After the records of a phase, by the kind of step that closes it.
+STAGES = {
+    "GlobalStep": ("decide",),
+    "ModelStep": ("score",),
+    "EmbeddingStep": ("embed", "cluster", "assign", "compare"),
+}
 
 
 class Run(NamedTuple):
@@ -58,7 +66,8 @@ class Run(NamedTuple):
         for number, phase in enumerate(self.phases()):
             found.append(Stage("records", number, parts if number else self.num_pieces))
             if phase.closing:
-                found.append(Stage("score" if isinstance(phase.closing, ModelStep) else "decide", number, parts))
+                kinds = STAGES.get(type(phase.closing).__name__, ())
+                found += [Stage(kind, number, 1 if kind == "cluster" else parts) for kind in kinds]
         return [*found, Stage("write", 0, parts)]
 
     def stem(self, stage: str, unit: int) -> Path:
@@ -98,7 +107,7 @@ def identity_of(run: Run, pieces: list[Piece]) -> dict:
     config = dataclasses.asdict(run.config)
     del config["beam"]
     inputs = [[file.name, file.size, file.modified] for piece in pieces for file in piece.files]
-    steps = [step for step in chosen(run.config, run.only) if isinstance(step, ModelStep)]
+    steps = [step for step in chosen(run.config, run.only) if isinstance(step, WithModel)]
     found = {step.name: models.checksum(models.folder_of(step, run.config)) for step in steps}
     about = {"config": config, "models": found, "only": run.only, "crawl": run.crawl, "inputs": inputs}
     return json.loads(json.dumps(about | {"previous": run.previous, "crawl_number": run.crawl_number}))

@@ -73,7 +73,21 @@ class ModelStep(NamedTuple):
     settle: Callable[[np.ndarray, np.ndarray, int, Sequence[str], CurateConfig], np.ndarray] | None = None
 
 
-Step = LocalStep | GlobalStep | ModelStep
+class EmbeddingStep(NamedTuple):
+    """A step that compares the embeddings of all documents; embedding.py has its stages.
+
+    section(config): its settings, of which `model` is the folder of the embedder.
+    apply(document, decisions, id_of, config): as of a GlobalStep.
+    """
+
+    name: str
+    does: str
+    section: Callable[[CurateConfig], Any]
+    apply: Callable[[Document, np.ndarray, Callable[[int], str], CurateConfig], Outcome]
+
+
+WithModel = ModelStep | EmbeddingStep
+Step = LocalStep | GlobalStep | WithModel
 
 
 def each(open_function: Callable[[CurateConfig], contextlib.AbstractContextManager[Callable[[Record], Verdict]]]):

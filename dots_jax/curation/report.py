@@ -6,6 +6,7 @@ from dots_jax.curation.books import Books
 from dots_jax.curation.plan import Run
 from dots_jax.curation.steps import chosen, without_model
 
+WITHIN = ("semantic", "classes")  # steps that leave nothing to the next crawl
 UNITS = ("records", "lines", "characters")
 
 
@@ -38,6 +39,7 @@ def make_report(run: Run) -> dict:
         "only": run.only,
         "funnel": funnel,
         "not_run": without_model(run.config, run.config.steps) if run.only is None else {},
+        "within_this_crawl": [name for name in steps if name in WITHIN] if run.previous else [],
         "removed_nothing": [name for name in steps if not books.steps.get(name, {}).get("removed", {}).get("rows")],
         "records_of_other_types": dict(sorted(others.items())),
         "languages": dict(sorted(languages.items(), key=lambda item: (-item[1], item[0]))),
@@ -101,6 +103,8 @@ def table(report: dict) -> str:
         f"books balance: {books['records_read']:,} records read = {books['documents_written']:,} documents written + "
         f"{books['ledger_rows_of_records']:,} rows of the ledger"
     )
+    if report["within_this_crawl"]:
+        lines.append(f"compared within this crawl alone: {', '.join(report['within_this_crawl'])}")
     if report["not_run"]:
         lines.append(idle_line(report["not_run"]))
     if report["records_of_other_types"]:

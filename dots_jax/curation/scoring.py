@@ -27,20 +27,23 @@ class Block(NamedTuple):
     unit: int
     number: int
     names: tuple[tuple[int, int], ...]
+    ids: tuple[str, ...]
     texts: tuple[str, ...]
 
 
 def blocks(run: Run, stage: Stage, unit: int) -> Iterator[Block]:
     """At least one, which may be empty: a unit without documents is done too."""
-    names, texts, number = [], [], 0
+    names, ids, texts, number = [], [], [], 0
     for key, line in merged(run, records_of(run, stage.phase), unit, "docs"):
+        document = document_of(line)
         names.append((key, digest_of(line)))
-        texts.append(document_of(line).text)
+        ids.append(document.id)
+        texts.append(document.text)
         if len(texts) == BLOCK:
-            yield Block(unit, number, tuple(names), tuple(texts))
-            names, texts, number = [], [], number + 1
+            yield Block(unit, number, tuple(names), tuple(ids), tuple(texts))
+            names, ids, texts, number = [], [], [], number + 1
     if texts or not number:
-        yield Block(unit, number, tuple(names), tuple(texts))
+        yield Block(unit, number, tuple(names), tuple(ids), tuple(texts))
 
 
 def judge(step: ModelStep, document: Document, config: CurateConfig) -> Outcome:

@@ -19,8 +19,9 @@ from dots_jax.curation import (
     pii,
     url,
 )
+from dots_jax.curation.embedding_step import STEP as SEMANTIC
 from dots_jax.curation.model_steps import MODEL_STEPS
-from dots_jax.curation.protocol import GlobalStep, LocalStep, ModelStep, Step, each
+from dots_jax.curation.protocol import GlobalStep, LocalStep, Step, WithModel, each
 from dots_jax.curation.rules import step as rules
 
 STEPS: tuple[Step, ...] = (
@@ -56,7 +57,9 @@ STEPS: tuple[Step, ...] = (
         near_duplicates.condense,
         near_duplicates.apply,
     ),
-    *MODEL_STEPS,
+    *(step for step in MODEL_STEPS if step.name != "classes"),
+    SEMANTIC,
+    *(step for step in MODEL_STEPS if step.name == "classes"),
     LocalStep("decontamination", "documents that hold benchmark texts", each(decontaminate.opened)),
     LocalStep("pii", "personal data: constants, and documents rich in it", pii.opened),
 )
@@ -74,13 +77,13 @@ def chosen(config: CurateConfig, only: str | None) -> tuple[Step, ...]:
     wanted = config.steps if only is None else (*TO_TEXT, only)
     idle = without_model(config, wanted)
     if only in idle:
-        raise UserError(f"--only={only} needs {idle[only]}: name a folder that `dots classifier` wrote.")
+        raise UserError(f"--only={only} needs {idle[only]}: name the folder of a model.")
     return tuple(step for step in STEPS if step.name in wanted and step.name not in idle)
 
 
 def without_model(config: CurateConfig, names: Sequence[str]) -> dict[str, str]:
     """Those of these steps that do not run since the config names no model for them, each with the setting that would."""
-    steps = [step for step in STEPS if isinstance(step, ModelStep) and step.name in names]
+    steps = [step for step in STEPS if isinstance(step, WithModel) and step.name in names]
     return {step.name: models.setting_of(step, config) for step in steps if not models.folder_of(step, config)}
 
 
@@ -88,9 +91,9 @@ class Phase(NamedTuple):
     """Local steps between two others. opening: the step of all documents, or of a model, whose verdicts are carried out first;
     closing: the one that looks at what they leave."""
 
-    opening: GlobalStep | ModelStep | None
+    opening: GlobalStep | WithModel | None
     local: tuple[LocalStep, ...]
-    closing: GlobalStep | ModelStep | None
+    closing: GlobalStep | WithModel | None
 
 
 def phases(steps: Sequence[Step]) -> list[Phase]:

@@ -1,7 +1,7 @@
 """One numbered unit of a stage: the part of a run that any number of workers share, repeat and resume.
 
 records   a piece of the input, or a partition of documents: through the local steps of a phase, into sorted runs
-score     a partition of documents: the verdicts of a step with a model (scoring.py)
+score     a partition of documents: the verdicts of a step with a model (scoring.py); embed, cluster, assign, compare: embedding.py
 decide    a range of a global step's rows: its verdicts; and the ids of a partition of documents, to name the winners
 write     a partition of the output: documents, ledger, places in the input
 """
@@ -16,14 +16,14 @@ from itertools import accumulate
 import numpy as np
 
 from dots_jax.config import InputConfig
-from dots_jax.curation import exchange, models, scoring, state, streams
+from dots_jax.curation import embedding, exchange, models, scoring, state, streams
 from dots_jax.curation.books import Books
 from dots_jax.curation.corpus_files import file_of, write_documents, write_lines
 from dots_jax.curation.ids import IdTable, write_ids
 from dots_jax.curation.inputs import Piece, read_piece
 from dots_jax.curation.merged import merged, records_of
 from dots_jax.curation.plan import Run, Stage, read_pieces
-from dots_jax.curation.protocol import GlobalStep, ModelStep, Outcome
+from dots_jax.curation.protocol import EmbeddingStep, GlobalStep, ModelStep, Outcome, WithModel
 from dots_jax.curation.record import (
     Document,
     Page,
@@ -48,9 +48,7 @@ def run_unit(run: Run, stage: Stage, unit: int, tick: Tick = lambda records, pos
     """Does one unit unless it is done."""
     if run.done(stage.name, unit) is None:
         run.stem(stage.name, unit).parent.mkdir(parents=True, exist_ok=True)
-        {"records": _records, "score": scoring.score, "decide": _decide, "write": _write}[stage.kind](
-            run, stage, unit, tick
-        )
+        KINDS[stage.kind](run, stage, unit, tick)
 
 
 # --- records ----------------------------------------------------------------------------------------------------------
@@ -172,7 +170,7 @@ def _batches(source: Iterator[Record]) -> Iterator[list[Record]]:
 
 
 def _carry_out(
-    run: Run, number: int, unit: int, step: GlobalStep | ModelStep, writer: _Writer, books: Books
+    run: Run, number: int, unit: int, step: GlobalStep | WithModel, writer: _Writer, books: Books
 ) -> Iterator[Record]:
     """The documents of a partition, in order, after the verdicts of the step between the phases."""
     decisions, apply = _verdicts(run, number - 1, unit, step)
@@ -189,19 +187,21 @@ def _carry_out(
         yield from outcome.kept
 
 
-def _verdicts(run: Run, phase: int, unit: int, step: GlobalStep | ModelStep) -> tuple[np.ndarray, Callable]:
+def _verdicts(run: Run, phase: int, unit: int, step: GlobalStep | WithModel) -> tuple[np.ndarray, Callable]:
     """(rows of DECISION on the documents of a partition, by key; what carries those of a document out)."""
     parts, config = run.config.partitions, run.config
     if isinstance(step, ModelStep):
         classes = models.about(step, config).classes
         rows = scoring.read_verdicts(run, Stage("score", phase, parts), unit, step)
         return rows, lambda document, mine: step.apply(document, mine, classes, config)
-    decide = f"decide-{phase}"
+    kind, named = ("compare", "embed") if isinstance(step, EmbeddingStep) else ("decide", "decide")
+    decide = f"{kind}-{phase}"
     decisions = exchange.read_rows(
         [(run.stem(decide, n).with_name(f"{n:05d}-decisions.npy"), run.done(decide, n)["decisions"][unit])
          for n in range(parts)], exchange.DECISION,
     )  # fmt: skip
-    ids = IdTable([run.stem(decide, n) for n in range(parts)], parts, state.id_stems(run.previous, parts))
+    stems = [run.stem(f"{named}-{phase}", n) for n in range(parts)]
+    ids = IdTable(stems, parts, state.id_stems(run.previous, parts))
     return decisions, lambda document, mine: step.apply(document, mine, ids.get, config)
 
 
@@ -262,3 +262,9 @@ def _write(run: Run, stage: Stage, unit: int, tick: Tick) -> None:
 
 def _in_order(run: Run, stages: Sequence[Stage], unit: int, stream: str) -> Iterator[bytes]:
     return (line for _, line in heapq.merge(*(merged(run, stage, unit, stream) for stage in stages)))
+
+
+KINDS: dict[str, Callable[[Run, Stage, int, Tick], None]] = {
+    "records": _records, "score": scoring.score, "decide": _decide, "write": _write, "embed": embedding.embed,
+    "cluster": embedding.cluster, "assign": embedding.assign, "compare": embedding.compare,
+}  # fmt: skip

@@ -6,5 +6,8 @@ examples.py            token ids of a document, or of a line with its neighbours
 encoder.py training.py the transformer, its pooled hidden states, the head; batches that are a function of (seed, step)
 auc.py                 areas under the curve with intervals
 folder.py              what a trained model is on the disk: weights, tokenizer, settings, report, picture
+handler.py beam_handler.py     models for the steps of `curation`, here and in Beam's RunInference
+xlm_roberta.py torch_file.py   BGE-M3's encoder, and its published file without torch
+semantic.py            k-means and cosines within clusters
 report.py command.py   what `dots classifier` writes and prints
 """

@@ -1,4 +1,4 @@
-"""What `curation` loads by name: a trained model as a function from texts to probabilities."""
+"""What `curation` loads by name: a trained model as a function from texts to probabilities, an embedder as one to vectors."""
 
 import functools
 import os
@@ -9,6 +9,7 @@ import numpy as np
 from dots_jax.curation_models import folder
 from dots_jax.curation_models.encoder import Predictor
 from dots_jax.curation_models.examples import of_kind
+from dots_jax.curation_models.xlm_roberta import Embedder
 
 
 class Model:
@@ -25,6 +26,12 @@ class Model:
         found_NC = self._predict(one.params, one.bias_LE, [each for some in examples for each in some])
         ends = np.cumsum([len(some) for some in examples])
         return np.split(found_NC, ends[:-1]) if len(ends) else []
+
+
+@functools.lru_cache(maxsize=1)
+def load_embedder(path: str, length: int) -> Embedder:
+    """Raises UserError for a folder that is no XLM-RoBERTa. A process loads it once."""
+    return Embedder(path, length)
 
 
 def load(path: str, setting: str, kind: str) -> Model:
