@@ -263,6 +263,10 @@ class CurateOptions(GinOptions):
     takedown: str | None = flag(
         "file of addresses and hosts: removes their documents from a complete --output", path=True
     )
+    ablate: str | None = flag("make the corpus with and without this step, and train a model on each")
+    held_out: str | None = flag("with --ablate: a .jsonl or .txt of clean texts whose loss is measured", path=True)
+    seeds: int = flag("with --ablate: models of each corpus", 3, minimum=1)
+    steps: int = flag("with --ablate: steps of each model", 300, minimum=1)
     explain: str | None = flag("URL or id: print this page's way through all steps with every number")
     compare: tuple[str, ...] = flag(
         "two outputs: print which documents only one of them has, and why", (), path=True, pair=True

@@ -9,5 +9,6 @@ folder.py              what a trained model is on the disk: weights, tokenizer, 
 handler.py beam_handler.py     models for the steps of `curation`, here and in Beam's RunInference
 xlm_roberta.py torch_file.py   BGE-M3's encoder, and its published file without torch
 semantic.py            k-means and cosines within clusters
+ablation.py            what a step of curation is worth: two corpora, the same small model on each
 report.py command.py   what `dots classifier` writes and prints
 """
