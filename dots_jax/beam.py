@@ -12,6 +12,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import apache_beam as beam
 import tqdm
@@ -78,19 +79,57 @@ def run(
         )
 
 
+class Inference(Protocol):
+    """Work whose pieces are scored by a model. read: the elements of a piece. condense: from an element and its prediction to
+    (piece, value), where values are small and have an order. finish: with all values of a piece. It is pickled."""
+
+    def read(self, number: int, /) -> Iterator[Any]: ...
+    def condense(self, element: Any, prediction: Any, /) -> tuple[int, Any]: ...
+    def finish(self, number: int, values: Sequence[Any], /) -> None: ...
+
+
+def infer(options: PipelineOptions, numbers: Sequence[int], work: Inference, handler: Any, bar: Bar) -> None:
+    """Reads pieces, scores their elements by RunInference and finishes each piece with what its elements gave.
+
+    handler: a ModelHandler whose predictions are PredictionResult. Raises UserError here for one that a worker raises.
+    """
+    from apache_beam.ml.inference.base import RunInference
+
+    with _shown(bar), _sentences(), beam.Pipeline(options=options) as pipeline:
+        (
+            pipeline
+            | beam.Create(list(numbers))
+            | beam.Reshuffle()
+            | "read" >> beam.FlatMap(_with_sentence(work.read))
+            | RunInference(handler)
+            | "condense" >> beam.Map(lambda found: work.condense(found.example, found.inference))
+            | beam.GroupByKey()
+            | "finish" >> beam.Map(lambda row: work.finish(row[0], list(row[1])))
+        )
+
+
+def _with_sentence(function: Callable) -> Callable:
+    """What a worker calls, with its UserError in a form that a runner hands on."""
+
+    def called(*arguments):
+        try:
+            return function(*arguments)
+        except UserError as error:
+            raise RuntimeError(_SENTENCE % error) from error
+
+    return called
+
+
 class _Piece(beam.DoFn):
     def __init__(self, work: Callable[[int], None], prepare: Callable[[], None] | None):
-        self._work, self._prepare = work, prepare
+        self._work, self._prepare = _with_sentence(work), prepare
 
     def setup(self):
         if self._prepare:
             self._prepare()
 
     def process(self, number: int):
-        try:
-            self._work(number)
-        except UserError as error:
-            raise RuntimeError(_SENTENCE % error) from error
+        self._work(number)
 
 
 @contextlib.contextmanager

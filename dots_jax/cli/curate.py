@@ -2,7 +2,8 @@
 
     dots curate --gin_file=gin/curate.gin --input='crawl/*.warc.gz' --output=runs/corpus --dry_run
 
-Steps: url, decoding, extraction, language, identity, lines, rules, minhash, decontamination, pii.
+Steps: url, decoding, extraction, language, identity, lines, rules, minhash, web_type, clutter,
+quality, semantic, classes, decontamination, pii. web_type to classes need models of yours.
 Started again, it continues. On a complete corpus: --takedown=LIST, --explain=URL with --input,
 --compare OUT1 OUT2.
 """
@@ -11,6 +12,7 @@ import dataclasses
 import importlib.util
 import logging
 
+from dots_jax.cli.execute import load_tensorflow
 from dots_jax.cli.gin_config import load
 from dots_jax.cli.options import CurateOptions
 from dots_jax.config import CurateConfig, UserError
@@ -28,6 +30,11 @@ def main(options: CurateOptions) -> int:
         raise UserError(f"Curation needs {', '.join(missing)}: pip install -r requirements-curation.txt.")
     if not options.debug:
         logging.disable(logging.ERROR)  # Beam logs its workers' errors before raising them
+    if options.ablate:
+        load_tensorflow(options.debug)
+        from dots_jax.curation_models.ablation import ablate
+
+        return ablate(config, options)
     from dots_jax.curation.command import curate
 
     return curate(config, options)

@@ -31,6 +31,7 @@ COMMANDS = {
     "rft keep": "right answers to conversations, with phase 1's data among them",
     "convert": "weights from Hugging Face and back",
     "curate": "web pages to a corpus, with a ledger of everything removed",
+    "classifier": "train a model of curation on your labels: type, quality, clutter",
     "cache": "tokenise data sets ahead of training",
     "takedown": "where a run holds listed documents, and which checkpoints learned them",
     "inspect_source": "rows, tokens, languages and lengths of record files, from a sample",

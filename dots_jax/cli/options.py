@@ -271,10 +271,32 @@ class CurateOptions(GinOptions):
     takedown: str | None = flag(
         "file of addresses and hosts: removes their documents from a complete --output", path=True
     )
+    ablate: str | None = flag("make the corpus with and without this step, and train a model on each")
+    held_out: str | None = flag("with --ablate: a .jsonl or .txt of clean texts whose loss is measured", path=True)
+    seeds: int = flag("with --ablate: models of each corpus", 3, minimum=1)
+    steps: int = flag("with --ablate: steps of each model", 300, minimum=1)
     explain: str | None = flag("URL or id: print this page's way through all steps with every number")
     compare: tuple[str, ...] = flag(
         "two outputs: print which documents only one of them has, and why", (), path=True, pair=True
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierOptions(Options):
+    labels: str | None = flag("the .jsonl of labelled texts", path=True)
+    output: str | None = flag("the folder to write, which QualityConfig.model and the like name", path=True)
+    kind: str = flag("document: a label a text; line: a label for each of its lines", "document")
+    folds: int = flag("parts of the labels: each is left out once, to measure", 5, minimum=2)
+    length: int = flag("tokens of a text, or of a line with its neighbours", 256, minimum=1)
+    steps: int = flag("steps of each head", 400, minimum=1)
+    batch_size: int = flag("examples of a step", 32, minimum=1)
+    learning_rate: float = flag("the highest, after a tenth of the steps", 1e-3)
+    seed: int = flag("of weights, batches and folds", 0, minimum=0)
+    hidden_size: int | None = flag("width of a model that begins at random; default: 64", minimum=32)
+    num_layers: int | None = flag("its layers; default: 2", minimum=2)
+    vocab_size: int | None = flag("ids of a tokenizer trained on the labels' texts; default: 2048", minimum=1)
+    tokenizer: str | None = flag("a tokenizer.json in its place", path=True)
+    checkpoint: str | None = flag("begin with this model: a training workdir", path=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

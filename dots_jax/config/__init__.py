@@ -18,6 +18,7 @@ from dots_jax.config.curation import (
     UrlConfig,
 )
 from dots_jax.config.curation_duplicates import LineConfig, MinHashConfig
+from dots_jax.config.curation_models import ClassesConfig, ClutterConfig, QualityConfig, SemanticConfig, WebTypeConfig
 from dots_jax.config.curation_rules import (
     ChineseRules,
     DecontaminationConfig,
@@ -51,6 +52,8 @@ __all__ = [
     "CacheConfig",
     "CheckpointConfig",
     "ChineseRules",
+    "ClassesConfig",
+    "ClutterConfig",
     "ComputeConfig",
     "CurateConfig",
     "DataConfig",
@@ -71,7 +74,9 @@ __all__ = [
     "OptimizerConfig",
     "PiiConfig",
     "ProfileConfig",
+    "QualityConfig",
     "SamplesConfig",
+    "SemanticConfig",
     "RuleThresholds",
     "RulesConfig",
     "Source",
@@ -80,6 +85,7 @@ __all__ = [
     "Untie",
     "UrlConfig",
     "UserError",
+    "WebTypeConfig",
     "check_batch",
     "check_experts",
     "check_ids",

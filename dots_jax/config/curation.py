@@ -12,10 +12,12 @@ from dots_jax.config.checks import (
     require_positive,
 )
 from dots_jax.config.curation_duplicates import LineConfig, MinHashConfig
+from dots_jax.config.curation_models import ClassesConfig, ClutterConfig, QualityConfig, SemanticConfig, WebTypeConfig
 from dots_jax.config.curation_rules import DecontaminationConfig, PiiConfig, RulesConfig
 
 CURATION_STEPS = (  # in the order in which they run
-    "url", "decoding", "extraction", "language", "identity", "lines", "rules", "minhash", "decontamination", "pii",
+    "url", "decoding", "extraction", "language", "identity", "lines", "rules", "minhash", "web_type", "clutter", "quality",
+    "semantic", "classes", "decontamination", "pii",
 )  # fmt: skip
 OPTIONAL = ("decontamination",)  # steps that need a file of the user's, and run when they are named
 
@@ -130,6 +132,11 @@ class CurateConfig:
     lines: LineConfig = LineConfig()
     rules: RulesConfig = RulesConfig()
     minhash: MinHashConfig = MinHashConfig()
+    web_type: WebTypeConfig = WebTypeConfig()
+    clutter: ClutterConfig = ClutterConfig()
+    quality: QualityConfig = QualityConfig()
+    semantic: SemanticConfig = SemanticConfig()
+    classes: ClassesConfig = ClassesConfig()
     decontamination: DecontaminationConfig = DecontaminationConfig()
     pii: PiiConfig = PiiConfig()
 

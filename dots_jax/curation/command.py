@@ -9,17 +9,17 @@ import zstandard
 
 from dots_jax.cli.options import CurateOptions
 from dots_jax.config import CurateConfig, UserError
-from dots_jax.curation import decontaminate, language, state, url
+from dots_jax.curation import decontaminate, language, models, state, url
 from dots_jax.curation.compare import compare
 from dots_jax.curation.explain import explain
 from dots_jax.curation.inputs import Piece, find_pieces
 from dots_jax.curation.plan import Run
-from dots_jax.curation.protocol import GlobalStep
-from dots_jax.curation.report import table
+from dots_jax.curation.protocol import GlobalStep, WithModel
+from dots_jax.curation.report import idle_line, table
 from dots_jax.curation.rules import sites
 from dots_jax.curation.run import ForEach, in_this_process, is_complete, run_all
 from dots_jax.curation.state import read_about
-from dots_jax.curation.steps import chosen
+from dots_jax.curation.steps import chosen, without_model
 from dots_jax.curation.takedown import take_down
 from dots_jax.human import human_bytes, human_time
 from dots_jax.locks import owned
@@ -66,6 +66,9 @@ def curate(config: CurateConfig, options: CurateOptions) -> int:
     sites.read_sites(config.rules.sites)
     if any(step.name == "decontamination" for step in steps):
         decontaminate.read_ngrams(config)
+    for step in steps:
+        if isinstance(step, WithModel):
+            models.check(step, config)
     for_each = _runner(config)
     pieces = find_pieces(options.input)
     if options.explain:
@@ -138,6 +141,8 @@ def plan_table(config: CurateConfig, options: CurateOptions, pieces: list[Piece]
     lines += [f"{kind:<12}{len(sizes):>10,}{human_bytes(sum(sizes)):>14}" for kind, sizes in sorted(kinds.items())]
     lines += ["", f"{'step':<12}what it does"]
     lines += [f"{step.name:<12}{step.does}" for step in chosen(config, options.only)]
+    if options.only is None and (idle := without_model(config, config.steps)):
+        lines.append(idle_line(idle))
     seconds = sum(map(sum, kinds.values())) / PAGE_BYTES / PAGES_PER_SECOND
     lines += [
         "",

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from dots_jax.config import CurateConfig, UserError
-from dots_jax.curation import decode, identity, lines, minhash, pii, sandbox, state
+from dots_jax.curation import decode, identity, lines, minhash, pii, sandbox, scoring, state
 from dots_jax.curation.corpus_files import read_documents, read_lines
 from dots_jax.curation.extract import ENGINES
 from dots_jax.curation.ids import IdTable
 from dots_jax.curation.inputs import Piece, read_piece
-from dots_jax.curation.protocol import GlobalStep
+from dots_jax.curation.protocol import EmbeddingStep, GlobalStep, ModelStep, Outcome
 from dots_jax.curation.record import Document, Page, Record, Removal, key_of, removal_of
 from dots_jax.curation.rules import sites
 from dots_jax.curation.rules.step import rule, thresholds
@@ -96,7 +96,11 @@ def _way(record: Record | Removal, config: CurateConfig, corpus: Corpus | None) 
     rows, kept = corpus.rows_of(record.id) if corpus else ([], None)
     for step in chosen(config, None):
         yield from (f"{'':<17}{fact}" for fact in _facts(step.name, record, config, corpus))
-        if isinstance(step, GlobalStep):
+        if isinstance(step, ModelStep):
+            outcome = scoring.judge(step, record, config) if isinstance(record, Document) else Outcome([record], [])
+            removed, record = outcome.removed, outcome.kept[0] if outcome.kept else None
+            yield from (f"{'':<17}{name} {score:g}" for name, score in _new_scores(step.name, record))
+        elif isinstance(step, GlobalStep | EmbeddingStep):
             removed, record = _from_ledger(step.name, record, rows)
         else:
             with step.open(config) as apply:
@@ -108,12 +112,19 @@ def _way(record: Record | Removal, config: CurateConfig, corpus: Corpus | None) 
             yield f"{'removed':<17}by {step.name}"
             return
         if not removed:
-            yield _line(step.name, "stays" if corpus or not isinstance(step, GlobalStep) else "not compared")
+            yield _line(
+                step.name, "stays" if corpus or not isinstance(step, GlobalStep | EmbeddingStep) else "not compared"
+            )
     if isinstance(record, Page):
         yield f"{'removed':<17}no step turned the page into text"
     else:
         same = "as in the corpus" if kept and kept.text == record.text else "the corpus has another text, or none"
         yield f"{'kept':<17}{len(record.text):,} characters" + (f"; {same}" if corpus else "")
+
+
+def _new_scores(step: str, record: Record | None) -> Iterator[tuple[str, float]]:
+    scores = record.scores if isinstance(record, Document) else ()
+    return ((name, score) for name, score in scores if name.split("/")[0] == step)
 
 
 def _line(step: str, said: str) -> str:

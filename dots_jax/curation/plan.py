@@ -2,6 +2,7 @@
 
     <output>/work/plan.json
                   records-0/00003.json 00003-docs-000.zst 00003-removed-000.zst 00003-rows.npy ...   piece 3, phase 0
+                  score-1/00001.json 00001-verdicts.npy       what a model says of partition 1 after phase 1
                   decide-0/00001.json 00001-decisions.npy 00001-ids.*.npy       verdicts of partition 1 after phase 0
                   records-1/00001.json ...                                      partition 1, phase 1
                   write/00001.json                                              partition 1 of the output is complete
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dots_jax.config import CurateConfig
+from dots_jax.curation import models
 from dots_jax.curation.inputs import File, Piece
+from dots_jax.curation.protocol import WithModel
 from dots_jax.curation.steps import Phase, chosen, phases
 from dots_jax.storage import write_text
 
@@ -23,13 +26,21 @@ from dots_jax.storage import write_text
 class Stage(NamedTuple):
     """units: of which each may run anywhere once the stage before is complete."""
 
-    kind: str  # records, decide or write
+    kind: str  # of unit.KINDS
     phase: int
     units: int
 
     @property
     def name(self) -> str:
         return "write" if self.kind == "write" else f"{self.kind}-{self.phase}"
+
+
+# After the records of a phase, by the kind of step that closes it.
+STAGES = {
+    "GlobalStep": ("decide",),
+    "ModelStep": ("score",),
+    "EmbeddingStep": ("embed", "cluster", "assign", "compare"),
+}
 
 
 class Run(NamedTuple):
@@ -55,7 +66,8 @@ class Run(NamedTuple):
         for number, phase in enumerate(self.phases()):
             found.append(Stage("records", number, parts if number else self.num_pieces))
             if phase.closing:
-                found.append(Stage("decide", number, parts))
+                kinds = STAGES.get(type(phase.closing).__name__, ())
+                found += [Stage(kind, number, 1 if kind == "cluster" else parts) for kind in kinds]
         return [*found, Stage("write", 0, parts)]
 
     def stem(self, stage: str, unit: int) -> Path:
@@ -95,5 +107,7 @@ def identity_of(run: Run, pieces: list[Piece]) -> dict:
     config = dataclasses.asdict(run.config)
     del config["beam"]
     inputs = [[file.name, file.size, file.modified] for piece in pieces for file in piece.files]
-    about = {"config": config, "only": run.only, "crawl": run.crawl, "inputs": inputs}
+    steps = [step for step in chosen(run.config, run.only) if isinstance(step, WithModel)]
+    found = {step.name: models.checksum(models.folder_of(step, run.config)) for step in steps}
+    about = {"config": config, "models": found, "only": run.only, "crawl": run.crawl, "inputs": inputs}
     return json.loads(json.dumps(about | {"previous": run.previous, "crawl_number": run.crawl_number}))

@@ -1,12 +1,13 @@
 """The protocol of a step: a pure function of records and config, with a row of the ledger for everything that it removes.
 
 A local step looks at each record alone; a global step compares documents of the complete corpus through rows of fixed size
-(exchange.py). Either answers with an `Outcome`, and books.py compares both of its sides with what came in.
+(exchange.py). A step of a model stands between them: it looks at one document, and its scores are a stage of their own, so that
+Beam's RunInference can make them. Each answers with an `Outcome`, and books.py compares both of its sides with what came in.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,6 +48,46 @@ class GlobalStep(NamedTuple):
     decide: Callable[[np.ndarray, CurateConfig], np.ndarray]
     condense: Callable[[np.ndarray, CurateConfig], np.ndarray]
     apply: Callable[[Document, np.ndarray, Callable[[int], str], CurateConfig], Outcome]
+
+
+class ModelStep(NamedTuple):
+    """A step that asks a model of the room curation_models, which is loaded only where the config names its folder.
+
+    kind: of the model, `document` or `line`.
+    section(config): its settings, of which `model` is the folder.
+    check(classes, config): raises UserError for settings that do not fit the model's labels.
+    verdicts(probabilities [N, C], classes, config): of one document, whose lines are N with kind `line`, and else 1: rows of
+        (position, other, score) as in exchange.DECISION, which travel instead of the texts.
+    apply(document, decisions, classes, config): carries them out.
+    settle(rows, counts_PC, part, classes, config): for a step that compares classes: the rows of partition `part` once all are
+        there; counts_PC: rows of each partition whose `other` is each class. Partitions are ranges of the keys, in order.
+    """
+
+    name: str
+    does: str
+    kind: str
+    section: Callable[[CurateConfig], Any]
+    check: Callable[[Sequence[str], CurateConfig], None]
+    verdicts: Callable[[np.ndarray, Sequence[str], CurateConfig], list[tuple[int, int, float]]]
+    apply: Callable[[Document, np.ndarray, Sequence[str], CurateConfig], Outcome]
+    settle: Callable[[np.ndarray, np.ndarray, int, Sequence[str], CurateConfig], np.ndarray] | None = None
+
+
+class EmbeddingStep(NamedTuple):
+    """A step that compares the embeddings of all documents; embedding.py has its stages.
+
+    section(config): its settings, of which `model` is the folder of the embedder.
+    apply(document, decisions, id_of, config): as of a GlobalStep.
+    """
+
+    name: str
+    does: str
+    section: Callable[[CurateConfig], Any]
+    apply: Callable[[Document, np.ndarray, Callable[[int], str], CurateConfig], Outcome]
+
+
+WithModel = ModelStep | EmbeddingStep
+Step = LocalStep | GlobalStep | WithModel
 
 
 def each(open_function: Callable[[CurateConfig], contextlib.AbstractContextManager[Callable[[Record], Verdict]]]):

@@ -103,6 +103,11 @@ def key_of(seed: int, id: str) -> int:
     return int.from_bytes(digest.digest(), "big")
 
 
+def digest_of(line: bytes) -> int:
+    """64 bits of a document as it is written: tells two documents of one id apart."""
+    return int.from_bytes(hashlib.blake2b(line, digest_size=8).digest(), "big")
+
+
 def content_id(prefix: str, *parts: str | bytes) -> str:
     """An id for a record without one, from its content: the same wherever it stands."""
     hasher = hashlib.blake2b(digest_size=16)

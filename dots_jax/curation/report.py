@@ -4,8 +4,9 @@ from collections import Counter
 
 from dots_jax.curation.books import Books
 from dots_jax.curation.plan import Run
-from dots_jax.curation.steps import chosen
+from dots_jax.curation.steps import chosen, without_model
 
+WITHIN = ("semantic", "classes")  # steps that leave nothing to the next crawl
 UNITS = ("records", "lines", "characters")
 
 
@@ -37,6 +38,8 @@ def make_report(run: Run) -> dict:
         "crawl": run.crawl,
         "only": run.only,
         "funnel": funnel,
+        "not_run": without_model(run.config, run.config.steps) if run.only is None else {},
+        "within_this_crawl": [name for name in steps if name in WITHIN] if run.previous else [],
         "removed_nothing": [name for name in steps if not books.steps.get(name, {}).get("removed", {}).get("rows")],
         "records_of_other_types": dict(sorted(others.items())),
         "languages": dict(sorted(languages.items(), key=lambda item: (-item[1], item[0]))),
@@ -84,6 +87,10 @@ def _equal(left: str, counts: Counter, right: str, others: Counter, units: tuple
             raise RuntimeError(f"{left} {counts[unit]} {unit}, and {right} {others[unit]}.")
 
 
+def idle_line(not_run: dict[str, str]) -> str:
+    return "did not run: " + ", ".join(f"{step} ({setting} names no model)" for step, setting in not_run.items())
+
+
 def table(report: dict) -> str:
     """The funnel as the command prints it."""
     lines = [f"{'step':<12}{'in':>12}{'kept':>12}{'removed':>12}   reasons"]
@@ -96,6 +103,10 @@ def table(report: dict) -> str:
         f"books balance: {books['records_read']:,} records read = {books['documents_written']:,} documents written + "
         f"{books['ledger_rows_of_records']:,} rows of the ledger"
     )
+    if report["within_this_crawl"]:
+        lines.append(f"compared within this crawl alone: {', '.join(report['within_this_crawl'])}")
+    if report["not_run"]:
+        lines.append(idle_line(report["not_run"]))
     if report["records_of_other_types"]:
         others = ", ".join(f"{kind} {number:,}" for kind, number in report["records_of_other_types"].items())
         lines.append(f"records that are no pages: {others}")

@@ -67,6 +67,8 @@ def _summary(report: dict, title: str) -> str:
     found = "".join(f'<div class="tile"><b>{text(value)}</b><span>{text(name)}</span></div>' for value, name in tiles)
     idle = ", ".join(report["removed_nothing"])
     said = f"<p>Steps that removed nothing: {text(idle)}.</p>" if idle else ""
+    missing = ", ".join(report["not_run"])
+    said += f"<p>Steps that did not run, since they have no model: {text(missing)}.</p>" if missing else ""
     only = f"<p>Only the step {text(report['only'])} was run.</p>" if report["only"] else ""
     return f'<h1>{text(title)}</h1><div class="tiles">{found}</div>{only}{said}'
 

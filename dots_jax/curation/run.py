@@ -17,7 +17,8 @@ from dots_jax.curation.survey import survey
 from dots_jax.curation.unit import run_unit
 from dots_jax.storage import write_text
 
-LABELS = {"records": "curating", "decide": "comparing", "write": "writing"}
+LABELS = {"records": "curating", "score": "scoring", "decide": "comparing", "write": "writing"}
+LABELS |= {"embed": "embedding", "cluster": "clustering", "assign": "assigning", "compare": "comparing"}
 ForEach = Callable[[Run, Stage, Sequence[int]], None]  # does these units of a stage, in any order
 
 

@@ -1,12 +1,12 @@
 """One numbered unit of a stage: the part of a run that any number of workers share, repeat and resume.
 
 records   a piece of the input, or a partition of documents: through the local steps of a phase, into sorted runs
+score     a partition of documents: the verdicts of a step with a model (scoring.py); embed, cluster, assign, compare: embedding.py
 decide    a range of a global step's rows: its verdicts; and the ids of a partition of documents, to name the winners
 write     a partition of the output: documents, ledger, places in the input
 """
 
 import contextlib
-import hashlib
 import heapq
 import json
 from collections import Counter
@@ -16,18 +16,20 @@ from itertools import accumulate
 import numpy as np
 
 from dots_jax.config import InputConfig
-from dots_jax.curation import exchange, state, streams
+from dots_jax.curation import embedding, exchange, models, scoring, state, streams
 from dots_jax.curation.books import Books
 from dots_jax.curation.corpus_files import file_of, write_documents, write_lines
 from dots_jax.curation.ids import IdTable, write_ids
 from dots_jax.curation.inputs import Piece, read_piece
+from dots_jax.curation.merged import merged, records_of
 from dots_jax.curation.plan import Run, Stage, read_pieces
-from dots_jax.curation.protocol import GlobalStep, Outcome
+from dots_jax.curation.protocol import EmbeddingStep, GlobalStep, ModelStep, Outcome, WithModel
 from dots_jax.curation.record import (
     Document,
     Page,
     Record,
     Removal,
+    digest_of,
     document_of,
     key_of,
     removal,
@@ -46,7 +48,7 @@ def run_unit(run: Run, stage: Stage, unit: int, tick: Tick = lambda records, pos
     """Does one unit unless it is done."""
     if run.done(stage.name, unit) is None:
         run.stem(stage.name, unit).parent.mkdir(parents=True, exist_ok=True)
-        {"records": _records, "decide": _decide, "write": _write}[stage.kind](run, stage, unit, tick)
+        KINDS[stage.kind](run, stage, unit, tick)
 
 
 # --- records ----------------------------------------------------------------------------------------------------------
@@ -102,14 +104,9 @@ class _Writer:
             self._row_files.append((name, slices))
 
 
-def digest_of(line: bytes) -> int:
-    """64 bits of a document as it is written: tells two documents of one id apart."""
-    return int.from_bytes(hashlib.blake2b(line, digest_size=8).digest(), "big")
-
-
 def _records(run: Run, stage: Stage, unit: int, tick: Tick) -> None:
     phase, books, others = run.phases()[stage.phase], Books(), Counter()
-    writer = _Writer(run, stage.name, unit, phase.closing)
+    writer = _Writer(run, stage.name, unit, phase.closing if isinstance(phase.closing, GlobalStep) else None)
     piece = read_pieces(run.work)[unit] if stage.phase == 0 else None
     position = [0]
     if piece is not None:
@@ -172,39 +169,40 @@ def _batches(source: Iterator[Record]) -> Iterator[list[Record]]:
         yield batch
 
 
-def _carry_out(run, number: int, unit: int, step: GlobalStep, writer: _Writer, books: Books) -> Iterator[Record]:
-    """The documents of a partition, in order, after the verdicts of the global step before this phase."""
-    decide = f"decide-{number - 1}"
-    decisions = exchange.read_rows(
-        [(run.stem(decide, n).with_name(f"{n:05d}-decisions.npy"), run.done(decide, n)["decisions"][unit])
-         for n in range(run.config.partitions)], exchange.DECISION,
-    )  # fmt: skip
-    stems = [run.stem(decide, n) for n in range(run.config.partitions)]
-    ids = IdTable(stems, run.config.partitions, state.id_stems(run.previous, run.config.partitions))
+def _carry_out(
+    run: Run, number: int, unit: int, step: GlobalStep | WithModel, writer: _Writer, books: Books
+) -> Iterator[Record]:
+    """The documents of a partition, in order, after the verdicts of the step between the phases."""
+    decisions, apply = _verdicts(run, number - 1, unit, step)
     before = Stage("records", number - 1, run.config.partitions if number > 1 else run.num_pieces)
-    for key, line in _merged(run, before, unit, "docs"):
+    for key, line in merged(run, before, unit, "docs"):
         document = document_of(line)
         sides = (np.searchsorted(decisions["key"], np.uint64(key), side=side) for side in ("left", "right"))
         mine = decisions[slice(*sides)]
         if len(mine):
             mine = mine[mine["digest"] == digest_of(line)]
-        outcome: Outcome = step.apply(document, mine, ids.get, run.config)
+        outcome: Outcome = apply(document, mine)
         books.add(step.name, [document], outcome.kept, outcome.removed)
         writer.removed(outcome.removed)
         yield from outcome.kept
 
 
-def _merged(run: Run, stage: Stage, partition: int, stream: str) -> Iterator[tuple[int, bytes]]:
-    runs = []
-    for unit in range(stage.units):
-        for name, slices in run.done(stage.name, unit)[stream]:
-            runs.append((run.stem(stage.name, unit).with_name(name), streams.Slice(*slices[partition])))
-
-    def key(line: bytes) -> int:
-        row = json.loads(line)
-        return key_of(run.config.seed, row if stream == "ids" else row["id"])
-
-    return streams.merge(runs, key)
+def _verdicts(run: Run, phase: int, unit: int, step: GlobalStep | WithModel) -> tuple[np.ndarray, Callable]:
+    """(rows of DECISION on the documents of a partition, by key; what carries those of a document out)."""
+    parts, config = run.config.partitions, run.config
+    if isinstance(step, ModelStep):
+        classes = models.about(step, config).classes
+        rows = scoring.read_verdicts(run, Stage("score", phase, parts), unit, step)
+        return rows, lambda document, mine: step.apply(document, mine, classes, config)
+    kind, named = ("compare", "embed") if isinstance(step, EmbeddingStep) else ("decide", "decide")
+    decide = f"{kind}-{phase}"
+    decisions = exchange.read_rows(
+        [(run.stem(decide, n).with_name(f"{n:05d}-decisions.npy"), run.done(decide, n)["decisions"][unit])
+         for n in range(parts)], exchange.DECISION,
+    )  # fmt: skip
+    stems = [run.stem(f"{named}-{phase}", n) for n in range(parts)]
+    ids = IdTable(stems, parts, state.id_stems(run.previous, parts))
+    return decisions, lambda document, mine: step.apply(document, mine, ids.get, config)
 
 
 # --- decide -----------------------------------------------------------------------------------------------------------
@@ -212,7 +210,7 @@ def _merged(run: Run, stage: Stage, partition: int, stream: str) -> Iterator[tup
 
 def _decide(run: Run, stage: Stage, unit: int, tick: Tick) -> None:
     step, stem = run.phases()[stage.phase].closing, run.stem(stage.name, unit)
-    before = next(each for each in run.stages() if (each.kind, each.phase) == ("records", stage.phase))
+    before = records_of(run, stage.phase)
     files = []
     for n in range(before.units):
         for name, slices in run.done(before.name, n)["rows"]:
@@ -222,8 +220,8 @@ def _decide(run: Run, stage: Stage, unit: int, tick: Tick) -> None:
     decisions = step.decide(rows, run.config)
     slices = exchange.write_rows(stem.with_name(f"{stem.name}-decisions.npy"), decisions, run.config.partitions)
     kept = state.write_part(run.output, step.name, unit, step.condense(rows, run.config))
-    write_ids(stem, ((key, json.loads(line)) for key, line in _merged(run, before, unit, "ids")))
-    if stage.phase == 0:
+    write_ids(stem, ((key, json.loads(line)) for key, line in merged(run, before, unit, "ids")))
+    if stage == next(each for each in run.stages() if each.kind == "decide"):
         state.copy_ids(stem, run.output, unit, run.crawl_number, run.previous)
     tick(len(rows), 0)
     about = {"rows": len(rows), "removed": len(decisions), "decisions": slices, "state": kept}
@@ -240,7 +238,7 @@ def _write(run: Run, stage: Stage, unit: int, tick: Tick) -> None:
     last, copies = None, 0
     parts = run.config.partitions
     with write_documents(file_of(run.output, "documents", unit, parts, run.config.output_format)) as write:
-        for _, line in _merged(run, records[-1], unit, "docs"):
+        for _, line in merged(run, records[-1], unit, "docs"):
             document = document_of(line)
             copies = copies + 1 if document.id == last else 1
             last = document.id
@@ -263,4 +261,10 @@ def _write(run: Run, stage: Stage, unit: int, tick: Tick) -> None:
 
 
 def _in_order(run: Run, stages: Sequence[Stage], unit: int, stream: str) -> Iterator[bytes]:
-    return (line for _, line in heapq.merge(*(_merged(run, stage, unit, stream) for stage in stages)))
+    return (line for _, line in heapq.merge(*(merged(run, stage, unit, stream) for stage in stages)))
+
+
+KINDS: dict[str, Callable[[Run, Stage, int, Tick], None]] = {
+    "records": _records, "score": scoring.score, "decide": _decide, "write": _write, "embed": embedding.embed,
+    "cluster": embedding.cluster, "assign": embedding.assign, "compare": embedding.compare,
+}  # fmt: skip

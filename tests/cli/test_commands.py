@@ -114,10 +114,12 @@ def test_a_tilde_is_the_home_folder(monkeypatch, capfd):
         ("plan pod --gin_file=gin/tiny.gin", "Missing --topology: say which TPU pod, as in --topology=v5p:8x8x8."),
         ("plan hlo f --topology=v5p:2", "Missing --mesh: it says where the module runs, as in --mesh=data=1,fsdp=16,expert=8."),
         ("plan hlo f --topology=v5p:2 --mesh=data", "--mesh must be axes and sizes, as in data=1,fsdp=16,expert=8, but is data."),
+        ("classifier --output=x", "Missing --labels: as in --labels=labels.jsonl."),
+        ("classifier --labels=x", "Missing --output: as in --output=runs/quality."),
         ("plan hol f", "dots plan has no subcommand hol; did you mean hlo?"),
         ("trian", "dots has no command trian; did you mean train?"),
         ("zebra", "dots has no command zebra; there are train, eval, evaluate, expert_load, score, generate, rft, convert, curate, "
-         "cache, takedown, inspect_source, fetch_source, tokenizer, plan."),
+         "classifier, cache, takedown, inspect_source, fetch_source, tokenizer, plan."),
     ],
 )  # fmt: skip
 def test_wrong_command_lines(capfd, words, sentence):
@@ -155,6 +157,7 @@ MODULES = (
     ".curate",
     ".plan",
     ".train_tokenizer",
+    ".train_classifier",
     ".planning",
     ".fetch_source",
     ".inspect_source",

@@ -149,7 +149,7 @@ def test_every_command_block_is_marked_as_bash():
 @pytest.mark.subprocess
 def test_option_tables_name_real_options():
     """The options in the first column of a table, as `--temperature=1`."""
-    modules = ("train", "plan", "generate", "eval", "convert", "cache", "curate", "train_tokenizer")
+    modules = ("train", "plan", "generate", "eval", "convert", "cache", "curate", "train_tokenizer", "train_classifier")
     known = set().union(*(known_options(sys.executable, "-m", f"dots_jax.{module}") for module in modules))
     for page in PAGES:
         for row in re.findall(r"^\| `--[^|]*", page.read_text(), re.M):

@@ -29,7 +29,7 @@ FLOORS = (
     ("kernels",),
     ("model", "checkpoint"),
     ("huggingface", "inference"),
-    ("evaluation",),
+    ("evaluation", "curation_models"),
     ("training", "analysis", "posttraining", "serving"),  # serving (to come)
     ("planning",),
     ("cli",),
@@ -53,6 +53,7 @@ NEVER = {
     "model": {"curriculum", "hlo", "data", "curation", "storage"},
     "checkpoint": {"curriculum", "hlo", "data", "curation", "kernels"},
     "huggingface": {"curriculum", "hlo", "data", "curation", "kernels"},
+    "curation_models": {"hlo", "kernels"},
 }
 
 ANYTHING = None
@@ -81,6 +82,7 @@ LIBRARIES = {
     | {"apache_beam", "pyarrow", "zstandard", "google_crc32c", "etils", "huggingface_hub", "jinja2"},
     "curation": {"numpy", "tqdm", "zstandard", "pyarrow", "apache_beam"}
     | {"trafilatura", "lxml", "resiliparse", "fasttext", "brotli", "rjieba"},
+    "curation_models": MATH | {"flax", "optax", "tokenizers", "tqdm", "apache_beam", "ml_dtypes"},
     "evaluation": ANYTHING,
     "training": MATH | {"flax", "optax", "clu", "tqdm"},
     "analysis": ANYTHING,
@@ -90,13 +92,16 @@ LIBRARIES = {
 }
 # What `python -m` runs besides `dots` itself: each calls one subcommand.
 COMMANDS = {"__main__", "train", "train_tokenizer", "eval", "cache", "generate", "convert", "plan", "planning.__main__"}
-COMMANDS |= {"curate", "evaluate", "expert_load", "fetch_source", "inspect_source", "rft", "takedown"}
+COMMANDS |= {"curate", "train_classifier", "evaluate", "expert_load", "fetch_source", "inspect_source", "rft", "takedown"}
 
 # A library that only the named modules may import, lest it spread.
 ONLY_IN = {
     "gin": {"cli.gin_config"},
     "absl.flags": set(),
-    "apache_beam": {"beam"},  # importing it takes seconds, and training needs none of it
+    "apache_beam": {
+        "beam",
+        "curation_models.beam_handler",
+    },  # importing it takes seconds, and training needs none of it
     "pyarrow": {"data.sources.parquet_rows", "data.sources.parts", "data.sources.inspect", "curation", "storage"},
     "zstandard": {"data.sources.json_lines", "curation"},
     "trafilatura": {"curation.extract"},
