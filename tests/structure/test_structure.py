@@ -92,7 +92,16 @@ LIBRARIES = {
 }
 # What `python -m` runs besides `dots` itself: each calls one subcommand.
 COMMANDS = {"__main__", "train", "train_tokenizer", "eval", "cache", "generate", "convert", "plan", "planning.__main__"}
-COMMANDS |= {"curate", "train_classifier", "evaluate", "expert_load", "fetch_source", "inspect_source", "rft", "takedown"}
+COMMANDS |= {
+    "curate",
+    "train_classifier",
+    "evaluate",
+    "expert_load",
+    "fetch_source",
+    "inspect_source",
+    "rft",
+    "takedown",
+}
 
 # A library that only the named modules may import, lest it spread.
 ONLY_IN = {
