@@ -14,6 +14,7 @@ ROOMS = {
     "hlo": "a reader of compiled TPU modules: cost, links, timeline, memory",
     "data": "sources, tokenizers, token caches, order, packing; never jax",
     "curation": "from crawled pages to a corpus",
+    "curation_models": "classifiers and an embedder for curation, in jax",
     "kernels": "attention and grouped matmul for TPU, GPU and CPU, and their references",
     "model": "transformer, attention, router, mixture of experts, head",
     "checkpoint": "save, verify, restore; parts of arrays",
@@ -22,7 +23,7 @@ ROOMS = {
     "sandbox": "runs code that a model wrote, fenced off, and judges it",
     "evaluation": "perplexity of checkpoints; the report's benchmarks, asked and judged",
     "training": "the loop on one screen, its periodic work, resuming; step, state, optimizer",
-    "posttraining": "fine-tuning on conversations and preferences",
+    "posttraining": "rejection sampling: answers of a model, verdicts, what is kept",
     "serving": "an HTTP server for generation",
     "analysis": "opens checkpoints; expert load, learning dynamics, attention, figures",
     "planning": "memory and time of a run on a pod, compiled and searched",
@@ -39,8 +40,8 @@ FOLDERS = {
 
 
 def folder_tree() -> str:
-    rooms = [f"  {label(name):<16}{caption}" for name, caption in ROOMS.items() if exists(f"dots_jax/{name}")]
-    folders = [f"{name + '/':<18}{caption}" for name, caption in FOLDERS.items() if exists(name)]
+    rooms = [f"  {label(name):<17}{caption}" for name, caption in ROOMS.items() if exists(f"dots_jax/{name}")]
+    folders = [f"{name + '/':<19}{caption}" for name, caption in FOLDERS.items() if exists(name)]
     return "\n".join(["```text", "dots_jax/", *rooms, *folders, "```"])
 
 

@@ -285,7 +285,7 @@ class CurateOptions(GinOptions):
 class ClassifierOptions(Options):
     labels: str | None = flag("the .jsonl of labelled texts", path=True)
     output: str | None = flag("the folder to write, which QualityConfig.model and the like name", path=True)
-    kind: str = flag("document: a label a text; line: a label for each of its lines", "document")
+    kind: str = flag("document: a label a text; line: one for each of its lines", "document")
     folds: int = flag("parts of the labels: each is left out once, to measure", 5, minimum=2)
     length: int = flag("tokens of a text, or of a line with its neighbours", 256, minimum=1)
     steps: int = flag("steps of each head", 400, minimum=1)

@@ -31,6 +31,7 @@ def words(tmp_path):
             "--ablate=lines", f"--held_out={held}"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_step_that_removes_frames_lowers_the_loss(words, tmp_path, monkeypatch, capfd):
     for name, value in (("LENGTH", 32), ("ROWS", 8), ("HIDDEN_SIZE", 32), ("VOCAB_SIZE", 320)):
         monkeypatch.setattr(ablation, name, value)

@@ -117,6 +117,7 @@ def test_flags_that_cannot_work(tmp_path, capfd, flags, sentence):
     assert len(err) == 1 and sentence in err[0] and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_many_classes(tmp_path):
     rng = random.Random(1)
     words = [f"{a}{b}" for a in ("ba", "ko", "mi", "su", "te") for b in ("ra", "lo", "ni", "zu")]
