@@ -107,7 +107,7 @@ def expert_load_panels(domains: Mapping[str, tuple[np.ndarray, int]]) -> "Figure
         axis.set_xlabel("expert")
         axis.tick_params(axis="x", labelsize=7)
     axes[0, 0].set_ylabel("layer")
-    figure.colorbar(image, ax=axes, label="load: share of the domain's tokens", pad=0.02)
+    figure.colorbar(image, ax=axes, label="share of the tokens", pad=0.02)
     return _done(figure)
 
 
