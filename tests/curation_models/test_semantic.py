@@ -36,10 +36,12 @@ def planted(seed: int, count: int, size: int, pairs: int) -> tuple[np.ndarray, s
 
 def brute_force(vectors: np.ndarray, threshold: float) -> dict[int, int]:
     found = {}
-    for number in range(1, len(vectors)):
-        close = np.flatnonzero(np.round(vectors[:number].astype(float) @ vectors[number].astype(float), 4) >= threshold)
-        if len(close):
-            found[number] = int(close[0])
+    for first in range(0, len(vectors), 500):
+        close = np.round(vectors[first : first + 500] @ vectors.T, 4) >= np.float32(threshold)
+        for row in range(len(close)):
+            earlier = np.flatnonzero(close[row, : first + row])
+            if len(earlier):
+                found[first + row] = int(earlier[0])
     return found
 
 
