@@ -40,10 +40,16 @@ def forget_compiled() -> None:
         ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what is freed for itself otherwise
 
 
-def forget_compiled_above(mib: int) -> None:
-    """The same within a file whose tests compile much, once the process holds more than that."""
-    if _private_mib(os.getpid()) > mib:
+_held = 0.0  # MiB that this process held after it forgot within a file
+
+
+def forget_compiled_above(mib: int, growth: int = 250) -> None:
+    """The same within a file whose tests compile much, once the process holds more than that, and that much more than after the
+    last time: what stays is no program, and collecting garbage takes half a second."""
+    global _held
+    if _private_mib(os.getpid()) > max(mib, _held + growth):
         forget_compiled()
+        _held = _private_mib(os.getpid())
 
 
 def largest_processes() -> tuple[int, int]:

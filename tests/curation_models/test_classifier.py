@@ -89,6 +89,7 @@ def test_a_head_at_chance_is_refused(tmp_path, capfd):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.jsonl"]
 
 
+@pytest.mark.slow
 def test_lines_are_judged_by_their_neighbours(tmp_path):
     assert train(tmp_path, pages(), "--kind=line", "--steps=150") == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.story.__main__ import main
 
-pytestmark = pytest.mark.subprocess
+pytestmark = [pytest.mark.subprocess, pytest.mark.slow]  # two minutes, and 2.4 GB
 
 
 def test_the_short_form_goes_from_web_pages_to_a_page_of_figures(tmp_path, capsys):
