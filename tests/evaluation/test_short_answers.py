@@ -38,6 +38,14 @@ def test_triviaqa(text, gold, right):
     assert score_triviaqa(text, gold).correct == right
 
 
+def test_a_letter_has_two_unicode_forms():
+    """Found with mutated answers: an answer that was published in the decomposed form was never right."""
+    one, two = "Beyonc\u00e9", "Beyonce\u0301"
+    for text, gold in ((one, two), (two, one), (two, two)):
+        assert score_triviaqa(text, [gold]).correct and score_nq(text, [gold]).correct
+        assert score_drop(text, {"spans": [gold]}).value == 1
+
+
 def test_nq_removes_punctuation_where_triviaqa_puts_a_space():
     assert score_nq("14 December 1972, UTC", ["14 December 1972 UTC", "December 1972"]).correct
     assert (

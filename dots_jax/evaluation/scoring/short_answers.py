@@ -6,6 +6,7 @@ drop_eval.py (with its two known defects: "23.5%" becomes 235, and a token with 
 
 import re
 import string
+import unicodedata
 from collections.abc import Sequence
 
 from dots_jax.evaluation.scoring.answer_text import half_width, this_item, without_emphasis
@@ -25,14 +26,22 @@ def short_answer(prediction: str) -> str:
     return found[1].strip() if found else text
 
 
+def composed(text: str) -> str:
+    """Predictions come in this form (`this_item`), so that published answers must have it too."""
+    return unicodedata.normalize("NFC", text)
+
+
 def normalize_triviaqa(text: str) -> str:
     exclude = set(string.punctuation + "‘’´`")
-    text = "".join(" " if letter in exclude else letter for letter in text.replace("_", " ").lower())
+    text = composed(text).replace("_", " ").lower()
+    text = "".join(" " if letter in exclude else letter for letter in text)
     return " ".join(ARTICLES.sub(" ", text).split())
 
 
 def normalize_squad(text: str) -> str:
-    text = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    """With every accent as a letter of its own, as orqa's evaluation has it."""
+    text = unicodedata.normalize("NFD", text).lower()
+    text = "".join(letter for letter in text if letter not in string.punctuation)
     return " ".join(ARTICLES.sub(" ", text).split())
 
 
@@ -88,7 +97,7 @@ def _is_number(text: str) -> bool:
 
 def normalize_drop(text: str) -> str:
     parts = []
-    for token in re.split(" |-", text):
+    for token in re.split(" |-", composed(text)):
         token = token.lower()
         if not _is_number(token):
             token = "".join(letter for letter in token if letter not in string.punctuation)
