@@ -52,7 +52,7 @@ def pytest_configure(config):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     result = yield
-    forget_compiled_above(1000)
+    forget_compiled_above(700)
     if number := interrupts.came():
         pytest.exit(f"{signal.Signals(number).name} during {item.nodeid}", returncode=128 + number)
     return result

@@ -43,7 +43,7 @@ def forget_compiled() -> None:
 _held = 0.0  # MiB that this process held after it forgot within a file
 
 
-def forget_compiled_above(mib: int, growth: int = 250) -> None:
+def forget_compiled_above(mib: int, growth: int = 150) -> None:
     """The same within a file whose tests compile much, once the process holds more than that, and that much more than after the
     last time: what stays is no program, and collecting garbage takes half a second."""
     global _held
